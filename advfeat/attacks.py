@@ -1,0 +1,151 @@
+"""Adversarial images from a model's gradient: threat models, PGD and FGSM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advfeat import kernels
+
+
+@dataclass(frozen=True)
+class L2:
+    """The threat {x' : ‖x' − x‖₂ ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units over the whole image.
+
+    Raises:
+        ValueError: ``eps`` is negative or not a number.
+    """
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
+    def __str__(self) -> str:
+        return f"l2 eps={self.eps:g}"
+
+    def random_start(
+        self, images: Float[Tensor, "n c h w"], generator: torch.Generator
+    ) -> Float[Tensor, "n c h w"]:
+        """A point drawn uniformly from the ball around each image, then clamped to [0, 1]."""
+        noise = torch.randn(images.shape, generator=generator).to(images).flatten(1)
+        # A uniform radius would crowd the centre: in d dimensions the radius is distributed as U^(1/d).
+        radius = torch.rand(len(images), 1, generator=generator).to(images) ** (1 / noise.shape[1])
+        offset = self.eps * radius * noise / noise.norm(dim=1, keepdim=True)
+        return (images + offset.view_as(images)).clamp(0, 1)
+
+    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        """One ascent step of length ``step_size`` along the normalised gradient, projected."""
+        return kernels.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size)
+
+    def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """‖adv − origin‖₂ of each image."""
+        return (adv - origin).flatten(1).norm(dim=1)
+
+
+@dataclass(frozen=True)
+class Linf:
+    """The threat {x' : max |x' − x| ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units.
+
+    Raises:
+        ValueError: ``eps`` is negative or not a number.
+    """
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
+    def __str__(self) -> str:
+        return f"linf eps={self.eps:.4g}"
+
+    def random_start(
+        self, images: Float[Tensor, "n c h w"], generator: torch.Generator
+    ) -> Float[Tensor, "n c h w"]:
+        """A point drawn uniformly from the cube around each image, then clamped to [0, 1]."""
+        noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
+        return (images + self.eps * noise).clamp(0, 1)
+
+    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        """One ascent step of ``step_size`` per pixel along the gradient's sign, projected."""
+        return kernels.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size)
+
+    def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """Largest absolute pixel change of each image."""
+        return (adv - origin).flatten(1).abs().amax(1)
+
+
+Threat = L2 | Linf
+
+
+def pgd(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float,
+    targeted: bool = False,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """Projected gradient descent: ``steps`` steps that raise the cross-entropy of ``labels`` inside ``threat``.
+
+    With ``targeted`` the labels are targets and the steps *lower* their cross-entropy. With a ``generator`` the attack
+    starts at a random point of the ball, otherwise at the images. Returns the last iterate. The loss is summed over
+    the batch, so an image's result does not depend on the images beside it.
+
+    Args:
+        model: maps images to logits (n, classes), in eval mode; ``models.freeze`` gives the fastest one.
+        images: float32 in [0, 1].
+        step_size: length of a step (ℓ2) or change per pixel (ℓ∞), in pixel units.
+
+    Raises:
+        ValueError: the model is in training mode, ``steps`` is negative, ``step_size`` is not positive, or the numbers
+            of images and labels differ.
+        FloatingPointError: a gradient was not finite.
+
+    Source: Madry et al. 2018; section 3.2 of Ilyas et al. 2019 for the targeted form.
+    """
+    if model.training:
+        raise ValueError("model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)")
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    if not step_size > 0:
+        raise ValueError(f"step_size must be positive, got {step_size}")
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    ascent = -1.0 if targeted else 1.0
+    adv = images.clone() if generator is None else threat.random_start(images, generator)
+    for _ in range(steps):
+        adv.requires_grad_()
+        with torch.enable_grad():
+            loss = ascent * F.cross_entropy(model(adv), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, adv)
+        adv = threat.step(adv.detach(), images, gradient, step_size)
+    # One look after the loop: a NaN, once there, stays (the steps never turn it into a valid pixel).
+    broken = int((~adv.isfinite()).flatten(1).any(1).sum())
+    if broken:
+        raise FloatingPointError(f"the gradient was not finite for {broken} of {len(adv)} images")
+    return adv
+
+
+def fgsm(
+    model: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], threat: Threat
+) -> Float[Tensor, "n c h w"]:
+    """Fast gradient (sign) method: one step of the full radius. In ℓ∞ this is FGSM itself, in ℓ2 its normalised twin.
+
+    Source: Goodfellow et al. 2015, section 4.
+    """
+    if threat.eps == 0:
+        return images.clone()
+    return pgd(model, images, labels, threat, steps=1, step_size=threat.eps)
+
+
+def _check_eps(eps: float) -> None:
+    if not eps >= 0:
+        raise ValueError(f"eps must be 0 or more, got {eps}")

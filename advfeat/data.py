@@ -1,0 +1,209 @@
+"""Pixels and labels as two tensors: CIFAR-10, any folder of labelled images, batches and augmentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images held in memory.
+
+    Attributes:
+        images: float32 (n, 3, height, width), values in [0, 1].
+        labels: int64 (n,), values in [0, number of classes).
+        classes: class names, in label order.
+        name: short name for figures and records.
+        truth: per-image facts that no model sees, each with first dimension n; the planted world keeps which shape
+            and which texture it drew, a constructed dataset keeps the labels of the images it started from.
+        info: how the dataset was made, in JSON types.
+
+    Raises:
+        TypeError: images are not float32 or labels not int64.
+        ValueError: shapes disagree, a value is not a number in [0, 1], or a label has no class.
+    """
+
+    images: Float[Tensor, "n 3 h w"]
+    labels: Int[Tensor, " n"]
+    classes: tuple[str, ...]
+    name: str
+    truth: Mapping[str, Tensor] = field(default_factory=dict)
+    info: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.float32:
+            raise TypeError(f"images must be float32, got {self.images.dtype}")
+        if self.labels.dtype != torch.int64:
+            raise TypeError(f"labels must be int64, got {self.labels.dtype}")
+        if self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise ValueError(f"images must have shape (n, 3, height, width), got {tuple(self.images.shape)}")
+        count = len(self.images)
+        for key, values in {"labels": self.labels, **self.truth}.items():
+            if len(values) != count:
+                raise ValueError(f"{key} has {len(values)} rows for {count} images")
+        if count == 0:
+            return
+        low, high = (float(value) for value in torch.aminmax(self.images))
+        if not (low >= 0.0 and high <= 1.0):  # a NaN fails both comparisons
+            raise ValueError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
+        if not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise ValueError(
+                f"labels must lie in [0, {len(self.classes)}), got {int(self.labels.min())} to {int(self.labels.max())}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def replace(self, **changes: object) -> Dataset:
+        """The same dataset with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def subset(self, index: slice | Tensor) -> Dataset:
+        """The images that ``index`` (a slice, an integer tensor or a boolean tensor) selects, with their truth."""
+        return self.replace(
+            images=self.images[index],
+            labels=self.labels[index],
+            truth={key: values[index] for key, values in self.truth.items()},
+        )
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same dataset on another device."""
+        return self.replace(
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            truth={key: values.to(device) for key, values in self.truth.items()},
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, pixels (float32) and labels (int64): equal data, equal fingerprint."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for part in self.images.split(5000):
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(self.labels.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def data_root() -> Path:
+    """Folder of raw data: ``ADVFEAT_DATA``, or ``data/`` beside the package's checkout."""
+    given = os.environ.get("ADVFEAT_DATA")
+    return Path(given).expanduser() if given else Path(__file__).resolve().parent.parent / "data"
+
+
+def cifar10(*, train: bool, root: Path | str | None = None) -> Dataset:
+    """CIFAR-10 (Krizhevsky 2009): 50,000 training or 10,000 test images of 32×32.
+
+    Reads the official batches from ``root`` (default: ``data_root()``) through torchvision, which verifies their MD5
+    sums, and downloads them where they are missing and the network allows it.
+
+    Raises:
+        FileNotFoundError: the data are neither there nor downloadable; the message names both ways to get them.
+    """
+    from torchvision.datasets import CIFAR10  # imported late: torchvision takes a second, planted runs do not need it
+
+    folder = Path(root) if root is not None else data_root()
+    try:
+        source = CIFAR10(str(folder), train=train, download=False)
+    except RuntimeError:
+        try:
+            source = CIFAR10(str(folder), train=train, download=True)
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"CIFAR-10 is not in {folder} and could not be downloaded ({error}). Either set ADVFEAT_DATA to the "
+                "folder that holds cifar-10-batches-py/, or run once with a network so that torchvision fetches it. "
+                "The profile 'planted' needs no data."
+            ) from error
+    pixels = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()
+    return Dataset(
+        images=pixels.float().div_(255),
+        labels=torch.tensor(source.targets, dtype=torch.int64),
+        classes=CIFAR10_CLASSES,
+        name="CIFAR-10",
+        info={"dataset": "cifar10", "split": "train" if train else "test"},
+    )
+
+
+def image_folder(path: Path | str, *, size: int, name: str | None = None) -> Dataset:
+    """A folder of images, one sub-folder per class, each image resized and centre-cropped to ``size``×``size``.
+
+    Raises:
+        FileNotFoundError: ``path`` is not a folder, or holds no sub-folder with images.
+        ValueError: ``size`` is not positive.
+    """
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    if size < 1:
+        raise ValueError(f"size must be a positive number of pixels, got {size}")
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"path must be a folder with one sub-folder per class, got {path}")
+    steps = [v2.ToImage(), v2.Resize(size, antialias=True), v2.CenterCrop(size), v2.ToDtype(torch.float32, scale=True)]
+    source = ImageFolder(str(path), transform=v2.Compose(steps))
+    pairs = [source[index] for index in range(len(source))]
+    return Dataset(
+        images=torch.stack([image.as_subclass(Tensor) for image, _ in pairs]).clamp_(0, 1),
+        labels=torch.tensor([label for _, label in pairs], dtype=torch.int64),
+        classes=tuple(source.classes),
+        name=name or Path(path).name,
+        info={"dataset": "image_folder", "size": size},
+    )
+
+
+def batches(
+    dataset: Dataset, *, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (images, labels) in order, or in a fresh random order drawn from ``generator``.
+
+    Raises:
+        ValueError: ``batch_size`` is not positive.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    count = len(dataset)
+    order = None if generator is None else torch.randperm(count, generator=generator)
+    end = count - count % batch_size if drop_last else count
+    for start in range(0, end, batch_size):
+        rows = slice(start, start + batch_size) if order is None else order[start : start + batch_size]
+        yield dataset.images[rows], dataset.labels[rows]
+
+
+def augment(
+    images: Float[Tensor, "n c h w"], *, generator: torch.Generator, shift: int = 0, flip: bool = False
+) -> Float[Tensor, "n c h w"]:
+    """Move each image by up to ``shift`` pixels (borders reflected) and mirror half of them, if ``flip``.
+
+    Raises:
+        ValueError: ``shift`` is negative or not smaller than the image.
+    """
+    count, channels, height, width = images.shape
+    if not 0 <= shift < min(height, width):
+        raise ValueError(f"shift must be in [0, {min(height, width)}), got {shift}")
+    if not shift and not flip:
+        return images
+    # One gather does crop and mirror: row and column indices per image into the padded batch.
+    padded = F.pad(images, (shift,) * 4, mode="reflect") if shift else images
+    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator).to(images.device)
+    rows = torch.arange(height, device=images.device) + offsets[0]
+    columns = torch.arange(width, device=images.device) + offsets[1]
+    if flip:
+        mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(images.device)
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    index = torch.arange(count, device=images.device)[:, None, None]
+    # Advanced indices on both sides of the channel slice put channels last; permute brings them back (a view).
+    return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

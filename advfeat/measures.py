@@ -1,0 +1,89 @@
+"""Numbers about a model on a dataset, each with its uncertainty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from advfeat.attacks import Threat, pgd
+from advfeat.data import Dataset, batches
+from advfeat.models import Classifier, freeze
+from advfeat.progress import progress
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval and the number of images behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+    @classmethod
+    def of_rate(cls, hits: int, n: int) -> Estimate:
+        """A proportion with Wilson's score interval, which holds near 0 and 1 too.
+
+        Raises:
+            ValueError: ``n`` is not positive or ``hits`` not in [0, n].
+        """
+        if n < 1 or not 0 <= hits <= n:
+            raise ValueError(f"a rate needs 0 <= hits <= n and n >= 1, got hits={hits}, n={n}")
+        interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+        return cls(hits / n, float(interval.low), float(interval.high), n)
+
+
+def correct(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Bool[Tensor, " n"]:
+    """Which images of ``dataset`` the model classifies as labelled."""
+    with torch.no_grad():
+        parts = [model(images).argmax(1) == labels for images, labels in batches(dataset, batch_size=batch_size)]
+    return torch.cat(parts)
+
+
+def accuracy(model: Classifier, dataset: Dataset, *, batch_size: int = 500) -> Estimate:
+    """Share of images classified as labelled, by the model in float32 with its BatchNorm folded."""
+    right = correct(freeze(model, dtype=torch.float32), dataset, batch_size=batch_size)
+    return Estimate.of_rate(int(right.sum()), len(dataset))
+
+
+def robust_accuracy(
+    model: Classifier,
+    dataset: Dataset,
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float | None = None,
+    batch_size: int = 500,
+) -> Estimate:
+    """Share of images still classified as labelled after untargeted PGD of ``steps`` steps within ``threat``.
+
+    An upper bound on the accuracy under the worst perturbation: a stronger attack can only lower it.
+
+    Args:
+        step_size: default 2.5 · eps / steps, the paper authors' choice, enough to cross the ball in any direction.
+
+    Raises:
+        ValueError: from ``pgd``.
+
+    Source: equation (4) of Ilyas et al. 2019, with the inner maximum approximated by PGD.
+    """
+    if threat.eps == 0 or steps == 0:
+        return accuracy(model, dataset, batch_size=batch_size)
+    attacked = freeze(model)
+    judge = attacked if attacked.dtype == torch.float32 else freeze(model, dtype=torch.float32)
+    size = 2.5 * threat.eps / steps if step_size is None else step_size
+    hits = 0
+    with progress(total=len(dataset), unit="img", description=f"PGD-{steps} {threat}") as bar:
+        for images, labels in batches(dataset, batch_size=batch_size):
+            adv = pgd(attacked, images, labels, threat, steps=steps, step_size=size)
+            with torch.no_grad():
+                hits += int((judge(adv).argmax(1) == labels).sum())
+            bar.update(len(labels))
+    return Estimate.of_rate(hits, len(dataset))

@@ -1,0 +1,140 @@
+"""Every number that sets the scale of a run, in one table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from advfeat.attacks import L2
+from advfeat.train import TrainConfig
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The scale of a run.
+
+    Attributes:
+        name: as given to a chapter.
+        description: one line for run cards and lists.
+        data: ``planted`` or ``cifar10``.
+        train_images: how many training images, from the first on.
+        test_images: how many test images, from the first on.
+        network: name for ``models.build_model``.
+        width: channels of its first stage.
+        standard: training of the ordinary model, which is also the source of D_rand and D_det.
+        robust: adversarial training.
+        on_rand: training on D_rand.
+        on_det: training on D_det.
+        eps: ℓ2 radius of the constructed datasets, in pixel units.
+        construct_steps: PGD steps per constructed image.
+        construct_step_size: their length.
+        eval_eps: ℓ2 radii at which robust accuracy is measured.
+        eval_steps: PGD steps of that measurement.
+        eval_images: test images in it.
+    """
+
+    name: str
+    description: str
+    data: str
+    train_images: int
+    test_images: int
+    network: str
+    width: int
+    standard: TrainConfig
+    robust: TrainConfig
+    on_rand: TrainConfig
+    on_det: TrainConfig
+    eps: float = 0.5
+    construct_steps: int = 20
+    construct_step_size: float = 0.1
+    eval_eps: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5)
+    eval_steps: int = 20
+    eval_images: int = 1000
+
+
+_CIFAR = TrainConfig(epochs=12, batch_size=250, lr=0.2, shift=2, flip=True)
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="planted",
+            description="the planted world: synthetic images with known features, seconds on a CPU",
+            data="planted",
+            train_images=4000,
+            test_images=1000,
+            network="resnet9",
+            width=16,
+            standard=TrainConfig(epochs=8, batch_size=100, lr=0.2),
+            robust=TrainConfig(epochs=6, batch_size=100, lr=0.2, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
+            on_rand=TrainConfig(epochs=8, batch_size=100, lr=0.2),
+            on_det=TrainConfig(epochs=8, batch_size=100, lr=0.2),
+        ),
+        Profile(
+            name="cifar10-small",
+            description="the first 10,000 images of CIFAR-10 and a narrow network, minutes on two cores",
+            data="cifar10",
+            train_images=10_000,
+            test_images=2_000,
+            network="resnet9",
+            width=32,
+            standard=dataclasses.replace(_CIFAR, epochs=10),
+            robust=dataclasses.replace(_CIFAR, epochs=6, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
+            on_rand=dataclasses.replace(_CIFAR, epochs=16),
+            on_det=dataclasses.replace(_CIFAR, epochs=16, shift=0),
+            construct_steps=12,
+            eval_images=500,
+        ),
+        Profile(
+            name="cifar10-cpu",
+            description="all of CIFAR-10 and a small network, hours on two cores",
+            data="cifar10",
+            train_images=50_000,
+            test_images=10_000,
+            network="resnet9",
+            width=64,
+            standard=_CIFAR,
+            robust=dataclasses.replace(_CIFAR, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
+            on_rand=dataclasses.replace(_CIFAR, epochs=16),
+            on_det=dataclasses.replace(_CIFAR, epochs=16, shift=0),
+            construct_steps=16,
+            eval_images=1000,
+        ),
+    )
+}
+
+
+def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Profile:
+    """The profile called ``name``, with some of its numbers replaced.
+
+    ``overrides`` mirrors the fields; a mapping reaches into a training configuration:
+    ``{"eps": 0.25, "standard": {"epochs": 3}}``.
+
+    Raises:
+        ValueError: unknown profile or field, with the list of what exists.
+        TypeError: a value of another type than the one it replaces.
+    """
+    if name not in PROFILES:
+        raise ValueError(f"unknown profile {name!r}; there are {', '.join(PROFILES)}")
+    return _replace(PROFILES[name], dict(overrides or {}), "profile")
+
+
+def _replace(config, changes: Mapping[str, object], where: str):
+    known = {field.name for field in dataclasses.fields(config)} - {"name", "description", "data"}
+    fresh = {}
+    for key, value in changes.items():
+        if key not in known:
+            raise ValueError(f"unknown override {key!r} in {where}; there are {', '.join(sorted(known))}")
+        old = getattr(config, key)
+        if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
+            fresh[key] = _replace(old, value, key)
+        elif isinstance(old, tuple) and isinstance(value, list | tuple):
+            fresh[key] = tuple(float(item) for item in value)
+        elif isinstance(old, float) and isinstance(value, int | float) and not isinstance(value, bool):
+            fresh[key] = float(value)
+        elif type(old) is type(value):
+            fresh[key] = value
+        else:
+            raise TypeError(f"override {key!r} in {where} must be like {old!r}, got {value!r}")
+    return dataclasses.replace(config, **fresh)

@@ -1,0 +1,238 @@
+"""Results with their provenance: the only file that knows git, clock and versions.
+
+A record is one folder, ``book/results/<chapter>/<profile>/``: ``record.json`` with one run per seed, and picture
+sheets (PNG) for the panels that the chapter shows. ``book/results/index.json`` lists every recorded number and is
+generated from the records.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import Float
+from PIL import Image
+from scipy.stats import norm, t
+from torch import Tensor
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One recorded rate: its value in [0, 1], the images behind it, and what was measured how."""
+
+    value: float
+    n: int
+    network: str
+    attack: str = "none"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A recorded rate over all seeds, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    seeds: int
+    network: str
+    attack: str
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+@dataclass(frozen=True)
+class Record:
+    """All runs of one chapter at one profile, and where its sheets lie.
+
+    Attributes:
+        runs: seed → ``{"provenance", "config", "values", "series", "seconds"}`` in JSON types.
+    """
+
+    chapter: str
+    profile: str
+    runs: Mapping[int, Mapping[str, object]]
+    folder: Path
+
+    def ids(self) -> list[str]:
+        """The ids of all recorded values."""
+        return sorted({key for run in self.runs.values() for key in run["values"]})
+
+    def summary(self, key: str) -> Summary:
+        """The mean over seeds of one value.
+
+        The interval adds two independent sources of error: the choice of test images (binomial) and, from two seeds
+        on, the spread between seeds (Student's t). With two seeds the second is wide, and it should be: two runs say
+        little about a third.
+
+        Raises:
+            KeyError: no run recorded ``key``; the message lists what there is.
+        """
+        found = [Measured(**run["values"][key]) for run in self.runs.values() if key in run["values"]]
+        if not found:
+            raise KeyError(f"{self.chapter}/{self.profile} holds no {key!r}, only {', '.join(self.ids())}")
+        values = np.array([item.value for item in found])
+        mean, n, seeds = float(values.mean()), min(item.n for item in found), len(found)
+        sampling = norm.ppf(0.975) * math.sqrt(mean * (1 - mean) / n)
+        spread = t.ppf(0.975, seeds - 1) * float(values.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
+        half = math.hypot(sampling, spread)
+        return Summary(mean, max(0.0, mean - half), min(1.0, mean + half), n, seeds, found[0].network, found[0].attack)
+
+    def sheet(self, name: str) -> Path:
+        """Path of a picture sheet.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
+        path = self.folder / f"{name}.png"
+        if not path.exists():
+            raise FileNotFoundError(f"{self.folder} holds no sheet {name!r}")
+        return path
+
+
+def results_root() -> Path:
+    """Folder of the records: ``ADVFEAT_RESULTS``, or ``book/results`` in the checkout."""
+    return Path(os.environ.get("ADVFEAT_RESULTS") or _CHECKOUT / "book" / "results")
+
+
+def provenance(device: torch.device | str = "cpu") -> dict[str, object]:
+    """Where and with what a result is computed: commit, dirty flag, versions, device, threads, time (UTC)."""
+    kind = torch.device(device).type
+    return {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "device": torch.cuda.get_device_name() if kind == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def save_record(
+    chapter: str,
+    profile: str,
+    *,
+    seed: int,
+    values: Mapping[str, Measured],
+    provenance: Mapping[str, object],
+    config: Mapping[str, object],
+    seconds: Mapping[str, float],
+    series: Mapping[str, list[float]] | None = None,
+    sheets: Mapping[str, Float[Tensor, "rows columns 3 h w"]] | None = None,
+) -> Path:
+    """Add the run of one seed to a record (or replace it) and bring the index up to date.
+
+    Args:
+        chapter: stem of the chapter's file.
+        values: id → measured rate; ids read like paths, ``table1/D_rand``.
+        provenance: what ``provenance()`` said when the run began, and the data's fingerprint.
+        config: every setting, in JSON types.
+        seconds: stage → wall time.
+        series: curves that the chapter draws, such as accuracy by epoch.
+        sheets: name → grid of images in [0, 1], kept as one PNG each.
+
+    Raises:
+        ValueError: a value is not a rate in [0, 1], or ``n`` is not positive.
+    """
+    for key, item in values.items():
+        if not 0 <= item.value <= 1 or item.n < 1:
+            raise ValueError(f"{key} must be a rate in [0, 1] over n >= 1 images, got {item}")
+    folder = results_root() / chapter / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    run = {
+        "provenance": dict(provenance),
+        "config": dict(config),
+        "seconds": dict(seconds),
+        "values": {key: asdict(item) for key, item in sorted(values.items())},
+        "series": dict(series or {}),
+    }
+    path = folder / "record.json"
+    with FileLock(results_root() / ".lock"):
+        known = json.loads(path.read_text())["runs"] if path.exists() else {}
+        runs = dict(sorted({**known, str(seed): run}.items(), key=lambda item: int(item[0])))
+        for name, grid in (sheets or {}).items():
+            _write_sheet(folder / f"{name}.png", grid)
+        _write_json(path, {"chapter": chapter, "profile": profile, "runs": runs})
+        _write_json(results_root() / "index.json", index_rows())
+    return path
+
+
+def load_record(chapter: str, profile: str) -> Record:
+    """The record of a chapter at a profile.
+
+    Raises:
+        FileNotFoundError: nothing is recorded there; the message says how to record it.
+    """
+    folder = results_root() / chapter / profile
+    path = folder / "record.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no record of {chapter} at profile {profile!r}; `make record CHAPTER={chapter[:2]} PROFILE={profile}` makes one"
+        )
+    runs = json.loads(path.read_text())["runs"]
+    return Record(chapter, profile, {int(seed): run for seed, run in runs.items()}, folder)
+
+
+def index_rows() -> list[dict[str, object]]:
+    """One row per recorded number of every record, sorted by id and profile: what ``index.json`` holds."""
+    rows = []
+    for path in sorted(results_root().glob("*/*/record.json")):
+        record = load_record(path.parent.parent.name, path.parent.name)
+        last = list(record.runs.values())[-1]["provenance"]
+        for key in record.ids():
+            summary = asdict(record.summary(key))
+            made = {"profile": record.profile, "device": last["device"], "commit": last["commit"]}
+            rows.append({"id": key, **summary, **made})
+    return sorted(rows, key=lambda row: (row["id"], row["profile"]))
+
+
+def _write_sheet(path: Path, grid: Tensor) -> None:
+    rows, columns, channels, height, width = grid.shape
+    canvas = grid.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+    pixels = (canvas.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    partial = path.with_name(f".{path.name}.part")
+    Image.fromarray(pixels).save(partial, format="PNG", optimize=True)
+    os.replace(partial, path)
+
+
+def _write_json(path: Path, content: object) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=_CHECKOUT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # a reader without git still gets a run card
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
