@@ -28,9 +28,7 @@ class L2:
     def __str__(self) -> str:
         return f"l2 eps={self.eps:g}"
 
-    def random_start(
-        self, images: Float[Tensor, "n c h w"], generator: torch.Generator
-    ) -> Float[Tensor, "n c h w"]:
+    def random_start(self, images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
         """A point drawn uniformly from the ball around each image, then clamped to [0, 1]."""
         noise = torch.randn(images.shape, generator=generator).to(images).flatten(1)
         # A uniform radius would crowd the centre: in d dimensions the radius is distributed as U^(1/d).
@@ -63,9 +61,7 @@ class Linf:
     def __str__(self) -> str:
         return f"linf eps={self.eps:.4g}"
 
-    def random_start(
-        self, images: Float[Tensor, "n c h w"], generator: torch.Generator
-    ) -> Float[Tensor, "n c h w"]:
+    def random_start(self, images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
         """A point drawn uniformly from the cube around each image, then clamped to [0, 1]."""
         noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
         return (images + self.eps * noise).clamp(0, 1)
@@ -112,7 +108,9 @@ def pgd(
     Source: Madry et al. 2018; section 3.2 of Ilyas et al. 2019 for the targeted form.
     """
     if model.training:
-        raise ValueError("model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)")
+        raise ValueError(
+            "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
+        )
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
     if not step_size > 0:

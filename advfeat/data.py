@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -71,7 +72,7 @@ class Dataset:
         """Number of classes."""
         return len(self.classes)
 
-    def replace(self, **changes: object) -> Dataset:
+    def replace(self, **changes: Any) -> Dataset:
         """The same dataset with some fields changed."""
         return dataclasses.replace(self, **changes)
 
@@ -82,6 +83,18 @@ class Dataset:
             labels=self.labels[index],
             truth={key: values[index] for key, values in self.truth.items()},
         )
+
+    def of_each_class(self, count: int) -> Int[Tensor, "count classes"]:
+        """Rows of the first ``count`` images of every class, one column per class.
+
+        Raises:
+            ValueError: a class has fewer images.
+        """
+        columns = [(self.labels == label).nonzero(as_tuple=True)[0][:count] for label in range(self.num_classes)]
+        scarce = [self.classes[label] for label, column in enumerate(columns) if len(column) < count]
+        if scarce:
+            raise ValueError(f"fewer than {count} images of {', '.join(scarce)}")
+        return torch.stack(columns, dim=1)
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same dataset on another device."""
@@ -191,7 +204,7 @@ def augment(
     Raises:
         ValueError: ``shift`` is negative or not smaller than the image.
     """
-    count, channels, height, width = images.shape
+    count, _, height, width = images.shape
     if not 0 <= shift < min(height, width):
         raise ValueError(f"shift must be in [0, {min(height, width)}), got {shift}")
     if not shift and not flip:

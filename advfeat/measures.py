@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Int
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
@@ -40,17 +40,16 @@ class Estimate:
         return cls(hits / n, float(interval.low), float(interval.high), n)
 
 
-def correct(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Bool[Tensor, " n"]:
-    """Which images of ``dataset`` the model classifies as labelled."""
+def predictions(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Int[Tensor, " n"]:
+    """The class that the model gives to each image. The model should be in eval mode."""
     with torch.no_grad():
-        parts = [model(images).argmax(1) == labels for images, labels in batches(dataset, batch_size=batch_size)]
-    return torch.cat(parts)
+        return torch.cat([model(images).argmax(1) for images, _ in batches(dataset, batch_size=batch_size)])
 
 
 def accuracy(model: Classifier, dataset: Dataset, *, batch_size: int = 500) -> Estimate:
     """Share of images classified as labelled, by the model in float32 with its BatchNorm folded."""
-    right = correct(freeze(model, dtype=torch.float32), dataset, batch_size=batch_size)
-    return Estimate.of_rate(int(right.sum()), len(dataset))
+    answers = predictions(freeze(model, dtype=torch.float32), dataset, batch_size=batch_size)
+    return Estimate.of_rate(int((answers == dataset.labels).sum()), len(dataset))
 
 
 def robust_accuracy(

@@ -179,7 +179,7 @@ def freeze(model: Classifier, *, dtype: torch.dtype | None = None) -> Classifier
     except fx.proxy.TraceError as error:
         raise TypeError(f"{type(model.features).__name__} cannot be traced, so it cannot be folded: {error}") from error
     frozen.dtype = dtype or kernels.fast_dtype(model.head.weight.device.type)
-    frozen.features.to(frozen.dtype, memory_format=torch.channels_last)
+    frozen.features.to(frozen.dtype).to(memory_format=torch.channels_last)
     return frozen
 
 
@@ -206,4 +206,4 @@ def _fold_batch_norm(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _is_layer(node: object, layers: dict[str, nn.Module], kind: type[nn.Module]) -> bool:
-    return isinstance(node, fx.Node) and node.op == "call_module" and isinstance(layers[node.target], kind)
+    return isinstance(node, fx.Node) and node.op == "call_module" and isinstance(layers[str(node.target)], kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from advfeat.attacks import L2
 from advfeat.train import TrainConfig
@@ -120,9 +121,9 @@ def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Pro
     return _replace(PROFILES[name], dict(overrides or {}), "profile")
 
 
-def _replace(config, changes: Mapping[str, object], where: str):
+def _replace(config: Any, changes: Mapping[str, object], where: str) -> Any:
     known = {field.name for field in dataclasses.fields(config)} - {"name", "description", "data"}
-    fresh = {}
+    fresh: dict[str, object] = {}
     for key, value in changes.items():
         if key not in known:
             raise ValueError(f"unknown override {key!r} in {where}; there are {', '.join(sorted(known))}")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -20,20 +21,18 @@ def progress(*, total: int, unit: str, description: str, initial: int = 0) -> It
     """Yield a bar whose ``update(k)`` advances it by ``k`` of ``total`` units, starting at ``initial``."""
     place = os.environ.get("ADVFEAT_PROGRESS", "")
     silent = place == "off" or (not place and not sys.stderr.isatty())
-    stream = open(place, "a", buffering=1) if place and not silent else None  # noqa: SIM115 - closed below
-    try:
-        with tqdm(
-            total=total,
-            initial=initial,
-            unit=unit,
-            desc=description,
-            disable=silent,
-            file=stream,
-            # A log file gets a line every half minute, a terminal a smooth bar.
-            mininterval=0.5 if stream is None or stream.isatty() else 30.0,
-            dynamic_ncols=True,
-        ) as bar:
-            yield bar
-    finally:
-        if stream is not None:
-            stream.close()
+    with ExitStack() as stack:
+        stream = stack.enter_context(Path(place).open("a", buffering=1)) if place and not silent else None
+        yield stack.enter_context(
+            tqdm(
+                total=total,
+                initial=initial,
+                unit=unit,
+                desc=description,
+                disable=silent,
+                file=stream,
+                # A log file gets a line every half minute, a terminal a smooth bar.
+                mininterval=0.5 if stream is None or stream.isatty() else 30.0,
+                dynamic_ncols=True,
+            )
+        )

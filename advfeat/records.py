@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class Record:
 
     chapter: str
     profile: str
-    runs: Mapping[int, Mapping[str, object]]
+    runs: Mapping[int, Mapping[str, Any]]
     folder: Path
 
     def ids(self) -> list[str]:
@@ -110,7 +111,7 @@ def results_root() -> Path:
     return Path(os.environ.get("ADVFEAT_RESULTS") or _CHECKOUT / "book" / "results")
 
 
-def provenance(device: torch.device | str = "cpu") -> dict[str, object]:
+def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Where and with what a result is computed: commit, dirty flag, versions, device, threads, time (UTC)."""
     kind = torch.device(device).type
     return {
@@ -183,7 +184,8 @@ def load_record(chapter: str, profile: str) -> Record:
     path = folder / "record.json"
     if not path.exists():
         raise FileNotFoundError(
-            f"no record of {chapter} at profile {profile!r}; `make record CHAPTER={chapter[:2]} PROFILE={profile}` makes one"
+            f"no record of {chapter} at profile {profile!r}; "
+            f"`make record CHAPTER={chapter[:2]} PROFILE={profile}` makes one"
         )
     runs = json.loads(path.read_text())["runs"]
     return Record(chapter, profile, {int(seed): run for seed, run in runs.items()}, folder)
@@ -208,13 +210,13 @@ def _write_sheet(path: Path, grid: Tensor) -> None:
     pixels = (canvas.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     partial = path.with_name(f".{path.name}.part")
     Image.fromarray(pixels).save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _write_json(path: Path, content: object) -> None:
     partial = path.with_name(f".{path.name}.part")
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _git(*words: str) -> str:

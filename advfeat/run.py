@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -100,7 +101,11 @@ class Run:
 
         def build(shards: Shards) -> Dataset:
             source = self.standard(seed=source_seed).model
-            attack = {"steps": profile.construct_steps, "step_size": profile.construct_step_size, "shards": shards}
+            attack: dict[str, Any] = {
+                "steps": profile.construct_steps,
+                "step_size": profile.construct_step_size,
+                "shards": shards,
+            }
             if kind == "D_rand":
                 return random_target_dataset(source, self.train_set, L2(profile.eps), seed=source_seed, **attack)
             return deterministic_target_dataset(source, self.train_set, L2(profile.eps), **attack)
@@ -114,7 +119,7 @@ class Run:
         recipe = self._model_recipe(data, config, seed)
         return self._trained(lambda: self.constructed(kind, source_seed=source_seed), recipe, config, kind)
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> dict[str, Any]:
         """The profile's every setting and the device, in JSON types, for records."""
         return {**_plain(self.profile), "device": self.device.type}
 
@@ -137,14 +142,14 @@ class Run:
         model, history = self.store.model(recipe, fresh, fit)
         return Trained(model, history, recipe)
 
-    def _model_recipe(self, data: Recipe, config: TrainConfig, seed: int) -> dict[str, object]:
+    def _model_recipe(self, data: Recipe, config: TrainConfig, seed: int) -> dict[str, Any]:
         network = {"name": self.profile.network, "width": self.profile.width}
         return {"network": network, "data": data, "train": _plain(config), "seed": seed}
 
-    def _standard_recipe(self, seed: int) -> dict[str, object]:
+    def _standard_recipe(self, seed: int) -> dict[str, Any]:
         return self._model_recipe(self._data_recipe, self.profile.standard, seed)
 
-    def _constructed_recipe(self, kind: str, source_seed: int) -> dict[str, object]:
+    def _constructed_recipe(self, kind: str, source_seed: int) -> dict[str, Any]:
         if kind not in CONSTRUCTED:
             raise ValueError(f"kind must be one of {', '.join(CONSTRUCTED)}, got {kind!r}")
         return {
@@ -158,11 +163,11 @@ class Run:
         }
 
     @cached_property
-    def _data_recipe(self) -> dict[str, object]:
+    def _data_recipe(self) -> dict[str, Any]:
         return {"fingerprint": self.train_set.fingerprint()}
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """Dataclasses and tuples as JSON types; a threat as its own words, which name the norm."""
     if isinstance(value, Threat):
         return str(value)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -29,7 +30,7 @@ from advfeat.train import Checkpoint
 # artifacts of the old meaning are not taken for new ones.
 EDITION = 1
 
-Recipe = Mapping[str, object]
+Recipe = Mapping[str, Any]
 
 
 class Store:
@@ -75,7 +76,11 @@ class Store:
                 made = build(shards)
                 about = {"classes": made.classes, "name": made.name, "info": made.info}
                 _write(facts, lambda path: path.write_text(json.dumps(about, indent=1)))
-                parts = {"images": made.images, "labels": made.labels, **{f"truth.{k}": v for k, v in made.truth.items()}}
+                parts = {
+                    "images": made.images,
+                    "labels": made.labels,
+                    **{f"truth.{k}": v for k, v in made.truth.items()},
+                }
                 _write(tensors, lambda path: save_file(_contiguous(parts), path))
                 shards.clear()
             parts, about = load_file(tensors), json.loads(facts.read_text())
@@ -89,7 +94,7 @@ class Store:
         )
 
     @contextmanager
-    def _folder(self, kind: str, recipe: Recipe):
+    def _folder(self, kind: str, recipe: Recipe) -> Iterator[Path]:
         folder = self.root / kind / self.key(recipe)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
@@ -147,6 +152,6 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(partial)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -169,7 +169,7 @@ def _one_epoch(
     for images, labels in batches(dataset, batch_size=config.batch_size, generator=generator, drop_last=True):
         images = augment(images, generator=generator, shift=config.shift, flip=config.flip)
         if config.threat is not None:
-            images = _attacked(model, images, labels, config)
+            images = _attacked(model, images, labels, config.threat, config)
         model.train()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
             logits = model(images)
@@ -187,15 +187,13 @@ def _one_epoch(
     return total, int(correct)
 
 
-def _attacked(model: Classifier, images: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
+def _attacked(model: Classifier, images: Tensor, labels: Tensor, threat: Threat, config: TrainConfig) -> Tensor:
     model.eval()
     # No weight gradients while the images are made: a third less work.
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
-    adv = pgd(
-        model, images, labels, config.threat, steps=config.attack_steps, step_size=config.attack_step_size
-    )
+    adv = pgd(model, images, labels, threat, steps=config.attack_steps, step_size=config.attack_step_size)
     for parameter in trained:
         parameter.requires_grad_(True)
     return adv

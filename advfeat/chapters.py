@@ -1,0 +1,316 @@
+"""Run the chapters of the book: one at any profile, all of them for the pages, or in place before a commit.
+
+``python -m advfeat.chapters list|run|record|refresh|book``; ``make`` has a target for each. papermill only warns about
+a parameter that does not exist and takes a value of any type, so everything is checked here before the first cell
+runs. A wrong chapter, profile or parameter ends with exit code 2 and the list of what exists, a failing cell with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from advfeat.profiles import PROFILES, get_profile
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+RUNS = ROOT / "runs"
+STAGE = RUNS / "stage"
+DEFAULT_PROFILE = "planted"
+
+# Seconds that one cell may take. Only the default profile has a known scale; the others run for hours by design.
+TIMEOUTS: dict[str, int | None] = {DEFAULT_PROFILE: 600}
+
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "int": int, "float": (int, float), "str": str, "bool": bool, "dict": dict, "list": list,
+}  # fmt: skip
+
+# glibc returns large activations to the system at every free, and page faults then dominate; a kernel reads these at
+# its start. The Makefile exports the same, for whatever does not come through here.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+class Refused(ValueError):
+    """A wrong chapter, profile or parameter. The message lists what exists."""
+
+
+class Failed(RuntimeError):
+    """A chapter or the build of the pages did not finish."""
+
+
+def chapters() -> list[Path]:
+    """The chapters, in the order of their numbers."""
+    return sorted(BOOK.glob("[0-9]*.ipynb"))
+
+
+def find_chapter(name: str) -> Path:
+    """The chapter meant by ``05``, ``5``, its file name with or without ending, or its path.
+
+    Raises:
+        Refused: no chapter or several have that name.
+    """
+    stem = Path(name).name.removesuffix(".ipynb")
+    number = stem.zfill(2) + "-" if stem.isdecimal() else None
+    found = [path for path in chapters() if path.stem == stem or (number and path.stem.startswith(number))]
+    if len(found) != 1:
+        known = "\n".join(f"  {path.stem}" for path in chapters())
+        raise Refused(f"no chapter {name!r}; there are\n{known}")
+    return found[0]
+
+
+def parameters_of(chapter: Path) -> dict[str, tuple[str, str, str]]:
+    """Name → (type, default, comment) of what the chapter's parameters cell takes."""
+    import papermill
+
+    try:
+        found = papermill.inspect_notebook(str(chapter))
+    except ValueError as error:
+        raise Refused(f"{chapter.stem}: {error} Run `refresh` on it once.") from error
+    return {name: (p["inferred_type_name"].split("[")[0], p["default"], p["help"]) for name, p in found.items()}
+
+
+def _listing(chapter: Path) -> str:
+    return "\n".join(f"  {name}: {kind} = {default}  # {text}" for name, (kind, default, text) in parameters_of(chapter).items())
+
+
+def _profiles() -> str:
+    return "\n".join(f"  {profile.name}: {profile.description}" for profile in PROFILES.values())
+
+
+def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str, object]:
+    """The values for papermill: text is read as YAML, and every value must have the type that the chapter declares.
+
+    Raises:
+        Refused: unknown name, wrong type, unknown profile, or overrides that the profile does not take.
+    """
+    known = parameters_of(chapter)
+    checked: dict[str, object] = {}
+    for name, text in given.items():
+        if name not in known:
+            raise Refused(f"{chapter.stem} has no parameter {name!r}; there are\n{_listing(chapter)}")
+        kind = known[name][0]
+        if kind not in KINDS:
+            raise Refused(f"{chapter.stem}: {name} must be annotated with one of {', '.join(KINDS)}, not {kind}")
+        value = _parse(text, kind)
+        if not isinstance(value, KINDS[kind]) or (kind != "bool" and isinstance(value, bool)):
+            raise Refused(f"{chapter.stem}: {name} must be {kind}, got {text!r}; the parameters are\n{_listing(chapter)}")
+        checked[name] = value
+    profile = str(checked.get("profile", DEFAULT_PROFILE))
+    if profile not in PROFILES:
+        raise Refused(f"no profile {profile!r}; there are\n{_profiles()}")
+    overrides = checked.get("overrides", {})
+    try:
+        get_profile(profile, overrides if isinstance(overrides, dict) else {})
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{chapter.stem}: {error}") from error
+    return checked
+
+
+def _parse(text: str | bool, kind: str) -> object:
+    if not isinstance(text, str) or kind == "str":
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if kind == "float" and isinstance(value, str):
+        try:
+            return float(value)  # YAML takes 1e-3 for text, because it has no decimal point
+        except ValueError:
+            return value
+    return value
+
+
+def normalise(copy: Path) -> None:
+    """Take out of an executed notebook what differs between two equal runs: times, paths, versions, random ids."""
+    notebook = json.loads(copy.read_text())
+    notebook["metadata"] = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"},
+    }
+    for cell in notebook["cells"]:
+        metadata = cell["metadata"]
+        for key in ("papermill", "execution"):
+            metadata.pop(key, None)
+        if "injected-parameters" in metadata.get("tags", []):
+            cell["id"] = "injected-parameters"
+            metadata["tags"].append("hide-input")  # tags of the parameters cell are not handed on
+        if not metadata.get("tags", True):
+            del metadata["tags"]
+    copy.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+
+
+def execute(chapter: Path, copy: Path, given: Mapping[str, object]) -> float:
+    """Run ``chapter`` with checked parameters, write the executed ``copy``, return the seconds it took.
+
+    ``copy`` appears when it is complete. While the chapter runs, its state is in ``<copy>.partial.ipynb``; after a
+    failing cell it stays, as ``<copy>.failed.ipynb``.
+
+    Raises:
+        Failed: a cell failed or took too long, or the kernel died.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    profile = str(given.get("profile", DEFAULT_PROFILE))
+    partial, failed = copy.with_suffix(".partial.ipynb"), copy.with_suffix(".failed.ipynb")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    failed.unlink(missing_ok=True)
+    print(f"{chapter.stem} ({profile}) ...", flush=True)
+    start = time.perf_counter()
+    try:
+        papermill.execute_notebook(
+            str(chapter),
+            str(partial),
+            parameters=dict(given),
+            kernel_name="python3",
+            language="python",
+            cwd=str(BOOK),
+            execution_timeout=TIMEOUTS.get(profile),
+            progress_bar=False,
+        )
+    except (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
+        seconds = time.perf_counter() - start
+        where, source = _last_cell(partial)
+        partial.replace(failed)
+        what = f"{error.ename}: {error.evalue}" if isinstance(error, papermill.PapermillExecutionError) else str(error)
+        raise Failed(
+            f"{chapter.stem} ({profile}) failed in cell {where} after {seconds:.0f} s\n\n{source}\n\n{what}\n\n"
+            f"The notebook up to there: {failed}"
+        ) from error
+    normalise(partial)
+    partial.replace(copy)
+    seconds = time.perf_counter() - start
+    print(f"{chapter.stem} ({profile}) {seconds:.1f} s -> {_short(copy)}", flush=True)
+    return seconds
+
+
+def _last_cell(notebook: Path) -> tuple[str, str]:
+    """Number and indented source of the cell that did not complete."""
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(cells, 1):
+        status = cell["metadata"].get("papermill", {})
+        if status.get("exception") or status.get("status") != "completed":
+            return f"{number} of {len(cells)}", "".join(f"    {line}" for line in "".join(cell["source"]).splitlines(True))
+    return "?", ""
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def refresh(chapter: Path) -> None:
+    """Run a chapter on its defaults and put the outputs into the committed file: no parameters, so no injected cell."""
+    copy = RUNS / "refresh" / chapter.name
+    execute(chapter, copy, {})
+    copy.replace(chapter)
+
+
+def build_book(profile: str) -> Path:
+    """Run every chapter into ``runs/stage``, build the pages there, return the path of the first page.
+
+    Raises:
+        Refused: unknown profile, or a chapter that does not take one.
+        Failed: a chapter failed, or the build warned about anything.
+    """
+    given = {"profile": profile} if profile != DEFAULT_PROFILE else {}
+    plans = [(chapter, check_parameters(chapter, given)) for chapter in chapters()]
+    shutil.rmtree(STAGE, ignore_errors=True)
+    # The committed notebooks stay behind: a page must never show the outputs of another run.
+    shutil.copytree(
+        BOOK, STAGE / "book", ignore=shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
+    )
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, STAGE / name)
+    shutil.copytree(ROOT / "_static", STAGE / "_static")
+    spent = {chapter.stem: execute(chapter, STAGE / "book" / chapter.name, plan) for chapter, plan in plans}
+    # --all: an incremental build keeps old numbers on pages that quote another chapter.
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(STAGE)]
+    start = time.perf_counter()
+    if subprocess.run([*command, "--all", "-n", "-W", "--keep-going"], check=False).returncode:
+        raise Failed("jupyter-book reported errors or warnings, see above")
+    spent["pages"] = time.perf_counter() - start
+    width = max(map(len, spent))
+    print("\nseconds\n" + "\n".join(f"  {name:{width}}  {seconds:7.1f}" for name, seconds in spent.items()))
+    return STAGE / "_build" / "html" / "index.html"
+
+
+def _prepare_environment() -> None:
+    """Set what the kernels inherit; what the caller has set stays."""
+    for name, value in ALLOCATOR.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one of the user's account
+    # A kernel has no terminal of its own; this is where its progress bars reach the person who waits.
+    pipe = Path(f"/proc/{os.getpid()}/fd/2")
+    place = os.ttyname(2) if os.isatty(2) else str(pipe) if pipe.exists() else "off"
+    try:
+        with Path("/dev/null" if place == "off" else place).open("a"):
+            os.environ.setdefault("ADVFEAT_PROGRESS", place)
+    except OSError:  # a socket, or a terminal of another user
+        os.environ.setdefault("ADVFEAT_PROGRESS", "off")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m advfeat.chapters", description="Run the chapters of the book.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="chapters with their parameters, and profiles")
+    for name, text in (
+        ("run", "run one chapter; the executed copy goes to runs/<profile>/"),
+        ("record", "the same with record=True: the chapter saves its numbers to book/results/"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("chapter", help="05, 5, the file name or its path")
+        command.add_argument("--profile", help=f"scale of the run (default {DEFAULT_PROFILE})")
+        command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    commands.add_parser("refresh", help="run in place on the defaults").add_argument("chapter", help="a chapter, or all")
+    commands.add_parser("book", help="run all, build the pages").add_argument("--profile", default=DEFAULT_PROFILE)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _arguments(argv)
+    _prepare_environment()
+    try:
+        if arguments.command == "list":
+            for chapter in chapters():
+                print(f"{chapter.stem}\n{_listing(chapter)}")
+            print(f"profiles\n{_profiles()}")
+        elif arguments.command == "book":
+            print(f"\n{build_book(arguments.profile)}")
+        elif arguments.command == "refresh":
+            for chapter in chapters() if arguments.chapter == "all" else [find_chapter(arguments.chapter)]:
+                refresh(chapter)
+        else:
+            chapter = find_chapter(arguments.chapter)
+            given: dict[str, str | bool] = dict(arguments.parameters)
+            if arguments.profile:
+                given["profile"] = arguments.profile
+            if arguments.command == "record":
+                given["record"] = True
+            checked = check_parameters(chapter, {"profile": DEFAULT_PROFILE, **given})
+            execute(chapter, RUNS / str(checked["profile"]) / chapter.name, checked)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What chapters show around their results: the run card, glued numbers, tables of paper and recorded values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from IPython.display import Markdown, display
+from torch import Tensor
+
+from advfeat.measures import Estimate
+from advfeat.records import Measured, Record, load_record, results_root, save_record
+from advfeat.run import Run
+
+
+def run_card(run: Run, **seeds: int) -> Markdown:
+    """A short table: what this copy of the chapter was run with."""
+    made = run.provenance
+    versions = made["versions"]
+    rows = {
+        "profile": f"`{run.profile.name}`: {run.profile.description}",
+        "seeds": ", ".join(f"{name} {value}" for name, value in seeds.items()),
+        "device": f"{run.device.type}, {made['device']}",
+        "versions": ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "torchvision", "advfeat")),
+    }
+    return Markdown(
+        "\n".join(["| this run | |", "|---|---|", *(f"| **{key}** | {value} |" for key, value in rows.items())])
+    )
+
+
+def glue(name: str, value: object) -> None:
+    """Make a value available to the text of the book as ``name``; without myst-nb (on Colab, say) do nothing."""
+    try:
+        from myst_nb import glue as keep
+    except ImportError:
+        return
+    keep(name, value, display=False)
+
+
+def save(
+    run: Run,
+    chapter: str,
+    *,
+    seed: int,
+    values: Mapping[str, tuple[Estimate, str]],
+    seconds: Mapping[str, float],
+    series: Mapping[str, list[float]] | None = None,
+    sheets: Mapping[str, Tensor] | None = None,
+) -> Markdown:
+    """Add this run to the chapter's record. ``values`` maps an id to an estimate and the attack it was taken under."""
+    network = f"{run.profile.network}, width {run.profile.width}"
+    path = save_record(
+        chapter,
+        run.profile.name,
+        seed=seed,
+        values={key: Measured(item.value, item.n, network, attack) for key, (item, attack) in values.items()},
+        provenance={**run.provenance, "data": run.train_set.name, "fingerprint": run.train_set.fingerprint()},
+        config=run.describe(),
+        seconds={**seconds, "chapter": run.elapsed},
+        series=series,
+        sheets=sheets,
+    )
+    return Markdown(f"Recorded in `{path.relative_to(results_root())}`.")
+
+
+def recorded(chapter: str) -> list[Record]:
+    """Every record of a chapter, largest profile first; says so where there is none."""
+    found = [
+        load_record(chapter, folder.name)
+        for folder in sorted((results_root() / chapter).glob("*"))
+        if (folder / "record.json").exists()
+    ]
+    if not found:
+        display(
+            Markdown(f"*Nothing is recorded yet. `make record CHAPTER={chapter[:2]} PROFILE=cifar10-cpu` does it.*")
+        )
+    return sorted(found, key=lambda record: -max(run["config"]["train_images"] for run in record.runs.values()))
+
+
+def paper_values() -> dict[str, float]:
+    """The paper's own numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``."""
+    entries = json.loads((results_root().parent / "paper.json").read_text())
+    return {key: entry["value"] for key, entry in entries.items()}
+
+
+def paper_and_ours(records: Sequence[Record], rows: Mapping[str, str]) -> pd.DataFrame:
+    """One row per id in ``rows`` (id → name): the paper's value, and each record's value, interval, n and seeds.
+
+    An id without a published or a recorded value shows a dash.
+    """
+    paper = paper_values()
+    table = pd.DataFrame(index=pd.Index(list(rows.values()), name="trained on"))
+    table["paper"] = [f"{paper[key]:.1%}" if key in paper else "–" for key in rows]
+    for record in records:
+        for key, name in rows.items():
+            if key in record.ids():
+                summary = record.summary(key)
+                table.loc[name, record.profile] = str(summary)
+                table.loc[name, f"n, seeds ({record.profile})"] = f"{summary.n:,}, {summary.seeds}"
+    return table.fillna("–")

@@ -1,0 +1,170 @@
+"""Arrays and estimates to matplotlib figures. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import matplotlib.pyplot as plt
+from cycler import cycler
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor
+
+# Okabe and Ito's palette: told apart with every common kind of colour blindness.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6B7280"
+
+
+class Interval(Protocol):
+    """A value with its interval: ``measures.Estimate`` or ``records.Summary``."""
+
+    value: float
+    low: float
+    high: float
+
+
+def use_style() -> None:
+    """Set the book's look for every figure made from here on: white paper, quiet axes, readable type."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.titlesize": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, GREY]),
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#E5E7EB",
+            "legend.frameon": False,
+            "lines.linewidth": 2,
+        }
+    )
+
+
+def image_grid(
+    images: Float[Tensor, "rows columns 3 h w"],
+    *,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
+    scale: float = 1.0,
+) -> Figure:
+    """A grid of images in [0, 1], unsmoothed, with labels left of the rows, above the columns and under the images.
+
+    Raises:
+        ValueError: labels or captions do not match the grid.
+    """
+    rows, columns = images.shape[:2]
+    for name, labels, count in (
+        ("row_labels", row_labels, rows),
+        ("column_labels", column_labels, columns),
+        ("captions", captions, rows),
+    ):
+        if labels and len(labels) != count:
+            raise ValueError(f"{name} must have {count} entries, got {len(labels)}")
+    height = 1.05 + (0.28 if captions else 0.0)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(scale * 1.05 * columns + 0.9, scale * height * rows + 0.2), squeeze=False
+    )
+    pixels = images.detach().cpu().permute(0, 1, 3, 4, 2).clamp(0, 1).numpy()
+    for row in range(rows):
+        for column in range(columns):
+            axis = axes[row][column]
+            axis.imshow(pixels[row, column], interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            axis.spines[:].set_visible(False)
+            if captions:
+                axis.set_xlabel(captions[row][column], fontsize=9)
+            if column_labels and row == 0:
+                axis.set_title(column_labels[column], fontsize=10)
+            if row_labels and column == 0:
+                axis.set_ylabel(row_labels[row], rotation=0, ha="right", va="center", fontsize=10)
+    return figure
+
+
+def amplified(perturbation: Float[Tensor, "*batch 3 h w"], *, factor: float) -> Float[Tensor, "*batch 3 h w"]:
+    """A perturbation made visible: 0 is mid-grey, and changes are ``factor`` times as large."""
+    return (0.5 + factor * perturbation).clamp(0, 1)
+
+
+def accuracy_curve(
+    axis: Axes,
+    eps: Sequence[float],
+    estimates: Sequence[Interval],
+    *,
+    label: str,
+    color: str | None = None,
+    marker: str = "o",
+) -> None:
+    """Accuracy against the radius, with a band for the interval."""
+    (line,) = axis.plot(eps, [item.value for item in estimates], marker=marker, label=label, color=color)
+    axis.fill_between(
+        eps,
+        [item.low for item in estimates],
+        [item.high for item in estimates],
+        color=line.get_color(),
+        alpha=0.18,
+        lw=0,
+    )
+    axis.set(ylim=(-0.02, 1.02), xlabel=r"radius $\epsilon$", ylabel="accuracy")
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def accuracy_bars(
+    axis: Axes,
+    estimates: Mapping[str, Interval],
+    *,
+    chance: float | None = None,
+    paper: Mapping[str, float] | None = None,
+) -> None:
+    """One bar with its interval per name; a dashed line at chance and a diamond at the paper's value where given."""
+    names = list(estimates)
+    values = [estimates[name].value for name in names]
+    errors = [
+        [max(0.0, item.value - item.low) for item in estimates.values()],
+        [max(0.0, item.high - item.value) for item in estimates.values()],
+    ]
+    colors = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY]
+    axis.bar(
+        names, values, yerr=errors, capsize=4, width=0.62, color=[colors[i % len(colors)] for i in range(len(names))]
+    )
+    for place, value in enumerate(values):
+        axis.annotate(
+            f"{value:.1%}",
+            (place, estimates[names[place]].high),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+        )
+    if paper:
+        known = [name for name in names if name in paper]
+        axis.plot(
+            [names.index(name) for name in known],
+            [paper[name] for name in known],
+            "D",
+            color="black",
+            markersize=7,
+            label="paper",
+        )
+    if chance is not None:
+        axis.axhline(chance, color=GREY, ls="--", lw=1.2, label="chance")
+    if paper or chance is not None:
+        axis.legend(loc="upper right")
+    axis.set(ylim=(0, 1.08), ylabel="test accuracy")
+    axis.grid(False, axis="x")
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def learning_curves(axis: Axes, curves: Mapping[str, Sequence[float]], *, ylabel: str) -> None:
+    """One line per name against the epoch, from 1."""
+    for name, values in curves.items():
+        axis.plot(range(1, len(values) + 1), values, label=name, marker="o", markersize=3)
+    axis.set(xlabel="epoch", ylabel=ylabel)
+    axis.legend()
