@@ -1,8 +1,8 @@
 """Run the chapters of the book: one at any profile, all of them for the pages, or in place before a commit.
 
 ``python -m advfeat.chapters list|run|record|refresh|book``; ``make`` has a target for each. papermill only warns about
-a parameter that does not exist and takes a value of any type, so everything is checked here before the first cell
-runs. A wrong chapter, profile or parameter ends with exit code 2 and the list of what exists, a failing cell with 1.
+an unknown parameter and takes a value of any type, so everything is checked here before the first cell runs. A wrong
+chapter, profile or parameter ends with exit code 2 and the list of what exists, a failing cell with 1.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,9 +32,7 @@ DEFAULT_PROFILE = "planted"
 # Seconds that one cell may take. Only the default profile has a known scale; the others run for hours by design.
 TIMEOUTS: dict[str, int | None] = {DEFAULT_PROFILE: 600}
 
-KINDS: dict[str, type | tuple[type, ...]] = {
-    "int": int, "float": (int, float), "str": str, "bool": bool, "dict": dict, "list": list,
-}  # fmt: skip
+KINDS = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "dict": (dict,), "list": (list,)}
 
 # glibc returns large activations to the system at every free, and page faults then dominate; a kernel reads these at
 # its start. The Makefile exports the same, for whatever does not come through here.
@@ -60,7 +60,7 @@ def find_chapter(name: str) -> Path:
     """The chapter meant by ``05``, ``5``, its file name with or without ending, or its path.
 
     Raises:
-        Refused: no chapter or several have that name.
+        Refused: no chapter, or several, have that name.
     """
     stem = Path(name).name.removesuffix(".ipynb")
     number = stem.zfill(2) + "-" if stem.isdecimal() else None
@@ -83,21 +83,22 @@ def parameters_of(chapter: Path) -> dict[str, tuple[str, str, str]]:
 
 
 def _listing(chapter: Path) -> str:
-    return "\n".join(f"  {name}: {kind} = {default}  # {text}" for name, (kind, default, text) in parameters_of(chapter).items())
+    rows = parameters_of(chapter).items()
+    return "\n".join(f"  {name}: {kind} = {default}  # {text}" for name, (kind, default, text) in rows)
 
 
 def _profiles() -> str:
     return "\n".join(f"  {profile.name}: {profile.description}" for profile in PROFILES.values())
 
 
-def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str, object]:
+def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str, Any]:
     """The values for papermill: text is read as YAML, and every value must have the type that the chapter declares.
 
     Raises:
         Refused: unknown name, wrong type, unknown profile, or overrides that the profile does not take.
     """
     known = parameters_of(chapter)
-    checked: dict[str, object] = {}
+    checked: dict[str, Any] = {}
     for name, text in given.items():
         if name not in known:
             raise Refused(f"{chapter.stem} has no parameter {name!r}; there are\n{_listing(chapter)}")
@@ -106,14 +107,12 @@ def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str
             raise Refused(f"{chapter.stem}: {name} must be annotated with one of {', '.join(KINDS)}, not {kind}")
         value = _parse(text, kind)
         if not isinstance(value, KINDS[kind]) or (kind != "bool" and isinstance(value, bool)):
-            raise Refused(f"{chapter.stem}: {name} must be {kind}, got {text!r}; the parameters are\n{_listing(chapter)}")
+            raise Refused(f"{chapter.stem}: {name} must be {kind}, got {text!r}; there are\n{_listing(chapter)}")
         checked[name] = value
-    profile = str(checked.get("profile", DEFAULT_PROFILE))
-    if profile not in PROFILES:
-        raise Refused(f"no profile {profile!r}; there are\n{_profiles()}")
-    overrides = checked.get("overrides", {})
+    if checked.get("profile", DEFAULT_PROFILE) not in PROFILES:
+        raise Refused(f"no profile {checked['profile']!r}; there are\n{_profiles()}")
     try:
-        get_profile(profile, overrides if isinstance(overrides, dict) else {})
+        get_profile(checked.get("profile", DEFAULT_PROFILE), checked.get("overrides", {}))
     except (TypeError, ValueError) as error:
         raise Refused(f"{chapter.stem}: {error}") from error
     return checked
@@ -123,15 +122,10 @@ def _parse(text: str | bool, kind: str) -> object:
     if not isinstance(text, str) or kind == "str":
         return text
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        # YAML takes 1e-3 for text, because it has no decimal point.
+        return float(text) if kind == "float" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
         return text
-    if kind == "float" and isinstance(value, str):
-        try:
-            return float(value)  # YAML takes 1e-3 for text, because it has no decimal point
-        except ValueError:
-            return value
-    return value
 
 
 def normalise(copy: Path) -> None:
@@ -194,7 +188,7 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object]) -> float:
     normalise(partial)
     partial.replace(copy)
     seconds = time.perf_counter() - start
-    print(f"{chapter.stem} ({profile}) {seconds:.1f} s -> {_short(copy)}", flush=True)
+    print(f"{chapter.stem} ({profile}) {seconds:.1f} s -> {copy.relative_to(ROOT)}", flush=True)
     return seconds
 
 
@@ -204,12 +198,8 @@ def _last_cell(notebook: Path) -> tuple[str, str]:
     for number, cell in enumerate(cells, 1):
         status = cell["metadata"].get("papermill", {})
         if status.get("exception") or status.get("status") != "completed":
-            return f"{number} of {len(cells)}", "".join(f"    {line}" for line in "".join(cell["source"]).splitlines(True))
+            return f"{number} of {len(cells)}", textwrap.indent("".join(cell["source"]), "    ")
     return "?", ""
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def refresh(chapter: Path) -> None:
@@ -230,21 +220,19 @@ def build_book(profile: str) -> Path:
     plans = [(chapter, check_parameters(chapter, given)) for chapter in chapters()]
     shutil.rmtree(STAGE, ignore_errors=True)
     # The committed notebooks stay behind: a page must never show the outputs of another run.
-    shutil.copytree(
-        BOOK, STAGE / "book", ignore=shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
-    )
+    behind = shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
+    shutil.copytree(BOOK, STAGE / "book", ignore=behind)
+    shutil.copytree(ROOT / "_static", STAGE / "_static")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, STAGE / name)
-    shutil.copytree(ROOT / "_static", STAGE / "_static")
     spent = {chapter.stem: execute(chapter, STAGE / "book" / chapter.name, plan) for chapter, plan in plans}
     # --all: an incremental build keeps old numbers on pages that quote another chapter.
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(STAGE)]
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", STAGE, "--all", "-n", "-W", "--keep-going"]
     start = time.perf_counter()
-    if subprocess.run([*command, "--all", "-n", "-W", "--keep-going"], check=False).returncode:
+    if subprocess.run(command, check=False).returncode:
         raise Failed("jupyter-book reported errors or warnings, see above")
     spent["pages"] = time.perf_counter() - start
-    width = max(map(len, spent))
-    print("\nseconds\n" + "\n".join(f"  {name:{width}}  {seconds:7.1f}" for name, seconds in spent.items()))
+    print("\nseconds\n" + "\n".join(f"{seconds:8.1f}  {name}" for name, seconds in spent.items()))
     return STAGE / "_build" / "html" / "index.html"
 
 
@@ -275,8 +263,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("chapter", help="05, 5, the file name or its path")
         command.add_argument("--profile", help=f"scale of the run (default {DEFAULT_PROFILE})")
         command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    commands.add_parser("refresh", help="run in place on the defaults").add_argument("chapter", help="a chapter, or all")
-    commands.add_parser("book", help="run all, build the pages").add_argument("--profile", default=DEFAULT_PROFILE)
+    commands.add_parser("refresh", help="run in place, on the defaults").add_argument("chapter", help="or: all")
+    commands.add_parser("book", help="run all, build pages").add_argument("--profile", default=DEFAULT_PROFILE)
     return parser.parse_args(argv)
 
 
@@ -303,12 +291,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 given["record"] = True
             checked = check_parameters(chapter, {"profile": DEFAULT_PROFILE, **given})
             execute(chapter, RUNS / str(checked["profile"]) / chapter.name, checked)
-    except Refused as error:
+    except (Refused, Failed) as error:
         print(error, file=sys.stderr)
-        return 2
-    except Failed as error:
-        print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, Refused) else 1
     return 0
 
 

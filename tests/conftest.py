@@ -1,0 +1,36 @@
+"""What every test runs under: checked shapes, no progress bars, and a store that nobody else uses."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before the first import of the library: from here on every call checks the shapes and types in its annotations.
+install_import_hook("advfeat", "beartype.beartype")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point the library away from the user's store and terminal, also for fixtures that live for the whole session."""
+    folder = tempfile.TemporaryDirectory(prefix="advfeat-store-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["ADVFEAT_STORE"] = folder.name
+    os.environ["ADVFEAT_PROGRESS"] = "off"
+
+
+@pytest.fixture(autouse=True)
+def empty_store(tmp_path_factory, monkeypatch):
+    """An empty store for each test, so that none passes because another one has built what it should build."""
+    folder = tmp_path_factory.mktemp("store")
+    monkeypatch.setenv("ADVFEAT_STORE", str(folder))
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with a reason, what needs the real CIFAR-10."""
+    if not os.environ.get("ADVFEAT_DATA"):
+        for item in items:
+            if item.get_closest_marker("cifar10"):
+                item.add_marker(pytest.mark.skip(reason="ADVFEAT_DATA does not name a folder with CIFAR-10"))

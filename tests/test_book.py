@@ -1,0 +1,283 @@
+"""The chapters: what papermill, Jupyter Book and nbval let pass without a word; and the runner."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from advfeat import chapters as runner
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+PATHS = sorted(BOOK.glob("*.ipynb"))
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
+CHECKED_CELLS = 2  # cells per chapter whose committed output must hold on every machine
+MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|root|Users|tmp|var|opt|mnt|srv|work|workspace|content)/|\b[A-Z]:\\\\")
+
+each_chapter = pytest.mark.parametrize("stem", NOTEBOOKS)
+
+
+def code_cells(stem):
+    return [cell for cell in NOTEBOOKS[stem].cells if cell.cell_type == "code"]
+
+
+def tagged(stem, tag):
+    return [cell for cell in NOTEBOOKS[stem].cells if tag in cell.metadata.get("tags", [])]
+
+
+def pages():
+    """Text of every page: markdown files, and the markdown cells of the chapters."""
+    texts = {path.stem: path.read_text() for path in BOOK.glob("*.md")}
+    for stem, notebook in NOTEBOOKS.items():
+        texts[stem] = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return texts
+
+
+def test_there_are_chapters():
+    assert NOTEBOOKS, f"no notebook in {BOOK}"
+
+
+def test_every_page_is_in_the_table_of_contents():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = {toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])}
+    assert listed == {f"book/{stem}" for stem in pages()}
+
+
+@each_chapter
+def test_committed_outputs_are_complete_and_without_errors(stem):
+    for number, cell in enumerate(code_cells(stem), 1):
+        assert cell.execution_count == number, "not run from top to bottom: make refresh"
+        for output in cell.outputs:
+            assert output.output_type != "error", output
+            assert output.get("name") != "stderr", output
+    assert not tagged(stem, "papermill-error-cell-tag")
+
+
+@each_chapter
+def test_committed_chapter_was_run_on_its_defaults(stem):
+    metadata = NOTEBOOKS[stem].metadata
+    assert not tagged(stem, "injected-parameters")
+    assert "papermill" not in metadata
+    assert all("papermill" not in cell.metadata for cell in NOTEBOOKS[stem].cells)
+    assert metadata.kernelspec.name == "python3"
+
+
+@each_chapter
+def test_no_path_of_a_machine(stem):
+    for cell in NOTEBOOKS[stem].cells:
+        assert not MACHINE_PATH.search(cell.source), cell.source
+        for output in cell.get("outputs", []):
+            texts = {kind: text for kind, text in output.get("data", {}).items() if not kind.startswith("image/")}
+            assert not MACHINE_PATH.search(json.dumps(texts) + output.get("text", "")), output
+
+
+@each_chapter
+def test_parameters_are_typed_and_explained(stem):
+    assert len(tagged(stem, "parameters")) == 1
+    known = runner.parameters_of(BOOK / f"{stem}.ipynb")
+    assert {"profile", "seed", "device", "record", "overrides"} <= set(known)
+    for name, (kind, _, text) in known.items():
+        assert kind in runner.KINDS, f"{name} has no type that can be checked"
+        assert text, f"{name} has no comment"
+    assert yaml.safe_load(known["profile"][1]) == runner.DEFAULT_PROFILE
+
+
+@each_chapter
+def test_figures_have_caption_name_and_description(stem):
+    names = []
+    for cell in code_cells(stem):
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            shown = cell.metadata.get("mystnb", {})
+            figure = shown.get("figure", {})
+            assert figure.get("caption"), cell.source
+            assert len(shown.get("image", {}).get("alt", "")) >= 40, "say what the figure shows, not what it is"
+            names.append(figure.get("name", ""))
+    assert names, "a chapter without a figure"
+    assert len(set(names)) == len(names)
+    assert all(name.startswith(f"fig-ch{stem[:2]}-") for name in names), names
+
+
+@each_chapter
+def test_some_outputs_are_checked_on_every_machine(stem):
+    checked = tagged(stem, "nbval-check-output")
+    assert len(checked) >= CHECKED_CELLS
+    assert all(cell.outputs for cell in checked), "nothing to compare"
+
+
+def exercises():
+    found = []
+    for stem, text in pages().items():
+        for body in re.findall(r"^:::+\{exercise\}.*?^:::+$", text, re.MULTILINE | re.DOTALL):
+            label = re.search(r"^:label: (\S+)$", body, re.MULTILINE)
+            found.append((stem, label.group(1) if label else None, body))
+    return found
+
+
+def test_exercises_keep_their_labels():
+    lines = (ROOT / "tests" / "exercise_labels.txt").read_text().splitlines()
+    recorded = [line for line in lines if line and not line.startswith("#")]
+    labels = [label for _, label, _ in exercises()]
+    assert None not in labels, "an exercise without :label: cannot be referred to"
+    assert len(set(labels)) == len(labels)
+    assert set(labels) == set(recorded), "published labels stay; add a new one to tests/exercise_labels.txt"
+    for stem, label, _ in exercises():
+        assert label.startswith(f"ex-ch{stem[:2]}-"), label
+
+
+def test_every_exercise_has_a_folded_solution():
+    labels = {label for _, label, _ in exercises()}
+    solved = set()
+    for text in pages().values():
+        assert "solution-start" not in text  # crashes the build when solutions are hidden
+        assert "```{exercise}" not in text, "write colon fences: a code block inside backticks ends up empty"
+        assert "```{solution}" not in text
+        for target, body in re.findall(r"^:::+\{solution\} (\S+)\n(.*?)^:::+$", text, re.MULTILINE | re.DOTALL):
+            assert target in labels, target
+            assert re.search(r"^:class:.*\bdropdown\b", body, re.MULTILINE), f"the solution of {target} lies open"
+            solved.add(target)
+    assert solved == labels
+
+
+class Images(HTMLParser):
+    """Collects the alternative text of every image on a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.alts = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.alts.append(dict(attrs).get("alt") or "")
+
+
+@pytest.mark.pages
+def test_built_pages_describe_their_images_and_show_no_traceback():
+    html = runner.STAGE / "_build" / "html" / "book"
+    built = {path.stem: path.read_text() for path in html.glob("*.html")}
+    assert set(built) == set(pages())
+    for stem, text in built.items():
+        images = Images()
+        images.feed(text)
+        assert not [alt for alt in images.alts if not alt or "_images/" in alt], stem
+        assert "Traceback (most recent call last)" not in text, stem
+
+
+# The runner, on a chapter of three cells in a folder of its own.
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A book with one chapter."""
+    for name in ("ROOT", "BOOK", "RUNS", "STAGE"):
+        monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(ROOT))
+    for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "ADVFEAT_PROGRESS"):
+        monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")
+    runner.BOOK.mkdir()
+    parameters = nbformat.v4.new_code_cell(
+        'profile: str = "planted"  # scale\n'
+        "seed: int = 0  # seed\n"
+        "rate: float = 0.1  # step\n"
+        "record: bool = False  # save\n"
+        "overrides: dict = {}  # other numbers",
+        metadata={"tags": ["parameters", "hide-input"]},
+    )
+    show = nbformat.v4.new_code_cell("print(profile, seed, rate, record, overrides)")
+    fail = nbformat.v4.new_code_cell("assert seed != 13, 'unlucky'")
+    notebook = nbformat.v4.new_notebook(cells=[parameters, show, fail])
+    notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    chapter = runner.BOOK / "42-tiny.ipynb"
+    nbformat.write(notebook, chapter)
+    return chapter
+
+
+@pytest.mark.parametrize(
+    ("arguments", "listed"),
+    [
+        (["run", "7"], "42-tiny"),
+        (["run", ""], "42-tiny"),
+        (["record", "tiny"], "42-tiny"),
+        (["run", "42", "--profile", "huge"], "cifar10-cpu"),
+        (["book", "--profile", "huge"], "cifar10-cpu"),
+        (["run", "42", "-p", "profile", "huge"], "cifar10-cpu"),
+        (["run", "42", "-p", "sed", "1"], "seed: int"),
+        (["run", "42", "-p", "seed", "x"], "seed: int"),
+        (["run", "42", "-p", "seed", "1.5"], "seed: int"),
+        (["run", "42", "-p", "seed", "true"], "seed: int"),
+        (["run", "42", "-p", "rate", "fast"], "rate: float"),
+        (["run", "42", "-p", "record", "flase"], "record: bool"),
+        (["run", "42", "-p", "record", "1"], "record: bool"),
+        (["run", "42", "-p", "overrides", "[1]"], "overrides: dict"),
+        (["run", "42", "-p", "overrides", "{epsilon: 1}"], "eps"),
+        (["run", "42", "-p", "overrides", "{eps: large}"], "0.5"),
+    ],
+)
+def test_runner_refuses_before_the_first_cell(tiny, capsys, arguments, listed):
+    assert runner.main(arguments) == 2
+    assert listed in capsys.readouterr().err
+    assert not runner.RUNS.exists()
+
+
+@pytest.mark.parametrize("name", ["42", "42-tiny", "42-tiny.ipynb", "book/42-tiny.ipynb"])
+def test_runner_finds_a_chapter_by_any_of_its_names(tiny, name):
+    assert runner.find_chapter(name) == tiny
+
+
+def test_runner_finds_a_chapter_by_its_number_without_zero(tiny):
+    tiny.rename(tiny.with_name("04-tiny.ipynb"))
+    assert runner.find_chapter("4").name == "04-tiny.ipynb"
+
+
+def test_runner_reads_values_by_the_declared_type(tiny):
+    given = {"rate": "1e-3", "seed": "2", "record": "false", "profile": "planted", "overrides": "{eps: 0.25}"}
+    assert runner.check_parameters(tiny, given) == {
+        "rate": 1e-3,
+        "seed": 2,
+        "record": False,
+        "profile": "planted",
+        "overrides": {"eps": 0.25},
+    }
+
+
+@pytest.mark.filterwarnings("default")
+def test_two_runs_give_the_same_bytes(tiny):
+    copy = runner.RUNS / "planted" / tiny.name
+    committed = tiny.read_bytes()
+    texts = []
+    for _ in range(2):
+        assert runner.main(["run", "42", "-p", "seed", "3"]) == 0
+        texts.append(copy.read_bytes())
+    assert texts[0] == texts[1]
+    assert tiny.read_bytes() == committed
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+    injected, shown = nbformat.read(copy, as_version=4).cells[1:3]
+    assert injected.metadata.tags == ["injected-parameters", "hide-input"]
+    assert shown.outputs[0].text == "planted 3 0.1 False {}\n"
+
+
+@pytest.mark.filterwarnings("default")
+def test_failing_cell_is_named_and_an_older_copy_stays(tiny, capsys):
+    copy = runner.RUNS / "planted" / tiny.name
+    copy.parent.mkdir(parents=True)
+    copy.write_text("older")
+    assert runner.main(["run", "42", "-p", "seed", "13"]) == 1
+    message = capsys.readouterr().err
+    assert "42-tiny (planted) failed in cell 4 of 4" in message
+    assert "AssertionError: unlucky" in message
+    assert copy.read_text() == "older"
+    assert "unlucky" in copy.with_suffix(".failed.ipynb").read_text()
+
+
+@pytest.mark.filterwarnings("default")
+def test_refresh_leaves_no_trace_of_a_run(tiny):
+    assert runner.main(["refresh", "42"]) == 0
+    notebook = nbformat.read(tiny, as_version=4)
+    assert len(notebook.cells) == 3
+    assert [cell.execution_count for cell in notebook.cells] == [1, 2, 3]
+    assert "papermill" not in tiny.read_text()
+    assert notebook.cells[1].outputs[0].text == "planted 0 0.1 False {}\n"

@@ -1,0 +1,275 @@
+"""Constructed datasets: targets, distances on what comes back from the store, and runs that are killed half-way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+from torch.nn import functional as F
+
+import advfeat
+from advfeat.attacks import L2, Linf, pgd
+from advfeat.construct import deterministic_target_dataset, random_target_dataset
+from advfeat.data import Dataset
+from advfeat.models import Classifier, build_model, freeze
+from advfeat.store import Store
+
+
+def noise(n: int = 40, classes: int = 10, size: int = 12) -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    return Dataset(
+        images=torch.rand((n, 3, size, size), generator=generator),
+        labels=torch.randint(classes, (n,), generator=generator),
+        classes=tuple("abcdefghij"[:classes]),
+        name="noise",
+        truth={"row": torch.arange(n)},
+        info={"seed": 0},
+    )
+
+
+@pytest.fixture(scope="module")
+def source() -> Classifier:
+    return build_model("resnet9", width=4, seed=0).eval()
+
+
+class Memory:
+    """Finished pieces in a dictionary."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[int, Tensor] = {}
+
+    def load(self, start: int) -> Tensor | None:
+        return self.pieces.get(start)
+
+    def save(self, start: int, images: Tensor) -> None:
+        self.pieces[start] = images.clone()
+
+
+@pytest.mark.parametrize("threat", [L2(0.5), Linf(0.03)], ids=str)
+@pytest.mark.parametrize("kind", ["D_rand", "D_det"])
+def test_what_the_store_gives_back_is_within_the_threat(source, kind, threat, tmp_path):
+    dataset = noise()
+    attack = {"steps": 4, "step_size": threat.eps / 2, "batch_size": 16}
+    build = {
+        "D_rand": lambda shards: random_target_dataset(source, dataset, threat, seed=3, shards=shards, **attack),
+        "D_det": lambda shards: deterministic_target_dataset(source, dataset, threat, shards=shards, **attack),
+    }
+    Store(tmp_path).dataset({"kind": kind}, build[kind])
+    back = Store(tmp_path).dataset({"kind": kind}, lambda shards: pytest.fail("it was stored"))
+    assert back.name == kind
+    for dtype in (torch.float32, torch.float64):
+        offset = (back.images.to(dtype) - dataset.images.to(dtype)).flatten(1)
+        distance = offset.norm(dim=1) if isinstance(threat, L2) else offset.abs().amax(1)
+        # 432 pixels rounded by 2**-25 each move an image by 6e-7 at most; a float32 norm is off by 16 * 2**-24. A pixel
+        # is rounded by 2**-25 = 3e-8, which is 1e-6 of 0.03.
+        assert float(distance.max()) <= threat.eps * (1 + 1e-5)
+        # And the attack uses its budget: every image moved by half the radius at least.
+        assert float(distance.min()) >= threat.eps / 2
+    assert float(back.images.min()) >= 0
+    assert float(back.images.max()) <= 1
+    assert back.images.dtype == torch.float32
+    assert torch.equal(back.truth["source_labels"], dataset.labels)
+    assert torch.equal(back.truth["row"], dataset.truth["row"])
+    assert back.info == {
+        "from": {"seed": 0}, "threat": str(threat), "steps": 4, "step_size": attack["step_size"],
+    }  # fmt: skip
+
+
+def test_deterministic_targets_are_the_next_class(source):
+    dataset = noise(n=20).replace(labels=torch.arange(20) % 10)
+    made = deterministic_target_dataset(source, dataset, L2(0.5), steps=0, step_size=0.1)
+    assert made.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0] * 2
+    assert made.truth["source_labels"].tolist() == dataset.labels.tolist()
+
+
+def test_random_targets_are_uniform_over_all_classes_and_seeded(source):
+    dataset = noise(n=6000, size=12)
+    made = [random_target_dataset(source, dataset, L2(0.5), steps=0, step_size=0.1, seed=s).labels for s in (0, 0, 1)]
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+    for targets in (made[0], made[2]):
+        counts = torch.bincount(targets, minlength=10).double()
+        assert float(((counts - 600) ** 2 / 600).sum()) < chi2.ppf(0.999, 9)
+        # The own class is one of the ten: 600 of 6000, give or take four standard deviations of 23.
+        own = int((targets == dataset.labels).sum())
+        assert abs(own - 600) < 4 * (6000 * 0.1 * 0.9) ** 0.5
+        # And no target depends on the label: every cell of the table is near 60.
+        table = torch.bincount(targets * 10 + dataset.labels, minlength=100).double()
+        expected = torch.outer(counts, torch.bincount(dataset.labels, minlength=10).double()) / 6000
+        assert float(((table.view(10, 10) - expected) ** 2 / expected).sum()) < chi2.ppf(0.999, 81)
+
+
+def test_the_attack_goes_towards_the_targets(source):
+    dataset = noise()
+    made = random_target_dataset(source, dataset, L2(0.5), steps=5, step_size=0.2, seed=0)
+    model = freeze(source, dtype=torch.float32)
+    before = F.cross_entropy(model(dataset.images), made.labels, reduction="none")
+    after = F.cross_entropy(model(made.images), made.labels, reduction="none")
+    assert bool((after < before).all())  # every image, not the average
+
+
+def test_images_are_those_of_targeted_pgd_in_the_order_of_the_dataset(source):
+    dataset = noise(n=30)
+    made = deterministic_target_dataset(source, dataset, L2(0.5), steps=3, step_size=0.2, batch_size=8)
+    model = freeze(source)
+    pieces = [
+        pgd(model, part.images, (part.labels + 1) % 10, L2(0.5), steps=3, step_size=0.2, targeted=True)
+        for part in (dataset.subset(slice(start, start + 8)) for start in range(0, 30, 8))
+    ]
+    assert torch.equal(made.images, torch.cat(pieces))
+
+
+def test_finished_pieces_are_taken_up_and_the_rest_is_made(source):
+    dataset = noise(n=30)
+    attack = {"steps": 3, "step_size": 0.2, "batch_size": 8, "seed": 5}
+    memory = Memory()
+    whole = random_target_dataset(source, dataset, L2(0.5), shards=memory, **attack)
+    assert sorted(memory.pieces) == [0, 8, 16, 24]
+    assert [len(memory.pieces[start]) for start in (0, 8, 16, 24)] == [8, 8, 8, 6]
+
+    # Marked pieces show which are read; the missing ones are computed again, with the same bits.
+    marked = Memory()
+    marked.pieces = {0: torch.full((8, 3, 12, 12), 0.25), 16: torch.full((8, 3, 12, 12), 0.75)}
+    resumed = random_target_dataset(source, dataset, L2(0.5), shards=marked, **attack)
+    assert torch.equal(resumed.images[0:8], marked.pieces[0])
+    assert torch.equal(resumed.images[16:24], marked.pieces[16])
+    assert torch.equal(resumed.images[8:16], whole.images[8:16])
+    assert torch.equal(resumed.images[24:], whole.images[24:])
+    assert torch.equal(resumed.labels, whole.labels)
+
+
+def test_the_source_dataset_is_not_changed(source):
+    dataset = noise()
+    before = dataset.fingerprint()
+    deterministic_target_dataset(source, dataset, L2(0.5), steps=1, step_size=0.5)
+    assert dataset.fingerprint() == before
+    assert set(dataset.truth) == {"row"}
+
+
+def test_bad_arguments_are_refused(source):
+    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
+        deterministic_target_dataset(source, noise(), L2(0.5), steps=1, step_size=0.1, batch_size=0)
+    with pytest.raises(ValueError, match="steps must be 0 or more"):
+        random_target_dataset(source, noise(), L2(0.5), steps=-1, step_size=0.1, seed=0)
+
+
+# A run that trains through the store and constructs through the store, and dies by SIGKILL where argv says: in the
+# middle of an epoch, or while a piece is half written. It prints what it does.
+SCRIPT = textwrap.dedent(
+    """
+    import os, signal, sys
+    import torch
+    from advfeat import store as store_module
+    from advfeat.attacks import L2
+    from advfeat.construct import random_target_dataset
+    from advfeat.data import Dataset
+    from advfeat.models import build_model
+    from advfeat.store import Store
+    from advfeat.train import TrainConfig, train
+
+    root, death = sys.argv[1:]
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    dataset = Dataset(
+        images=torch.rand((40, 3, 12, 12), generator=generator),
+        labels=torch.randint(10, (40,), generator=generator),
+        classes=tuple("abcdefghij"),
+        name="noise",
+    )
+
+    def die():
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def fit(model, checkpoint):
+        batch = 0
+
+        def count(module, inputs):
+            global batches_seen
+            batches_seen += 1
+            if death == "training" and batches_seen == 6:  # the second batch of the second epoch
+                die()
+
+        def evaluate(model):
+            print("epoch", flush=True)
+            return {}
+
+        model.register_forward_pre_hook(count)
+        config = TrainConfig(epochs=3, batch_size=10, lr=0.1, shift=1, flip=True)
+        return train(model, dataset, config, seed=0, checkpoint=checkpoint, evaluate=evaluate)
+
+    batches_seen = 0
+    whole_file = store_module.save_file
+
+    def save_file(tensors, path):
+        whole_file(tensors, path)
+        if "shard" in path.name or "dataset" in path.name:
+            if death in path.name:
+                content = path.read_bytes()
+                path.write_bytes(content[: len(content) // 2])
+                die()
+            print(path.name.split(".")[1], flush=True)
+
+    store_module.save_file = save_file
+    store = Store(root)
+    model, _ = store.model({"what": "source"}, build_model("resnet9", width=4, seed=0), fit)
+    store.dataset(
+        {"what": "D_rand"},
+        lambda shards: random_target_dataset(
+            model, dataset, L2(0.5), steps=2, step_size=0.3, seed=0, batch_size=10, shards=shards
+        ),
+    )
+    """
+)
+
+
+def run(root: Path, death: str) -> tuple[int, list[str]]:
+    """Run the script to its end or death; its exit status and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(root), death],
+        env=os.environ | {"PYTHONPATH": str(Path(advfeat.__file__).parent.parent), "ADVFEAT_PROGRESS": "off"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode, done.stdout.split()
+
+
+def content(root: Path, pattern: str) -> dict[str, str]:
+    files = sorted(root.glob(pattern))
+    assert files
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_killed_runs_go_on_and_end_with_the_bytes_of_one_that_was_not_killed(tmp_path):
+    pieces = [f"shard-{start:08d}" for start in (0, 10, 20, 30)]
+    assert run(tmp_path / "whole", "never") == (0, ["epoch"] * 3 + pieces + ["dataset"])
+
+    killed = tmp_path / "killed"
+    assert run(killed, "training") == (-signal.SIGKILL, ["epoch"])
+    assert [path.name for path in killed.glob("models/*/*.safetensors")] == []
+    # Two epochs are left; then a piece is half written when the second death comes.
+    assert run(killed, "shard-00000020") == (-signal.SIGKILL, ["epoch", "epoch", *pieces[:2]])
+    assert list(killed.glob("datasets/*/.shard-00000020*.part"))
+    assert not list(killed.glob("datasets/*/dataset.safetensors"))
+    # The model is not trained again, and two pieces are taken up.
+    assert run(killed, "never") == (0, [*pieces[2:], "dataset"])
+
+    for pattern in ("datasets/*/dataset.safetensors", "datasets/*/dataset.json", "models/*/model.safetensors"):
+        assert content(killed, pattern) == content(tmp_path / "whole", pattern)
+    assert not list(killed.glob("datasets/*/shard-*"))
+    assert not list(killed.glob("models/*/checkpoint.pt"))
+    (history,) = (json.loads(path.read_text()) for path in killed.glob("models/*/history.json"))
+    assert [row["epoch"] for row in history] == [1, 2, 3]

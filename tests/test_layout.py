@@ -1,0 +1,112 @@
+"""The shape of the repository: who may import whom, and what every module owes its reader."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted((ROOT / "advfeat").glob("*.py"))
+LONGEST = 400  # lines of a module; past about 300 it is asking to be two
+
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+
+
+def public(tree):
+    """Public functions, classes and their public methods, with dotted names."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, node
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and not item.name.startswith("_"):
+                    yield f"{node.name}.{item.name}", item
+
+
+def test_layering():
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_module_has_a_place_in_the_layering():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    named = {name.strip() for layer in contracts[0]["layers"] for name in layer.split(":")}
+    beside = {"advfeat.plots", "advfeat.chapters"}
+    assert named | beside == {f"advfeat.{path.stem}" for path in MODULES if path.stem != "__init__"}
+    no_plots = set(contracts[1]["source_modules"])
+    no_chapters = set(contracts[3]["source_modules"])
+    assert named - {"advfeat.notebook"} <= no_plots
+    assert no_chapters == named | {"advfeat.plots"}
+
+
+def test_no_file_for_everything_else():
+    vague = {"utils", "util", "common", "helpers", "helper", "misc"}
+    assert not [path for folder in ("advfeat", "tests") for path in (ROOT / folder).rglob("*.py") if path.stem in vague]
+
+
+@each_module
+def test_module_says_what_it_is_for(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@each_module
+def test_module_is_short(path):
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+@each_module
+def test_public_names_are_documented(path):
+    missing = [name for name, node in public(ast.parse(path.read_text())) if not ast.get_docstring(node)]
+    assert not missing, f"{path.name}: no docstring on {', '.join(missing)}"
+
+
+@each_module
+def test_bad_input_is_refused_by_more_than_an_assert(path):
+    tree = ast.parse(path.read_text())
+    asserts = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    assert not asserts, f"{path.name}: assert vanishes under -O, raise ValueError or TypeError; lines {asserts}"
+
+
+@each_module
+def test_nothing_is_swallowed_or_unpickled(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{path.name}:{node.lineno} catches everything"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
+            unsafe = {name.split(".")[0] for name in names} & {"pickle", "cPickle", "dill"}
+            assert not unsafe, f"{path.name}:{node.lineno} unpickles"
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"eval", "exec"}, f"{path.name}:{node.lineno}"
+            if called in {"torch.load", "np.load"}:
+                arguments = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                safe = arguments.get("weights_only") == "True" if called == "torch.load" else True
+                assert safe, f"{path.name}:{node.lineno} can run code from a file: weights_only=True, or safetensors"
+
+
+@each_module
+def test_randomness_is_an_argument(path):
+    tree = ast.parse(path.read_text())
+    calls = {node: ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    # Layers draw their first weights from the global generator; a fork puts its state back afterwards.
+    forks = [n for n in ast.walk(tree) if isinstance(n, ast.With) and "fork_rng" in ast.unparse(n.items[0])]
+    local = {inner for fork in forks for inner in ast.walk(fork)}
+    seeds = {"torch.manual_seed", "torch.cuda.manual_seed_all", "np.random.seed", "random.seed"}
+    assert not [call.lineno for call, name in calls.items() if name in seeds and call not in local]
+
+
+def test_constraints_name_released_default_builds():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    for line in lines:
+        name, _, version = line.partition("==")
+        assert version, line
+        assert "+" not in version, f"{line}: a local build is not to be had elsewhere"
+        assert "/" not in line, f"{line}: names a place"
+        assert not name.lower().startswith(("nvidia", "cuda", "triton")), f"{line}: torch brings its own"

@@ -1,0 +1,115 @@
+"""Estimates against the formula, and accuracies of a linear model whose worst image is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from advfeat import measures
+from advfeat.attacks import L2, Linf
+from advfeat.data import Dataset
+from advfeat.measures import Estimate, accuracy, predictions, robust_accuracy
+from advfeat.models import Classifier
+
+SIZE = 4
+
+
+@pytest.fixture
+def linear() -> Classifier:
+    """Class 1 where the mean of the pixels is above 1/2: logits (0, 40 · (mean − 1/2))."""
+    model = Classifier(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 2))
+    count = 3 * SIZE * SIZE
+    with torch.no_grad():
+        # The network sees (x - mean) / std, so its weights carry std and its bias the mean.
+        per_pixel = model.std.expand(1, 3, SIZE, SIZE).flatten() * 40 / count
+        model.head.weight.copy_(torch.stack([torch.zeros(count), per_pixel]))
+        offset = float(model.mean.mean()) * 40 - 20
+        model.head.bias.copy_(torch.tensor([0.0, offset]))
+    return model.eval()
+
+
+@pytest.fixture
+def levels() -> Dataset:
+    """Flat images at different distances from 1/2, labelled by their side; the last two labels are wrong."""
+    means = torch.tensor([0.5 + s * d for d in (0.01, 0.03, 0.05, 0.07, 0.09, 0.11) for s in (-1, 1)] + [0.4, 0.6])
+    labels = (means > 0.5).long()
+    labels[-2:] = 1 - labels[-2:]
+    return Dataset(means.view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE).clone(), labels, ("dark", "light"), "levels")
+
+
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_a_rate_has_the_wilson_interval(case):
+    hits, n = case
+    estimate = Estimate.of_rate(hits, n)
+    z, p = 1.959963984540054, hits / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert estimate.value == p
+    assert estimate.n == n
+    assert estimate.low == pytest.approx(max(0, centre - half), abs=1e-12)
+    assert estimate.high == pytest.approx(min(1, centre + half), abs=1e-12)
+    assert 0 <= estimate.low <= p <= estimate.high <= 1
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_a_rate_that_is_none_is_refused(hits, n):
+    with pytest.raises(ValueError, match=f"hits={hits}, n={n}"):
+        Estimate.of_rate(hits, n)
+
+
+def test_an_estimate_prints_in_percent():
+    assert str(Estimate(0.5, 0.25, 0.75, 10)) == "50.0% [25.0%, 75.0%]"
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 500])
+def test_accuracy_counts_right_answers(linear, levels, batch_size):
+    assert accuracy(linear, levels, batch_size=batch_size) == Estimate.of_rate(12, 14)
+    answers = predictions(linear, levels, batch_size=batch_size)
+    assert answers.tolist() == [0, 1] * 7
+
+
+def test_accuracy_is_measured_in_eval_mode_and_leaves_the_mode(linear, levels):
+    linear.train()
+    assert accuracy(linear, levels).value == 12 / 14
+    assert linear.training
+
+
+@pytest.mark.parametrize("batch_size", [3, 500])
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize(("eps", "left"), [(0.02, 10), (0.06, 6), (0.1, 2), (0.2, 0)])
+def test_robust_accuracy_of_a_linear_model(linear, levels, eps, left, steps, batch_size):
+    # The worst image in the cube moves the mean by eps; in the ball of radius eps * sqrt(48) too, all pixels alike.
+    # The distances 0.01, 0.03, … keep half a step of 0.02 from every eps, which no rounding bridges.
+    expected = Estimate.of_rate(left, 14)
+    count = 3 * SIZE * SIZE
+    for threat in (Linf(eps), L2(eps * math.sqrt(count))):
+        assert robust_accuracy(linear, levels, threat, steps=steps, batch_size=batch_size) == expected
+
+
+def test_no_radius_or_no_step_is_plain_accuracy(linear, levels):
+    assert robust_accuracy(linear, levels, L2(0.0), steps=5) == accuracy(linear, levels)
+    assert robust_accuracy(linear, levels, L2(0.5), steps=0) == accuracy(linear, levels)
+
+
+def test_the_step_is_that_of_the_paper_unless_given(linear, levels, monkeypatch):
+    used = []
+    real = measures.pgd
+
+    def watched(*args, **kwargs):
+        used.append(kwargs["step_size"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(measures, "pgd", watched)
+    robust_accuracy(linear, levels, L2(0.5), steps=20)
+    robust_accuracy(linear, levels, L2(0.5), steps=20, step_size=0.1)
+    assert used == [2.5 * 0.5 / 20, 0.1]
+
+
+def test_bad_steps_are_refused(linear, levels):
+    with pytest.raises(ValueError, match="steps must be 0 or more, got -1"):
+        robust_accuracy(linear, levels, L2(0.5), steps=-1)

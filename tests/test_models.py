@@ -1,0 +1,219 @@
+"""Networks: seeds, normalisation inside, and the frozen copy against a float64 twin."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advfeat.models import CHANNEL_MEAN, CHANNEL_STD, Classifier, build_model, freeze, whiten
+
+U = 2.0**-24
+
+
+def images(n: int = 6, size: int = 12, seed: int = 0) -> Tensor:
+    return torch.rand((n, 3, size, size), generator=torch.Generator().manual_seed(seed))
+
+
+def randomise_batch_norm(model: nn.Module, *, negative: bool, seed: int = 0) -> Classifier:
+    """Statistics as after training: means and variances away from 0 and 1; scales of both signs, if ``negative``."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            shape = layer.weight.shape
+            layer.running_mean.copy_(torch.randn(shape, generator=generator) * 0.3)
+            # From far below to far above 1: a wrong epsilon in the fold shows at the small end.
+            layer.running_var.copy_(10 ** (torch.rand(shape, generator=generator) * 3 - 2.5))
+            with torch.no_grad():
+                layer.weight.copy_(0.3 + 0.4 * torch.rand(shape, generator=generator))
+                layer.bias.copy_(torch.randn(shape, generator=generator) * 0.3)
+                if negative:
+                    layer.weight[::2] *= -1
+    return model.eval()
+
+
+def twin_logits(model: Classifier, pixels: Tensor) -> tuple[Tensor, float]:
+    """Logits computed in float64 by the unfolded model, and the size of the terms that the head sums."""
+    features = copy.deepcopy(model.features).double().eval()
+    mean, std = (torch.tensor(values).double().view(1, 3, 1, 1) for values in (CHANNEL_MEAN, CHANNEL_STD))
+    with torch.no_grad():
+        representation = features((pixels.double() - mean) / std)
+        head = model.head.weight.double()
+        bias = 0 if model.head.bias is None else model.head.bias.double()
+        logits = (representation @ head.T + bias) * model.logit_scale
+        size = float((representation.abs() @ head.T.abs()).max()) * model.logit_scale
+    return logits, size
+
+
+def batch_norms(model: nn.Module) -> int:
+    return sum(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+
+
+@pytest.mark.parametrize(("name", "width", "size"), [("resnet9", 4, 16), ("resnet18", None, 8)])
+def test_networks_have_logits_and_a_representation(name, width, size):
+    model = build_model(name, classes=7, width=width).eval()
+    pixels = images(n=2, size=size)
+    with torch.no_grad():
+        logits, representation = model(pixels), model.representation(pixels)
+        assert logits.shape == (2, 7)
+        assert logits.dtype == representation.dtype == torch.float32
+        assert torch.equal(logits, model.head(representation) * model.logit_scale)
+
+
+def test_normalisation_is_inside():
+    model = build_model("resnet9", width=4).eval()
+    pixels = images(n=2)
+    normalised = (pixels - torch.tensor(CHANNEL_MEAN).view(1, 3, 1, 1)) / torch.tensor(CHANNEL_STD).view(1, 3, 1, 1)
+    with torch.no_grad():
+        by_hand = model.features(normalised.to(memory_format=torch.channels_last))
+        assert torch.equal(model.representation(pixels), by_hand)
+
+
+def test_the_seed_draws_the_weights_and_global_randomness_stays():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, second, other = (build_model("resnet9", width=4, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "resnet10"}, "unknown network 'resnet10'; there are resnet18, resnet9"),
+        ({"name": "resnet9", "classes": 0}, "got classes=0"),
+        ({"name": "resnet9", "width": 0}, "width=0"),
+        ({"name": "resnet18", "width": 32}, "resnet18 has width 64, got 32"),
+    ],
+)
+def test_unknown_networks_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(**arguments)
+
+
+def test_resnet9_has_the_size_it_says():
+    """About 77 million multiply-adds at width 64: counted from the output sizes of its layers."""
+    model = build_model("resnet9").eval()
+    count = 0
+
+    def add(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal count
+        count += output[0].numel() * layer.weight[0].numel()
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(add)
+    with torch.no_grad():
+        model(images(n=1, size=32))
+    assert 76e6 < count < 78e6
+
+
+@pytest.mark.parametrize("negative", [False, True], ids=["positive scales", "scales of both signs"])
+@pytest.mark.parametrize("name", ["resnet9", "resnet18"])
+def test_freezing_changes_logits_by_rounding_only(name, negative):
+    model = randomise_batch_norm(build_model(name, width=4 if name == "resnet9" else None), negative=negative)
+    pixels = images(n=4, size=16 if name == "resnet9" else 8)
+    expected, size = twin_logits(model, pixels)
+    frozen = freeze(model, dtype=torch.float32)
+    # Sums over the fan-in are off by its root in U (roundings go both ways), once per layer: 9 layers of at most
+    # 16 * 9 terms here, 20 layers of at most 512 * 9 in resnet18. A scale below 1 / sqrt(0.003), where the variance
+    # is smallest, magnifies what the layer before has left: by at most 8 over the network, measured in the size of
+    # the terms that the head sums.
+    layers, terms = (9, 144) if name == "resnet9" else (20, 4608)
+    assert float((frozen(pixels) - expected).abs().max()) <= 8 * layers * terms**0.5 * U * size
+
+
+def test_positive_scales_fold_all_batch_norm_and_negative_ones_stay_behind_the_pooling():
+    positive = freeze(randomise_batch_norm(build_model("resnet9", width=4), negative=False))
+    assert batch_norms(positive) == 0
+    # Three of the seven follow a max-pooling, which does not commute with a sign; the other four fold.
+    assert batch_norms(freeze(randomise_batch_norm(build_model("resnet9", width=4), negative=True))) == 3
+    assert batch_norms(freeze(build_model("resnet18"))) == 0
+
+
+def test_a_frozen_copy_needs_no_weight_gradients_and_leaves_the_original_alone():
+    model = randomise_batch_norm(build_model("resnet9", width=4), negative=True).train()
+    whiten(model, images(n=50, size=8))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    gradients = [parameter.requires_grad for parameter in model.parameters()]
+    frozen = freeze(model)
+    assert not frozen.training
+    assert not any(layer.training for layer in frozen.modules() if not list(layer.children()))
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    frozen(images())
+    assert all(layer.training for layer in model.modules())
+    assert [parameter.requires_grad for parameter in model.parameters()] == gradients
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert model.dtype == torch.float32
+    shared = {value.data_ptr() for value in before.values()} & {p.data_ptr() for p in frozen.parameters()}
+    assert not shared
+
+
+def test_freezing_twice_is_freezing_once():
+    model = randomise_batch_norm(build_model("resnet9", width=4), negative=True)
+    once = freeze(model, dtype=torch.float32)
+    assert torch.equal(freeze(once, dtype=torch.float32)(images()), once(images()))
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_bfloat16_drifts_by_its_own_rounding_only(negative):
+    model = randomise_batch_norm(build_model("resnet9", width=4), negative=negative)
+    expected, size = twin_logits(model, images())
+    frozen = freeze(model, dtype=torch.bfloat16)
+    logits = frozen(images())
+    assert logits.dtype == torch.float32
+    assert frozen.head.weight.dtype == torch.float32
+    assert next(frozen.features.parameters()).dtype == torch.bfloat16
+    # bfloat16 rounds by 2**-9. Nine layers round weights and outputs, and the same factor 8 as above.
+    drift = float((logits - expected).abs().max())
+    assert 0 < drift <= 8 * 9 * 2 * 2**-9 * size
+
+
+def test_a_network_that_cannot_be_traced_is_refused_with_the_reason():
+    class Branching(nn.Module):
+        def forward(self, inputs):
+            return inputs.flatten(1) if inputs.sum() > 0 else -inputs.flatten(1)
+
+    with pytest.raises(TypeError, match="Branching cannot be traced"):
+        freeze(Classifier(Branching(), nn.Linear(12, 2)))
+
+
+def test_whitening_gives_patches_of_identity_covariance():
+    model = build_model("resnet9", width=4)
+    pixels = images(n=200, size=9)
+    assert whiten(model, pixels, floor=0.0) is model
+    stem = next(model.features.children())
+    with torch.no_grad():
+        normalised = (pixels - model.mean) / model.std
+        out = F.conv2d(normalised, stem.weight, stem.bias)
+        patches = out.transpose(0, 1).flatten(1).double()
+        covariance = torch.cov(patches[:12])
+    # Noise has patches of nearly equal variance, so a filter is twelve float32 products of size 1 each, off by
+    # 12 U; a covariance doubles that. The mean of 12,800 values is subtracted in float64.
+    assert float((covariance - torch.eye(12)).abs().max()) <= 10 * 24 * U
+    assert float((patches[12:] + patches[:12]).abs().max()) <= 10 * 24 * U
+    assert not stem.weight.requires_grad
+    assert all(p.requires_grad for key, p in model.named_parameters() if not key.startswith("features.0."))
+
+
+def test_the_floor_keeps_flat_directions_small():
+    # A constant image has no variance at all: without a floor the filters would be infinite.
+    model = whiten(build_model("resnet9", width=4), torch.full((20, 3, 8, 8), 0.5), floor=0.25)
+    stem = next(model.features.children())
+    # Orthonormal vectors divided by sqrt(0 + 0.25).
+    gram = stem.weight[:12].flatten(1).double() @ stem.weight[:12].flatten(1).double().T
+    assert float((gram - 4 * torch.eye(12)).abs().max()) <= 4 * 12 * 4 * U
+
+
+def test_whitening_passes_other_networks_through():
+    model = build_model("resnet18")
+    before = model.features.conv1.weight.clone()
+    whiten(model, images())
+    assert torch.equal(model.features.conv1.weight, before)
+    assert model.features.conv1.weight.requires_grad

@@ -1,0 +1,264 @@
+"""The training loop: the same seed gives the same bits, also after a stop; single steps and rows by hand."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from advfeat.attacks import L2, pgd
+from advfeat.data import Dataset
+from advfeat.models import Classifier, build_model, whiten
+from advfeat.train import TrainConfig, train
+
+U = 2.0**-24
+# A rate at which float32 weights do not move: what a row reports then belongs to the weights at the start.
+STILL = 1e-30
+
+
+def noise(n: int = 48, classes: int = 4, size: int = 12, seed: int = 0) -> Dataset:
+    generator = torch.Generator().manual_seed(seed)
+    return Dataset(
+        images=torch.rand((n, 3, size, size), generator=generator),
+        labels=torch.randint(classes, (n,), generator=generator),
+        classes=tuple("abcd"[:classes]),
+        name="noise",
+    )
+
+
+def fresh(seed: int = 0) -> Classifier:
+    return build_model("resnet9", classes=4, width=4, seed=seed)
+
+
+def same_bits(first: Classifier, second: Classifier) -> bool:
+    one, two = first.state_dict(), second.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def without_time(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+class Stopped(Exception):  # noqa: N818 - it stands for a power cut, not for an error
+    pass
+
+
+class Disk:
+    """A checkpoint that survives as bytes, and pulls the plug after a number of writes."""
+
+    def __init__(self) -> None:
+        self.content: bytes | None = None
+        self.writes = 0
+        self.stop_after = math.inf
+
+    def load(self) -> dict | None:
+        return None if self.content is None else torch.load(io.BytesIO(self.content), weights_only=True)
+
+    def save(self, state: dict) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.content = buffer.getvalue()
+        self.writes += 1
+        if self.writes >= self.stop_after:
+            raise Stopped
+
+
+STANDARD = TrainConfig(epochs=3, batch_size=16, lr=0.2, shift=2, flip=True, label_smoothing=0.1)
+ROBUST = dataclasses.replace(STANDARD, threat=L2(0.5), attack_steps=2, attack_step_size=0.3)
+
+
+@pytest.mark.parametrize("config", [STANDARD, ROBUST], ids=["standard", "robust"])
+def test_same_seed_same_bits(config):
+    first, second, other = fresh(), fresh(), fresh()
+    rows = train(first, noise(), config, seed=7)
+    assert without_time(train(second, noise(), config, seed=7)) == without_time(rows)
+    assert same_bits(first, second)
+    train(other, noise(), config, seed=8)
+    assert not same_bits(first, other)
+
+
+@pytest.mark.parametrize("config", [STANDARD, ROBUST], ids=["standard", "robust"])
+@pytest.mark.parametrize("epochs_done", [1, 2, 3])
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(config, epochs_done):
+    whole = fresh()
+    whiten(whole, noise().images)
+    rows = train(whole, noise(), config, seed=3)
+
+    disk = Disk()
+    disk.stop_after = epochs_done
+    stopped = fresh()
+    whiten(stopped, noise().images)
+    with pytest.raises(Stopped):
+        train(stopped, noise(), config, seed=3, checkpoint=disk)
+    disk.stop_after = math.inf
+    epochs_seen = []
+    resumed = fresh(seed=99)  # other weights: all of them must come from the checkpoint
+    whiten(resumed, noise().images)
+    again = train(
+        resumed, noise(), config, seed=3, checkpoint=disk, evaluate=lambda _: epochs_seen.append(None) or {}
+    )
+    assert len(epochs_seen) == 3 - epochs_done  # it went on, and did not start over
+    assert without_time(again) == without_time(rows)
+    assert same_bits(resumed, whole)
+    assert not resumed.training
+
+
+def test_rows_say_what_happened_in_each_epoch():
+    modes = []
+
+    def evaluate(model: Classifier) -> dict[str, float]:
+        modes.append(model.training)
+        return {"test": 0.25}
+
+    rows = train(fresh(), noise(), STANDARD, seed=0, evaluate=evaluate)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert modes == [False, False, False]
+    for row in rows:
+        assert set(row) == {"epoch", "loss", "accuracy", "seconds", "test"}
+        assert row["test"] == 0.25
+        assert 0 <= row["accuracy"] <= 1
+        assert row["accuracy"] * 48 == pytest.approx(round(row["accuracy"] * 48), abs=1e-9)
+        assert row["seconds"] > 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_and_accuracy_of_a_row_are_those_of_the_batch(smoothing):
+    dataset, model = noise(), fresh()
+    twin = copy.deepcopy(model).train()
+    config = TrainConfig(epochs=1, batch_size=48, lr=STILL, label_smoothing=smoothing)
+    (row,) = train(model, dataset, config, seed=0)
+    logits = twin(dataset.images).detach().double()
+    logs = logits - logits.logsumexp(1, keepdim=True)
+    picked = logs.gather(1, dataset.labels[:, None])[:, 0]
+    expected = -float(((1 - smoothing) * picked + smoothing * logs.mean(1)).mean())
+    # The same network on the same batch in another order: BatchNorm and convolutions sum differently. Nine layers
+    # of at most sqrt(144) U each, a loss near ln 4, and logits no larger.
+    assert row["loss"] == pytest.approx(expected, abs=16 * 9 * 12 * U)
+    assert row["accuracy"] == float((logits.argmax(1) == dataset.labels).double().mean())
+
+
+def test_adversarial_training_shows_images_attacked_in_eval_mode():
+    dataset, model = noise(), fresh()
+    twin = copy.deepcopy(model)
+    config = TrainConfig(epochs=1, batch_size=48, lr=STILL, threat=L2(0.5), attack_steps=3, attack_step_size=0.2)
+    (row,) = train(model, dataset, config, seed=0)
+    adv = pgd(twin.eval(), dataset.images, dataset.labels, L2(0.5), steps=3, step_size=0.2)
+    attacked = float(F.cross_entropy(twin.train()(adv), dataset.labels).detach())
+    plain = float(F.cross_entropy(twin(dataset.images), dataset.labels).detach())
+    # As above, and the attacked images of two orders of the batch differ by rounding as well.
+    assert row["loss"] == pytest.approx(attacked, abs=2 * 16 * 9 * 12 * U)
+    assert abs(attacked - plain) > 100 * 16 * 9 * 12 * U  # the test can tell them apart
+    # One pass in training mode, none of the attack's: BatchNorm counted one batch.
+    assert {int(v) for key, v in model.state_dict().items() if key.endswith("num_batches_tracked")} == {1}
+
+
+def test_adversarial_training_leaves_weight_gradients_as_they_were():
+    model = fresh()
+    whiten(model, noise().images)
+    before = [parameter.requires_grad for parameter in model.parameters()]
+    assert before.count(False) == 2
+    train(model, noise(), dataclasses.replace(ROBUST, epochs=1), seed=0)
+    assert [parameter.requires_grad for parameter in model.parameters()] == before
+
+
+def test_the_whitening_stem_does_not_move():
+    model = fresh()
+    whiten(model, noise().images)
+    stem = next(model.features.children())
+    before, head = stem.weight.clone(), model.head.weight.clone()
+    train(model, noise(), dataclasses.replace(STANDARD, weight_decay=0.1), seed=0)
+    assert torch.equal(stem.weight, before)
+    assert torch.equal(stem.bias, torch.zeros_like(stem.bias))
+    assert not torch.equal(model.head.weight, head)
+
+
+def test_weight_decay_pulls_on_filters_and_matrices_only():
+    start, plain, decayed = fresh(), fresh(), fresh()
+    one_step = TrainConfig(epochs=1, batch_size=48, lr=0.1, warmup=0.0, momentum=0.0, weight_decay=0.0)
+    train(plain, noise(), one_step, seed=0)
+    train(decayed, noise(), dataclasses.replace(one_step, weight_decay=0.5), seed=0)
+    pulled, after = dict(decayed.named_parameters()), dict(plain.named_parameters())
+    for name, parameter in start.named_parameters():
+        w0, w1, w2 = parameter.detach(), after[name].detach(), pulled[name].detach()
+        if w0.ndim > 1:
+            # w - lr (g + d w) against w - lr g: the difference is -lr d w, but for four roundings of the largest term.
+            largest = float(torch.stack([w0.abs().max(), w1.abs().max(), w2.abs().max()]).max())
+            difference = w2.double() - w1.double() + 0.1 * 0.5 * w0.double()
+            assert float(difference.abs().max()) <= 4 * U * max(1.0, largest), name
+            assert not torch.equal(w1, w2), name
+        else:
+            assert torch.equal(w1, w2), name
+
+
+def test_one_step_is_gradient_descent_on_the_mean_loss():
+    dataset, model = noise(), fresh()
+    twin = copy.deepcopy(model).train()
+    train(model, dataset, TrainConfig(epochs=1, batch_size=48, lr=0.1, warmup=0.0, momentum=0.0, weight_decay=0.0), seed=0)
+    F.cross_entropy(twin(dataset.images), dataset.labels).backward()
+    expected = twin.head.weight - 0.1 * twin.head.weight.grad
+    # Gradients differ by the order of the batch, as above; they are multiplied by the rate.
+    assert float((model.head.weight - expected).abs().max()) <= 0.1 * 16 * 9 * 12 * U
+
+
+def test_the_rate_rises_then_falls_in_straight_lines_to_zero():
+    class Rates(Disk):
+        seen: list[float]
+
+        def save(self, state: dict) -> None:
+            self.__dict__.setdefault("seen", []).append(state["optimizer"]["param_groups"][0]["lr"])
+
+    rates = Rates()
+    config = TrainConfig(epochs=10, batch_size=48, lr=0.8, warmup=0.2)
+    train(fresh(), noise(), config, seed=0, checkpoint=rates)
+    # One step per epoch, and the rate that is kept is that of the next step. Of ten steps two rise: 1/3, 2/3, then
+    # 1 - (t - 2) / 8.
+    expected = [2 / 3, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0]
+    assert rates.seen == pytest.approx([0.8 * factor for factor in expected], abs=1e-12)
+
+
+def test_no_epoch_changes_nothing():
+    model = fresh()
+    assert train(model, noise(), TrainConfig(epochs=0, batch_size=8, lr=0.1), seed=0) == []
+    assert same_bits(model, fresh())
+    assert not model.training
+
+
+def test_bfloat16_trains_float32_weights():
+    model = fresh()
+    (row,) = train(model, noise(), TrainConfig(epochs=1, batch_size=16, lr=0.1, precision="bfloat16"), seed=0)
+    assert math.isfinite(row["loss"])
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="48 images do not fill one batch of 49"):
+        train(fresh(), noise(), TrainConfig(epochs=1, batch_size=49, lr=0.1), seed=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_raises(value):
+    model = fresh()
+    with torch.no_grad():
+        model.head.weight[0, 0] = value
+    with pytest.raises(FloatingPointError, match=r"loss became .*lower lr=0\.1"):
+        train(model, noise(), TrainConfig(epochs=1, batch_size=16, lr=0.1), seed=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": -1}, {"batch_size": 0}, {"lr": 0.0}, {"lr": -0.1}, {"lr": math.nan}, {"warmup": 1.0},
+        {"warmup": -0.1}, {"momentum": 1.0}, {"weight_decay": -1e-4}, {"label_smoothing": 1.0}, {"shift": -1},
+        {"attack_steps": 0}, {"attack_step_size": 0.0}, {"precision": "float16"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_configuration_out_of_range_is_named(change):
+    ((name, value),) = change.items()
+    with pytest.raises(ValueError, match=f"{name}={value!r} is out of range"):
+        TrainConfig(**({"epochs": 1, "batch_size": 8, "lr": 0.1} | change))
