@@ -25,8 +25,7 @@ from advfeat.profiles import PROFILES, get_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
-RUNS = ROOT / "runs"
-STAGE = RUNS / "stage"
+RUNS, STAGE = ROOT / "runs", ROOT / "runs" / "stage"
 DEFAULT_PROFILE = "planted"
 
 # Seconds that one cell may take. Only the default profile has a known scale; the others run for hours by design.
@@ -227,9 +226,9 @@ def build_book(profile: str) -> Path:
         shutil.copy(ROOT / name, STAGE / name)
     spent = {chapter.stem: execute(chapter, STAGE / "book" / chapter.name, plan) for chapter, plan in plans}
     # --all: an incremental build keeps old numbers on pages that quote another chapter.
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", STAGE, "--all", "-n", "-W", "--keep-going"]
+    program = str(Path(sys.executable).with_name("jupyter-book"))
     start = time.perf_counter()
-    if subprocess.run(command, check=False).returncode:
+    if subprocess.run([program, "build", STAGE, "--all", "-n", "-W", "--keep-going"], check=False).returncode:
         raise Failed("jupyter-book reported errors or warnings, see above")
     spent["pages"] = time.perf_counter() - start
     print("\nseconds\n" + "\n".join(f"{seconds:8.1f}  {name}" for name, seconds in spent.items()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -14,6 +14,7 @@ from advfeat.models import Classifier, freeze
 from advfeat.progress import progress
 
 
+@runtime_checkable
 class Shards(Protocol):
     """Where finished pieces of a dataset wait for the rest, such as ``store.DatasetShards``."""
 

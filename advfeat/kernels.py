@@ -14,13 +14,13 @@ from torch import Tensor
 
 
 def l2_step(
-    adv: Float[Tensor, n * shape],
-    origin: Float[Tensor, n * shape],
-    gradient: Float[Tensor, n * shape],
+    adv: Float[Tensor, "n *shape"],
+    origin: Float[Tensor, "n *shape"],
+    gradient: Float[Tensor, "n *shape"],
     *,
     eps: float,
     step_size: float,
-) -> Float[Tensor, n * shape]:
+) -> Float[Tensor, "n *shape"]:
     """One projected gradient-ascent step in ℓ2: Π(adv + step_size · g / ‖g‖₂), all in [0, 1] pixel units.
 
     Π first scales adv − origin back to norm ``eps`` where it is longer, then clamps to [0, 1]. Because ``origin`` lies
@@ -43,13 +43,13 @@ def l2_step(
 
 
 def linf_step(
-    adv: Float[Tensor, n * shape],
-    origin: Float[Tensor, n * shape],
-    gradient: Float[Tensor, n * shape],
+    adv: Float[Tensor, "n *shape"],
+    origin: Float[Tensor, "n *shape"],
+    gradient: Float[Tensor, "n *shape"],
     *,
     eps: float,
     step_size: float,
-) -> Float[Tensor, n * shape]:
+) -> Float[Tensor, "n *shape"]:
     """One projected gradient-ascent step in ℓ∞: clamp(adv + step_size · sign(g)) to origin ± eps and to [0, 1].
 
     A zero gradient entry leaves its pixel in place, a NaN entry makes it NaN.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import matplotlib.pyplot as plt
 from cycler import cycler
@@ -17,6 +17,7 @@ from torch import Tensor
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6B7280"
 
 
+@runtime_checkable
 class Interval(Protocol):
     """A value with its interval: ``measures.Estimate`` or ``records.Summary``."""
 

@@ -54,6 +54,7 @@ class Profile:
     eval_images: int = 1000
 
 
+_PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
 _CIFAR = TrainConfig(epochs=12, batch_size=250, lr=0.2, shift=2, flip=True)
 
 PROFILES: dict[str, Profile] = {
@@ -65,12 +66,14 @@ PROFILES: dict[str, Profile] = {
             data="planted",
             train_images=4000,
             test_images=1000,
-            network="resnet9",
-            width=16,
-            standard=TrainConfig(epochs=8, batch_size=100, lr=0.2),
-            robust=TrainConfig(epochs=6, batch_size=100, lr=0.2, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
-            on_rand=TrainConfig(epochs=8, batch_size=100, lr=0.2),
-            on_det=TrainConfig(epochs=8, batch_size=100, lr=0.2),
+            network="cnn4",
+            width=32,
+            standard=_PLANTED,
+            robust=dataclasses.replace(_PLANTED, epochs=3, threat=L2(0.5), attack_steps=3, attack_step_size=1 / 3),
+            on_rand=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
+            on_det=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
+            construct_steps=10,
+            eval_images=500,
         ),
         Profile(
             name="cifar10-small",

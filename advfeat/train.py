@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,7 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} is out of range; see TrainConfig")
 
 
+@runtime_checkable
 class Checkpoint(Protocol):
     """Where a run keeps its state between epochs, such as ``store.TrainingCheckpoint``."""
 

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 
 import pytest
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
+from torch.fx import Proxy
+
+
+def checked(function):
+    """``function``, refusing arguments that its annotations do not allow.
+
+    An int passes for a float, as PEP 484 has it. While torch.fx traces a network, stand-ins for tensors go through it;
+    they have no shape to check.
+    """
+    strict = beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+
+    @functools.wraps(function)
+    def either(*arguments, **named):
+        traced = any(isinstance(value, Proxy) for value in (*arguments, *named.values()))
+        return (function if traced else strict)(*arguments, **named)
+
+    return either
+
 
 # Before the first import of the library: from here on every call checks the shapes and types in its annotations.
-install_import_hook("advfeat", "beartype.beartype")
+install_import_hook("advfeat", "conftest.checked")
 
 
 def pytest_configure(config: pytest.Config) -> None:

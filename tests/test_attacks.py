@@ -59,7 +59,8 @@ def test_l2_pgd_on_a_linear_model_ends_at_the_optimum(targeted, label):
     weight, images = weights(), images_between(0.3, 0.7, n=5)
     bias = -float((images * weight).flatten(1).sum(1).mean())
     eps = 0.2  # no pixel reaches the edge of [0, 1], so the optimum is x ± eps w / ||w||
-    adv = pgd(Linear(weight, bias), images, torch.full((5,), label), L2(eps), steps=7, step_size=0.07, targeted=targeted)
+    labels = torch.full((5,), label)
+    adv = pgd(Linear(weight, bias), images, labels, L2(eps), steps=7, step_size=0.07, targeted=targeted)
     # Label 1 gains along +w. Untargeted runs away from the label, targeted towards it.
     sign = 1.0 if (label == 1) == targeted else -1.0
     direction = weight.double() / weight.double().norm()
@@ -74,7 +75,8 @@ def test_linf_pgd_on_a_linear_model_ends_at_the_optimum(targeted, label):
     weight, images = weights(), images_between(0.0, 1.0, n=5)
     bias = -float((images * weight).flatten(1).sum(1).mean())
     eps = 0.1
-    adv = pgd(Linear(weight, bias), images, torch.full((5,), label), Linf(eps), steps=6, step_size=0.02, targeted=targeted)
+    labels = torch.full((5,), label)
+    adv = pgd(Linear(weight, bias), images, labels, Linf(eps), steps=6, step_size=0.02, targeted=targeted)
     sign = 1.0 if (label == 1) == targeted else -1.0
     # Six sums of pixels below 1 and the rounding of eps.
     assert worst(adv, (images.double() + sign * eps * weight.double().sign()).clamp(0, 1)) <= 8 * U

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_what_the_store_gives_back_is_within_the_threat(source, kind, threat, tm
         "D_det": lambda shards: deterministic_target_dataset(source, dataset, threat, shards=shards, **attack),
     }
     Store(tmp_path).dataset({"kind": kind}, build[kind])
-    back = Store(tmp_path).dataset({"kind": kind}, lambda shards: pytest.fail("it was stored"))
+    back = Store(tmp_path).dataset({"kind": kind}, lambda _: pytest.fail("it was stored"))
     assert back.name == kind
     for dtype in (torch.float32, torch.float64):
         offset = (back.images.to(dtype) - dataset.images.to(dtype)).flatten(1)
@@ -163,12 +164,13 @@ def test_bad_arguments_are_refused(source):
         random_target_dataset(source, noise(), L2(0.5), steps=-1, step_size=0.1, seed=0)
 
 
-# A run that trains through the store and constructs through the store, and dies by SIGKILL where argv says: in the
-# middle of an epoch, or while a piece is half written. It prints what it does.
+# Runs that train through the store and construct through the store. Each is a process of its own, forked after the
+# imports (which take longer than the runs), and dies by SIGKILL where its argument says: in the middle of an epoch, or
+# while a piece is half written. It prints what it does, and the parent prints how it ended.
 SCRIPT = textwrap.dedent(
     """
     import os, signal, sys
-    import torch
+    import torch, torch._dynamo
     from advfeat import store as store_module
     from advfeat.attacks import L2
     from advfeat.construct import random_target_dataset
@@ -177,74 +179,78 @@ SCRIPT = textwrap.dedent(
     from advfeat.store import Store
     from advfeat.train import TrainConfig, train
 
-    root, death = sys.argv[1:]
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    dataset = Dataset(
-        images=torch.rand((40, 3, 12, 12), generator=generator),
-        labels=torch.randint(10, (40,), generator=generator),
-        classes=tuple("abcdefghij"),
-        name="noise",
-    )
+    whole_file = store_module.save_file
 
-    def die():
-        sys.stdout.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
+    def run(root, death):
+        generator = torch.Generator().manual_seed(0)
+        dataset = Dataset(
+            images=torch.rand((40, 3, 12, 12), generator=generator),
+            labels=torch.randint(10, (40,), generator=generator),
+            classes=tuple("abcdefghij"),
+            name="noise",
+        )
+        batches = []
 
-    def fit(model, checkpoint):
-        batch = 0
+        def die():
+            os.kill(os.getpid(), signal.SIGKILL)
 
         def count(module, inputs):
-            global batches_seen
-            batches_seen += 1
-            if death == "training" and batches_seen == 6:  # the second batch of the second epoch
+            batches.append(None)
+            if death == "training" and len(batches) == 6:  # the second batch of the second epoch
                 die()
 
         def evaluate(model):
             print("epoch", flush=True)
             return {}
 
-        model.register_forward_pre_hook(count)
-        config = TrainConfig(epochs=3, batch_size=10, lr=0.1, shift=1, flip=True)
-        return train(model, dataset, config, seed=0, checkpoint=checkpoint, evaluate=evaluate)
+        def fit(model, checkpoint):
+            model.register_forward_pre_hook(count)
+            config = TrainConfig(epochs=3, batch_size=10, lr=0.1, shift=1, flip=True)
+            return train(model, dataset, config, seed=0, checkpoint=checkpoint, evaluate=evaluate)
 
-    batches_seen = 0
-    whole_file = store_module.save_file
+        def save_file(tensors, path):
+            whole_file(tensors, path)
+            if "shard" in path.name or "dataset" in path.name:
+                if death in path.name:
+                    content = path.read_bytes()
+                    path.write_bytes(content[: len(content) // 2])
+                    die()
+                print(path.name.split(".")[1], flush=True)
 
-    def save_file(tensors, path):
-        whole_file(tensors, path)
-        if "shard" in path.name or "dataset" in path.name:
-            if death in path.name:
-                content = path.read_bytes()
-                path.write_bytes(content[: len(content) // 2])
-                die()
-            print(path.name.split(".")[1], flush=True)
+        def build(shards):
+            return random_target_dataset(
+                model, dataset, L2(0.5), steps=2, step_size=0.3, seed=0, batch_size=10, shards=shards
+            )
 
-    store_module.save_file = save_file
-    store = Store(root)
-    model, _ = store.model({"what": "source"}, build_model("resnet9", width=4, seed=0), fit)
-    store.dataset(
-        {"what": "D_rand"},
-        lambda shards: random_target_dataset(
-            model, dataset, L2(0.5), steps=2, step_size=0.3, seed=0, batch_size=10, shards=shards
-        ),
-    )
+        store_module.save_file = save_file
+        store = Store(root)
+        model, _ = store.model({"what": "source"}, build_model("resnet9", width=4, seed=0), fit)
+        store.dataset({"what": "D_rand"}, build)
+
+    for root, death in zip(sys.argv[1::2], sys.argv[2::2]):
+        child = os.fork()
+        if child == 0:
+            run(root, death)
+            os._exit(0)
+        print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
     """
 )
 
 
-def run(root: Path, death: str) -> tuple[int, list[str]]:
-    """Run the script to its end or death; its exit status and what it printed."""
+def start(*runs: tuple[Path, str]) -> list[list[str]]:
+    """Run one process after another; what each printed, with its exit status last."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(root), death],
+        [sys.executable, "-c", SCRIPT, *(str(word) for run in runs for word in run)],
         env=os.environ | {"PYTHONPATH": str(Path(advfeat.__file__).parent.parent), "ADVFEAT_PROGRESS": "off"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, done.stdout.split()
+    assert done.returncode == 0, done.stderr
+    parts = [part.split() for part in done.stdout.split("ended")]
+    return [[*printed[index > 0 :], after[0]] for index, (printed, after) in enumerate(pairwise(parts))]
 
 
 def content(root: Path, pattern: str) -> dict[str, str]:
@@ -254,22 +260,34 @@ def content(root: Path, pattern: str) -> dict[str, str]:
 
 
 def test_killed_runs_go_on_and_end_with_the_bytes_of_one_that_was_not_killed(tmp_path):
-    pieces = [f"shard-{start:08d}" for start in (0, 10, 20, 30)]
-    assert run(tmp_path / "whole", "never") == (0, ["epoch"] * 3 + pieces + ["dataset"])
-
-    killed = tmp_path / "killed"
-    assert run(killed, "training") == (-signal.SIGKILL, ["epoch"])
-    assert [path.name for path in killed.glob("models/*/*.safetensors")] == []
-    # Two epochs are left; then a piece is half written when the second death comes.
-    assert run(killed, "shard-00000020") == (-signal.SIGKILL, ["epoch", "epoch", *pieces[:2]])
-    assert list(killed.glob("datasets/*/.shard-00000020*.part"))
-    assert not list(killed.glob("datasets/*/dataset.safetensors"))
-    # The model is not trained again, and two pieces are taken up.
-    assert run(killed, "never") == (0, [*pieces[2:], "dataset"])
-
+    pieces = [f"shard-{row:08d}" for row in (0, 10, 20, 30)]
+    sigkill = str(-signal.SIGKILL)
+    whole, killed, halved = tmp_path / "whole", tmp_path / "killed", tmp_path / "halved"
+    runs = start(
+        (whole, "never"),
+        (killed, "training"),  # dies in its second epoch
+        (killed, pieces[2]),  # dies with half of the third piece written
+        (killed, "dataset"),  # dies with half of the whole written
+        (killed, "never"),
+        (halved, pieces[1]),
+    )
+    assert (
+        runs
+        == [
+            [*["epoch"] * 3, *pieces, "dataset", "0"],
+            ["epoch", sigkill],
+            ["epoch", "epoch", *pieces[:2], sigkill],  # two epochs were left
+            [*pieces[2:], sigkill],  # the model is not trained again, and two pieces are taken up
+            ["dataset", "0"],
+            [*["epoch"] * 3, *pieces[:1], sigkill],
+        ]
+    )
     for pattern in ("datasets/*/dataset.safetensors", "datasets/*/dataset.json", "models/*/model.safetensors"):
-        assert content(killed, pattern) == content(tmp_path / "whole", pattern)
+        assert content(killed, pattern) == content(whole, pattern)
     assert not list(killed.glob("datasets/*/shard-*"))
     assert not list(killed.glob("models/*/checkpoint.pt"))
     (history,) = (json.loads(path.read_text()) for path in killed.glob("models/*/history.json"))
     assert [row["epoch"] for row in history] == [1, 2, 3]
+    # What was half written has no final name.
+    assert [path.name for path in halved.glob("datasets/*/*.safetensors")] == [f"{pieces[0]}.safetensors"]
+    assert len(list(halved.glob(f"datasets/*/.{pieces[1]}*.part"))) == 1

@@ -147,9 +147,7 @@ def test_batches_come_in_order_or_in_a_drawn_one():
     assert torch.equal(shuffled, epoch(second))
     assert not torch.equal(shuffled, epoch(first))  # the next epoch has another order
     # Every image once: sort by the first pixel, which no two images share.
-    assert torch.equal(
-        shuffled[shuffled[:, 0, 0, 0].argsort()], dataset.images[dataset.images[:, 0, 0, 0].argsort()]
-    )
+    assert torch.equal(shuffled[shuffled[:, 0, 0, 0].argsort()], dataset.images[dataset.images[:, 0, 0, 0].argsort()])
     with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
         next(batches(dataset, batch_size=0))
 

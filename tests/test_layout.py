@@ -9,6 +9,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from advfeat import kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "advfeat").glob("*.py"))
@@ -53,6 +57,22 @@ def test_no_file_for_everything_else():
 @each_module
 def test_module_says_what_it_is_for(path):
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@each_module
+def test_shapes_are_strings(path):
+    """``Float[Tensor, n * shape]`` without quotes is an unknown name, and is silently not checked."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) in {"Bool", "Float", "Int", "Shaped", "UInt8"}:
+            shape = node.slice.elts[1]
+            assert isinstance(shape, ast.Constant), f"{path.name}:{node.lineno}"
+            assert isinstance(shape.value, str), f"{path.name}:{node.lineno}"
+
+
+def test_shapes_are_checked_while_testing():
+    images = torch.zeros(2, 3, 4, 4)
+    with pytest.raises(TypeCheckError, match="gradient"):
+        kernels.linf_step(images, images, torch.zeros(2, 3, 4, 5), eps=0.1, step_size=0.1)
 
 
 @each_module

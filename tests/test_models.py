@@ -52,7 +52,7 @@ def batch_norms(model: nn.Module) -> int:
     return sum(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
 
 
-@pytest.mark.parametrize(("name", "width", "size"), [("resnet9", 4, 16), ("resnet18", None, 8)])
+@pytest.mark.parametrize(("name", "width", "size"), [("cnn4", 4, 16), ("resnet9", 4, 16), ("resnet18", None, 8)])
 def test_networks_have_logits_and_a_representation(name, width, size):
     model = build_model(name, classes=7, width=width).eval()
     pixels = images(n=2, size=size)
@@ -84,7 +84,7 @@ def test_the_seed_draws_the_weights_and_global_randomness_stays():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet10"}, "unknown network 'resnet10'; there are resnet18, resnet9"),
+        ({"name": "resnet10"}, "unknown network 'resnet10'; there are .*resnet18, resnet9"),
         ({"name": "resnet9", "classes": 0}, "got classes=0"),
         ({"name": "resnet9", "width": 0}, "width=0"),
         ({"name": "resnet18", "width": 32}, "resnet18 has width 64, got 32"),
@@ -113,17 +113,17 @@ def test_resnet9_has_the_size_it_says():
 
 
 @pytest.mark.parametrize("negative", [False, True], ids=["positive scales", "scales of both signs"])
-@pytest.mark.parametrize("name", ["resnet9", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn4", "resnet9", "resnet18"])
 def test_freezing_changes_logits_by_rounding_only(name, negative):
-    model = randomise_batch_norm(build_model(name, width=4 if name == "resnet9" else None), negative=negative)
-    pixels = images(n=4, size=16 if name == "resnet9" else 8)
+    model = randomise_batch_norm(build_model(name, width=None if name == "resnet18" else 4), negative=negative)
+    pixels = images(n=4, size=8 if name == "resnet18" else 16)
     expected, size = twin_logits(model, pixels)
     frozen = freeze(model, dtype=torch.float32)
     # Sums over the fan-in are off by its root in U (roundings go both ways), once per layer: 9 layers of at most
-    # 16 * 9 terms here, 20 layers of at most 512 * 9 in resnet18. A scale below 1 / sqrt(0.003), where the variance
-    # is smallest, magnifies what the layer before has left: by at most 8 over the network, measured in the size of
-    # the terms that the head sums.
-    layers, terms = (9, 144) if name == "resnet9" else (20, 4608)
+    # 16 * 9 terms in resnet9 here, 20 layers of at most 512 * 9 in resnet18. A scale below 1 / sqrt(0.003), where the
+    # variance is smallest, magnifies what the layer before has left: by at most 8 over the network, measured in the
+    # size of the terms that the head sums.
+    layers, terms = {"cnn4": (5, 72), "resnet9": (9, 144), "resnet18": (20, 4608)}[name]
     assert float((frozen(pixels) - expected).abs().max()) <= 8 * layers * terms**0.5 * U * size
 
 
@@ -132,7 +132,7 @@ def test_positive_scales_fold_all_batch_norm_and_negative_ones_stay_behind_the_p
     assert batch_norms(positive) == 0
     # Three of the seven follow a max-pooling, which does not commute with a sign; the other four fold.
     assert batch_norms(freeze(randomise_batch_norm(build_model("resnet9", width=4), negative=True))) == 3
-    assert batch_norms(freeze(build_model("resnet18"))) == 0
+    assert batch_norms(freeze(build_model("resnet18"))) == batch_norms(freeze(build_model("cnn4"))) == 0
 
 
 def test_a_frozen_copy_needs_no_weight_gradients_and_leaves_the_original_alone():
@@ -217,3 +217,17 @@ def test_whitening_passes_other_networks_through():
     whiten(model, images())
     assert torch.equal(model.features.conv1.weight, before)
     assert model.features.conv1.weight.requires_grad
+
+
+def test_cnn4_starts_with_a_fixed_transform_that_keeps_directions_apart():
+    model = build_model("cnn4")
+    (layer,) = (layer for layer in model.features.children() if isinstance(layer, nn.Conv2d) and layer.bias is None
+                and not layer.weight.requires_grad)  # fmt: skip
+    matrix = layer.weight.detach().flatten(1).double()
+    gram = matrix @ matrix.T
+    lengths = gram.diagonal().sqrt()
+    # Orthogonal rows: an orthonormal transform, its high frequencies longer by a stated factor; the mean of a patch
+    # (row 0 of each channel) keeps its length. Entries are below 1.7 and rounded a few times, 48 products a sum.
+    assert float((gram - torch.diag(gram.diagonal())).abs().max()) <= 48 * 4 * U
+    assert torch.allclose(lengths[::16], torch.ones(3, dtype=torch.float64), atol=16 * U, rtol=0)
+    assert 1 - 16 * U <= float(lengths.min()) < float(lengths.max()) <= 1.7 + 16 * U

@@ -1,0 +1,66 @@
+"""What chapters show around their results comes from the run and from the records, not from thin air."""
+
+import json
+
+import pytest
+
+from advfeat import notebook
+from advfeat.measures import Estimate
+from advfeat.run import Run
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    root = tmp_path / "results"
+    root.mkdir()
+    monkeypatch.setenv("ADVFEAT_RESULTS", str(root))
+    paper = {"table1/standard": {"value": 0.953, "where": "Table 1"}}
+    (tmp_path / "paper.json").write_text(json.dumps(paper))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run():
+    return Run("planted", device="cpu", overrides={"train_images": 40, "test_images": 20})
+
+
+def test_run_card_names_profile_seeds_device_and_versions(run):
+    text = notebook.run_card(run, source=3, training=4).data
+    assert "`planted`" in text
+    assert "source 3, training 4" in text
+    assert run.provenance["device"] in text
+    assert run.provenance["versions"]["torch"] in text
+
+
+def test_saved_values_come_back_beside_the_paper(results, run):
+    chapter = "05-non-robust-features"
+    for seed, value in ((0, 0.6), (1, 0.7)):
+        values = {"table1/D_rand": (Estimate(value, 0.5, 0.8, 100), "none")}
+        notebook.save(run, chapter, seed=seed, values=values, seconds={"train": 1.0})
+    (record,) = notebook.recorded(chapter)
+    assert sorted(record.runs) == [0, 1]
+    assert record.runs[0]["provenance"]["fingerprint"] == run.train_set.fingerprint()
+    assert record.runs[0]["config"]["train_images"] == 40
+
+    rows = {"table1/standard": "D", "table1/D_rand": "D_rand"}
+    table = notebook.paper_and_ours([record], rows)
+    assert list(table.index) == ["D", "D_rand"]
+    assert list(table["paper"]) == ["95.3%", "–"]
+    assert table.loc["D_rand", "planted"].startswith("65.0% [")
+    assert table.loc["D_rand", "n, seeds (planted)"] == "100, 2"
+    assert table.loc["D", "planted"] == "–"
+
+
+def test_nothing_recorded_is_said(results, monkeypatch):
+    shown = []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    assert notebook.recorded("05-non-robust-features") == []
+    assert "make record CHAPTER=05" in shown[0].data
+
+
+def test_published_values_are_rates_with_their_place():
+    entries = json.loads((notebook.results_root().parent / "paper.json").read_text())
+    assert set(notebook.paper_values()) == set(entries)
+    for entry in entries.values():
+        assert 0 <= entry["value"] <= 1
+        assert entry["where"]

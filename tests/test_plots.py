@@ -1,0 +1,66 @@
+"""Figures show the numbers they were given."""
+
+import matplotlib as mpl
+import pytest
+import torch
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from advfeat import plots
+from advfeat.measures import Estimate
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    with mpl.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
+
+
+def test_image_grid_draws_every_pixel_in_its_place():
+    images = torch.rand(2, 3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    figure = plots.image_grid(images, row_labels=["a", "b"], column_labels=["x", "y", "z"], captions=[list("123")] * 2)
+    for number, axis in enumerate(figure.axes):
+        drawn = torch.as_tensor(axis.images[0].get_array())
+        assert torch.equal(drawn, images[number // 3, number % 3].permute(1, 2, 0))
+        assert axis.images[0].get_interpolation() == "nearest"
+    assert [axis.get_title() for axis in figure.axes] == ["x", "y", "z", "", "", ""]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["a", "", "", "b", "", ""]
+    assert figure.axes[4].get_xlabel() == "2"
+
+
+@pytest.mark.parametrize("labels", [{"row_labels": ["a"]}, {"column_labels": ["a"]}, {"captions": [["a"]]}])
+def test_image_grid_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(ValueError, match=f"{next(iter(labels))} must have"):
+        plots.image_grid(torch.zeros(2, 3, 3, 4, 4), **labels)
+
+
+def test_amplified_is_grey_at_zero_and_scales_about_it():
+    change = torch.tensor([0.0, 0.01, -0.01, 1.0]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
+    shown = plots.amplified(change, factor=10)[:, 0, 0, 0]
+    # 0.5 + 10 * 0.01: one rounding of the product and one of the sum, each below 2**-24.
+    assert (shown - torch.tensor([0.5, 0.6, 0.4, 1.0])).abs().max() <= 2**-23
+
+
+def test_bars_curves_and_markers_stand_at_their_values():
+    estimates = {"D": Estimate(0.9, 0.85, 0.93, 100), "D_rand": Estimate(0.0, 0.0, 0.04, 100)}
+    figure, axis = plt.subplots()
+    plots.accuracy_bars(axis, estimates, chance=0.1, paper={"D": 0.953})
+    assert [patch.get_height() for patch in axis.patches] == [0.9, 0.0]
+    lines = {line.get_label(): line for line in axis.lines}
+    assert list(lines["paper"].get_ydata()) == [0.953]
+    assert set(lines["chance"].get_ydata()) == {0.1}
+
+    figure, axis = plt.subplots()
+    plots.accuracy_curve(axis, [0.0, 0.5], list(estimates.values()), label="PGD")
+    assert list(axis.lines[0].get_ydata()) == [0.9, 0.0]
+    band = axis.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (0.0, 0.93)
+
+    figure, axis = plt.subplots()
+    plots.learning_curves(axis, {"a": [0.1, 0.2, 0.3]}, ylabel="accuracy")
+    assert list(axis.lines[0].get_xdata()) == [1, 2, 3]
+    assert figure.axes[0].get_ylabel() == "accuracy"

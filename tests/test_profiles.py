@@ -1,0 +1,89 @@
+"""Profiles: one table, and overrides that are refused by name where they do not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from advfeat.attacks import L2
+from advfeat.models import build_model
+from advfeat.profiles import PROFILES, get_profile
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_can_be_run(name):
+    profile = get_profile(name)
+    assert profile == PROFILES[name]
+    assert profile.name == name
+    assert profile.description
+    assert profile.data in ("planted", "cifar10")
+    build_model(profile.network, width=profile.width)  # raises where network or width do not exist
+    for config in (profile.standard, profile.robust, profile.on_rand, profile.on_det):
+        assert config.batch_size <= profile.train_images
+        assert config.epochs >= 1
+    assert profile.robust.threat is not None
+    assert profile.standard.threat is profile.on_rand.threat is profile.on_det.threat is None
+    assert 0 < profile.eval_images <= profile.test_images
+    assert list(profile.eval_eps) == sorted(profile.eval_eps)
+    # The attack can reach the edge of its ball, and so can the one that trains the robust network.
+    assert profile.construct_steps * profile.construct_step_size >= profile.eps
+    robust = profile.robust
+    assert robust.attack_steps * robust.attack_step_size >= robust.threat.eps
+
+
+def test_an_unknown_profile_lists_what_exists():
+    with pytest.raises(ValueError, match=r"unknown profile 'cifar'; there are planted, .*cifar10-cpu"):
+        get_profile("cifar")
+
+
+def test_overrides_replace_single_numbers_and_leave_the_table():
+    table = dict(PROFILES)
+    changed = get_profile("planted", {"eps": 0.25, "train_images": 500, "standard": {"epochs": 3}, "eval_eps": [0, 1]})
+    original = PROFILES["planted"]
+    assert changed == dataclasses.replace(
+        original, eps=0.25, train_images=500, eval_eps=(0.0, 1.0),
+        standard=dataclasses.replace(original.standard, epochs=3),
+    )  # fmt: skip
+    assert table == PROFILES
+    assert get_profile("planted", {}) == get_profile("planted", None) == original
+
+
+def test_an_override_reaches_into_the_threat():
+    assert get_profile("planted", {"robust": {"threat": {"eps": 0.25}}}).robust.threat == L2(0.25)
+
+
+def test_a_whole_number_may_stand_for_a_float():
+    eps = get_profile("planted", {"eps": 1}).eps
+    assert eps == 1.0
+    assert isinstance(eps, float)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"epsilon": 0.5}, "unknown override 'epsilon' in profile; there are .*eps, eval_eps"),
+        ({"standard": {"epoch": 3}}, "unknown override 'epoch' in standard; there are .*epochs"),
+        ({"name": "mine"}, "unknown override 'name'"),
+        ({"data": "cifar10"}, "unknown override 'data'"),
+        ({"standard": {"lr": -0.1}}, "lr=-0.1 is out of range"),
+        ({"robust": {"threat": {"eps": -1.0}}}, "eps must be 0 or more"),
+    ],
+)
+def test_an_override_that_does_not_exist_or_fit_is_named(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        get_profile("planted", overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"train_images": 500.0}, {"train_images": "500"}, {"train_images": True}, {"eps": "0.5"}, {"eps": True},
+        {"eps": None}, {"eval_eps": 0.5}, {"network": 9}, {"standard": {"flip": 1}}, {"standard": 3},
+        {"standard": {"epochs": 2.5}}, {"standard": {"threat": {"eps": 0.5}}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_override_of_another_type_is_refused(overrides):
+    with pytest.raises(TypeError, match="must be like"):
+        get_profile("planted", overrides)

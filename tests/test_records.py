@@ -1,0 +1,228 @@
+"""Records: one run per seed, intervals against a hand computation, the index, picture sheets, provenance."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from advfeat import records
+from advfeat.records import Measured, index_rows, load_record, provenance, results_root, save_record
+
+COLUMNS = ["id", "value", "low", "high", "n", "seeds", "network", "attack", "profile", "device", "commit"]
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    """An empty folder of results."""
+    monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+def rate(value: float, n: int = 1000, attack: str = "none") -> Measured:
+    return Measured(value=value, n=n, network="resnet9-64", attack=attack)
+
+
+def save(seed: int = 0, chapter: str = "05-chapter", profile: str = "planted", commit: str = "c0ffee", **values: float):
+    named = {f"table1/{key}": rate(value) for key, value in values.items()}
+    return save_record(
+        chapter,
+        profile,
+        seed=seed,
+        values=named,
+        provenance={"commit": commit, "device": "a processor", "dirty": False},
+        config={"eps": 0.5},
+        seconds={"train": 12.5},
+        series={"loss": [1.0, 0.5]},
+    )
+
+
+def test_a_record_comes_back_as_it_was_saved(results):
+    path = save(seed=3, standard=0.75)
+    assert path == results / "05-chapter" / "planted" / "record.json"
+    record = load_record("05-chapter", "planted")
+    assert (record.chapter, record.profile, record.folder) == ("05-chapter", "planted", path.parent)
+    assert record.runs == {
+        3: {
+            "provenance": {"commit": "c0ffee", "device": "a processor", "dirty": False},
+            "config": {"eps": 0.5},
+            "seconds": {"train": 12.5},
+            "values": {"table1/standard": {"value": 0.75, "n": 1000, "network": "resnet9-64", "attack": "none"}},
+            "series": {"loss": [1.0, 0.5]},
+        }
+    }
+    assert record.ids() == ["table1/standard"]
+
+
+def test_another_seed_adds_and_the_same_seed_replaces():
+    save(seed=10, standard=0.5)
+    save(seed=2, standard=0.6)
+    save(seed=10, standard=0.7)
+    runs = load_record("05-chapter", "planted").runs
+    assert list(runs) == [2, 10]  # by number, not by text
+    assert [run["values"]["table1/standard"]["value"] for run in runs.values()] == [0.6, 0.7]
+
+
+def test_the_interval_of_one_seed_is_that_of_the_images():
+    save(standard=0.8)
+    summary = load_record("05-chapter", "planted").summary("table1/standard")
+    half = 1.959963984540054 * math.sqrt(0.8 * 0.2 / 1000)
+    assert (summary.value, summary.n, summary.seeds) == (0.8, 1000, 1)
+    assert summary.low == pytest.approx(0.8 - half, abs=1e-9)
+    assert summary.high == pytest.approx(0.8 + half, abs=1e-9)
+    assert (summary.network, summary.attack) == ("resnet9-64", "none")
+
+
+@pytest.mark.parametrize(
+    ("values", "student"),
+    [((0.50, 0.52), 12.706204736432095), ((0.4, 0.5, 0.45), 4.302652729911275)],
+    ids=["two seeds", "three seeds"],
+)
+def test_the_interval_of_several_seeds_adds_their_spread(values, student):
+    for seed, value in enumerate(values):
+        save(seed=seed, D_rand=value)
+    summary = load_record("05-chapter", "planted").summary("table1/D_rand")
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    spread = student * math.sqrt(variance / len(values))
+    sampling = 1.959963984540054 * math.sqrt(mean * (1 - mean) / 1000)
+    half = math.sqrt(spread**2 + sampling**2)
+    assert summary.value == pytest.approx(mean, abs=1e-12)
+    assert summary.low == pytest.approx(max(0, mean - half), abs=1e-9)
+    assert summary.high == pytest.approx(min(1, mean + half), abs=1e-9)
+    assert summary.seeds == len(values)
+
+
+def test_intervals_stay_in_the_range_of_a_rate():
+    save(seed=0, a=0.01, b=0.99)
+    save(seed=1, a=0.05, b=0.95)
+    record = load_record("05-chapter", "planted")
+    assert record.summary("table1/a").low == 0
+    assert record.summary("table1/b").high == 1
+
+
+def test_a_summary_counts_the_seeds_that_have_the_value_and_the_fewest_images():
+    save(seed=0, standard=0.5)
+    save_record(
+        "05-chapter", "planted", seed=1, values={"table1/standard": rate(0.5, n=200), "only/here": rate(0.1)},
+        provenance={"commit": "c0ffee", "device": "a processor"}, config={}, seconds={},
+    )  # fmt: skip
+    record = load_record("05-chapter", "planted")
+    assert (record.summary("table1/standard").n, record.summary("table1/standard").seeds) == (200, 2)
+    assert record.summary("only/here").seeds == 1
+    assert record.ids() == ["only/here", "table1/standard"]
+    with pytest.raises(KeyError, match="only only/here, table1/standard"):
+        record.summary("table1/robust")
+
+
+def test_the_index_holds_one_row_per_number_of_every_record(results):
+    save(seed=0, standard=0.9, D_rand=0.5)
+    save(seed=1, standard=0.8, D_rand=0.6, commit="facade")
+    save(chapter="01-chapter", profile="cifar10-cpu", robust=0.4)
+    save(chapter="05-chapter", profile="cifar10-cpu", standard=0.7)
+    rows = json.loads((results / "index.json").read_text())
+    assert rows == index_rows()
+    assert [(row["id"], row["profile"]) for row in rows] == [
+        ("table1/D_rand", "planted"),
+        ("table1/robust", "cifar10-cpu"),
+        ("table1/standard", "cifar10-cpu"),
+        ("table1/standard", "planted"),
+    ]
+    for row in rows:
+        assert list(row) == COLUMNS
+        chapter = "01-chapter" if "robust" in row["id"] else "05-chapter"
+        summary = load_record(chapter, row["profile"]).summary(row["id"])
+        assert {key: row[key] for key in COLUMNS[1:8]} == vars(summary)
+        assert row["device"] == "a processor"
+    assert rows[3]["seeds"] == 2
+    assert rows[3]["value"] == pytest.approx(0.85, abs=1e-12)
+    assert rows[3]["commit"] == "facade"  # of the last seed
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, 89.0, math.nan, math.inf])
+def test_what_is_not_a_rate_is_refused_and_nothing_is_written(results, value):
+    with pytest.raises(ValueError, match="table1/standard must be a rate"):
+        save(standard=value)
+    assert not (results / "index.json").exists()
+
+
+def test_a_rate_over_no_images_is_refused():
+    with pytest.raises(ValueError, match="n >= 1"):
+        save_record("05-chapter", "planted", seed=0, values={"a": rate(0.5, n=0)}, provenance={}, config={}, seconds={})
+
+
+def test_sheets_are_pictures_with_the_pixels_of_the_grid():
+    grid = torch.rand((2, 4, 3, 5, 6), generator=torch.Generator().manual_seed(0))
+    save_record(
+        "05-chapter", "planted", seed=0, values={}, config={}, seconds={}, sheets={"panel": grid},
+        provenance={"commit": "c0ffee", "device": "a processor"},
+    )  # fmt: skip
+    record = load_record("05-chapter", "planted")
+    with Image.open(record.sheet("panel")) as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (2 * 5, 4 * 6, 3)
+    for row in range(2):
+        for column in range(4):
+            cell = pixels[5 * row : 5 * row + 5, 6 * column : 6 * column + 6].astype(float) / 255
+            expected = grid[row, column].permute(1, 2, 0).double().numpy()
+            # The nearest of 256 levels, so never further than half a level (and a float32 product).
+            assert np.abs(cell - expected).max() <= 0.5 / 255 + 1e-6
+    with pytest.raises(FileNotFoundError, match="no sheet 'other'"):
+        record.sheet("other")
+
+
+def test_a_missing_record_says_how_to_make_it():
+    with pytest.raises(FileNotFoundError, match="make record CHAPTER=05 PROFILE=cifar10-cpu"):
+        load_record("05-chapter", "cifar10-cpu")
+
+
+def test_provenance_says_where_and_with_what():
+    said = provenance("cpu")
+    assert set(said) == {"commit", "dirty", "versions", "device", "threads", "platform", "time"}
+    assert torch.__version__.startswith(said["versions"]["torch"])  # a wheel's own name may add a build, +cpu
+    assert {"python", "advfeat", "torchvision", "numpy", "scipy"} <= set(said["versions"])
+    assert isinstance(said["dirty"], bool)
+    assert said["threads"] == torch.get_num_threads()
+    assert said["device"]
+    moment = datetime.datetime.fromisoformat(said["time"])
+    assert abs((datetime.datetime.now(datetime.UTC) - moment).total_seconds()) < 60
+    json.dumps(said)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_provenance_names_the_commit_and_tells_a_dirty_tree(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *identity, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-qm", "first")
+    monkeypatch.setattr(records, "_CHECKOUT", tmp_path)
+    assert provenance()["commit"] == git("rev-parse", "HEAD")
+    assert provenance()["dirty"] is False
+    (tmp_path / "file").write_text("2")
+    assert provenance()["dirty"] is True
+
+
+def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_CHECKOUT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance()["commit"] == "unknown"
+    monkeypatch.setenv("PATH", "")
+    assert provenance()["commit"] == "unknown"
+
+
+def test_the_folder_of_results_can_be_moved(results, monkeypatch):
+    assert results_root() == results
+    monkeypatch.delenv("ADVFEAT_RESULTS")
+    assert results_root().parts[-2:] == ("book", "results")
