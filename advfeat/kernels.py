@@ -38,8 +38,9 @@ def l2_step(
     length = _norm(scaled, dims)
     moved = adv - origin + scaled * (step_size / torch.where(length == 0, 1.0, length))
     distance = _norm(moved, dims)
-    # eps / 0 is infinity and min makes it 1: an image that has not moved is left alone.
-    return (origin + moved * (eps / distance).clamp(max=1)).clamp(0, 1)
+    # Compared, not clamped: 0 / 0 would spoil an image that has not moved, and a NaN distance must stay one.
+    shrink = torch.where(distance <= eps, 1.0, eps / distance)
+    return (origin + moved * shrink).clamp(0, 1)
 
 
 def linf_step(

@@ -205,7 +205,8 @@ def _drawn_class(labels: Tensor, reliability: float, generator: torch.Generator)
 def _pixels(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Pixel centres relative to the image centre: row and column offsets, each (32, 32)."""
     axis = torch.arange(SIZE, dtype=dtype) - (SIZE - 1) / 2
-    return torch.meshgrid(axis, axis, indexing="ij")
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return y, x
 
 
 def _masks(shape: Tensor, radius: Tensor, *, centre: Tensor, angle: Tensor) -> Tensor:

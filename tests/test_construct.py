@@ -140,10 +140,11 @@ def test_finished_pieces_are_taken_up_and_the_rest_is_made(source):
 
     # Marked pieces show which are read; the missing ones are computed again, with the same bits.
     marked = Memory()
-    marked.pieces = {0: torch.full((8, 3, 12, 12), 0.25), 16: torch.full((8, 3, 12, 12), 0.75)}
+    marks = {0: torch.full((8, 3, 12, 12), 0.25), 16: torch.full((8, 3, 12, 12), 0.75)}
+    marked.pieces = dict(marks)
     resumed = random_target_dataset(source, dataset, L2(0.5), shards=marked, **attack)
-    assert torch.equal(resumed.images[0:8], marked.pieces[0])
-    assert torch.equal(resumed.images[16:24], marked.pieces[16])
+    assert torch.equal(resumed.images[0:8], marks[0])
+    assert torch.equal(resumed.images[16:24], marks[16])
     assert torch.equal(resumed.images[8:16], whole.images[8:16])
     assert torch.equal(resumed.images[24:], whole.images[24:])
     assert torch.equal(resumed.labels, whole.labels)
