@@ -221,7 +221,8 @@ def build_book(profile: str) -> Path:
     # The committed notebooks stay behind: a page must never show the outputs of another run.
     behind = shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
     shutil.copytree(BOOK, STAGE / "book", ignore=behind)
-    shutil.copytree(ROOT / "_static", STAGE / "_static")
+    for name in ("_static", "_ext"):
+        shutil.copytree(ROOT / name, STAGE / name)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, STAGE / name)
     spent = {chapter.stem: execute(chapter, STAGE / "book" / chapter.name, plan) for chapter, plan in plans}

@@ -107,7 +107,8 @@ def _attacked_towards(
         for start in range(0, len(dataset), batch_size):
             rows = slice(start, start + batch_size)
             piece = shards.load(start) if shards is not None else None
-            if piece is None:
+            # A piece of another batch size is no use, and one row would fill a whole batch without a word.
+            if piece is None or piece.shape != dataset.images[rows].shape:
                 piece = pgd(
                     frozen, dataset.images[rows], targets[rows], threat, steps=steps, step_size=step_size, targeted=True
                 )

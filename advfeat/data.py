@@ -50,6 +50,8 @@ class Dataset:
             raise TypeError(f"labels must be int64, got {self.labels.dtype}")
         if self.images.ndim != 4 or self.images.shape[1] != 3:
             raise ValueError(f"images must have shape (n, 3, height, width), got {tuple(self.images.shape)}")
+        if self.labels.ndim != 1:
+            raise ValueError(f"labels must have shape (n,), got {tuple(self.labels.shape)}")
         count = len(self.images)
         for key, values in {"labels": self.labels, **self.truth}.items():
             if len(values) != count:

@@ -53,12 +53,12 @@ def linf_step(
 ) -> Float[Tensor, "n *shape"]:
     """One projected gradient-ascent step in ℓ∞: clamp(adv + step_size · sign(g)) to origin ± eps and to [0, 1].
 
-    A zero gradient entry leaves its pixel in place, a NaN entry makes it NaN.
+    A zero gradient entry leaves its pixel in place, a NaN or infinite entry makes it NaN.
 
     Source: Madry et al. 2018, section 2.
     """
-    # sign(NaN) is 0 in PyTorch, which would hide the fault.
-    direction = torch.where(gradient.isnan(), gradient, gradient.sign())
+    # sign(NaN) is 0 in PyTorch and sign(inf) is 1: both would hide the fault.
+    direction = torch.where(gradient.isfinite(), gradient.sign(), torch.nan)
     moved = adv + step_size * direction
     return torch.minimum(torch.maximum(moved, origin - eps), origin + eps).clamp(0, 1)
 

@@ -218,7 +218,7 @@ def freeze(model: Classifier, *, dtype: torch.dtype | None = None) -> Classifier
         raise TypeError(f"{type(model.features).__name__} cannot be traced, so it cannot be folded: {error}") from error
     frozen.dtype = dtype or kernels.fast_dtype(model.head.weight.device.type)
     frozen.features.to(frozen.dtype).to(memory_format=torch.channels_last)
-    return frozen
+    return frozen.eval()  # once more: tracing leaves fresh containers in training mode
 
 
 def _fold_batch_norm(graph: fx.GraphModule) -> fx.GraphModule:

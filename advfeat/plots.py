@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import matplotlib.pyplot as plt
+import torch
 from cycler import cycler
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -62,11 +63,8 @@ def image_grid(
         ValueError: labels or captions do not match the grid.
     """
     rows, columns = images.shape[:2]
-    for name, labels, count in (
-        ("row_labels", row_labels, rows),
-        ("column_labels", column_labels, columns),
-        ("captions", captions, rows),
-    ):
+    given = [("row_labels", row_labels, rows), ("column_labels", column_labels, columns), ("captions", captions, rows)]
+    for name, labels, count in [*given, *(("captions", row, columns) for row in captions)]:
         if labels and len(labels) != count:
             raise ValueError(f"{name} must have {count} entries, got {len(labels)}")
     height = 1.05 + (0.28 if captions else 0.0)
@@ -93,6 +91,27 @@ def image_grid(
 def amplified(perturbation: Float[Tensor, "*batch 3 h w"], *, factor: float) -> Float[Tensor, "*batch 3 h w"]:
     """A perturbation made visible: 0 is mid-grey, and changes are ``factor`` times as large."""
     return (0.5 + factor * perturbation).clamp(0, 1)
+
+
+def attack_panel(
+    images: Float[Tensor, "n 3 h w"],
+    attacked: Float[Tensor, "n 3 h w"],
+    *,
+    before: Sequence[str],
+    after: Sequence[str],
+    factor: float = 10,
+) -> Figure:
+    """Three rows: images with their names ``before``, the perturbation ``factor`` times as large, and the attacked
+    images with their names ``after``.
+
+    Raises:
+        ValueError: the numbers of names and images differ.
+    """
+    return image_grid(
+        torch.stack([images, amplified(attacked - images, factor=factor), attacked]),
+        row_labels=["image", f"perturbation\n× {factor:g}", "attacked"],
+        captions=[before, [""] * len(images), after],
+    )
 
 
 def accuracy_curve(

@@ -124,7 +124,7 @@ def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Pro
     return _replace(PROFILES[name], dict(overrides or {}), "profile")
 
 
-def _replace(config: Any, changes: Mapping[str, object], where: str) -> Any:
+def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
     known = {field.name for field in dataclasses.fields(config)} - {"name", "description", "data"}
     fresh: dict[str, object] = {}
     for key, value in changes.items():
@@ -133,12 +133,16 @@ def _replace(config: Any, changes: Mapping[str, object], where: str) -> Any:
         old = getattr(config, key)
         if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
             fresh[key] = _replace(old, value, key)
-        elif isinstance(old, tuple) and isinstance(value, list | tuple):
+        elif isinstance(old, tuple) and isinstance(value, list | tuple) and all(map(_is_number, value)):
             fresh[key] = tuple(float(item) for item in value)
-        elif isinstance(old, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        elif isinstance(old, float) and _is_number(value):
             fresh[key] = float(value)
         elif type(old) is type(value):
             fresh[key] = value
         else:
             raise TypeError(f"override {key!r} in {where} must be like {old!r}, got {value!r}")
     return dataclasses.replace(config, **fresh)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

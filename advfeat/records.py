@@ -77,8 +77,8 @@ class Record:
     def summary(self, key: str) -> Summary:
         """The mean over seeds of one value.
 
-        The interval adds two independent sources of error: the choice of test images (binomial) and, from two seeds
-        on, the spread between seeds (Student's t). With two seeds the second is wide, and it should be: two runs say
+        The interval adds two independent sources of error: the choice of test images (Wilson) and, from two seeds on,
+        the spread between seeds (Student's t). With two seeds the second is wide, and it should be: two runs say
         little about a third.
 
         Raises:
@@ -89,10 +89,11 @@ class Record:
             raise KeyError(f"{self.chapter}/{self.profile} holds no {key!r}, only {', '.join(self.ids())}")
         values = np.array([item.value for item in found])
         mean, n, seeds = float(values.mean()), min(item.n for item in found), len(found)
-        sampling = norm.ppf(0.975) * math.sqrt(mean * (1 - mean) / n)
         spread = t.ppf(0.975, seeds - 1) * float(values.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
-        half = math.hypot(sampling, spread)
-        return Summary(mean, max(0.0, mean - half), min(1.0, mean + half), n, seeds, found[0].network, found[0].attack)
+        # Wilson's interval for the images: unlike the usual half-width it does not vanish at 0 and 1.
+        low, high = _wilson(mean, n)
+        low, high = mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread)
+        return Summary(mean, max(0.0, low), min(1.0, high), n, seeds, found[0].network, found[0].attack)
 
     def sheet(self, name: str) -> Path:
         """Path of a picture sheet.
@@ -202,6 +203,14 @@ def index_rows() -> list[dict[str, object]]:
             made = {"profile": record.profile, "device": last["device"], "commit": last["commit"]}
             rows.append({"id": key, **summary, **made})
     return sorted(rows, key=lambda row: (row["id"], row["profile"]))
+
+
+def _wilson(rate: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a rate over n images; the rate may be a mean over seeds, so no whole count."""
+    z = float(norm.ppf(0.975))
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return centre - half, centre + half
 
 
 def _write_sheet(path: Path, grid: Tensor) -> None:

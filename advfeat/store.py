@@ -46,7 +46,7 @@ class Store:
         Raises:
             TypeError: the recipe holds something that JSON does not know.
         """
-        text = json.dumps({"edition": EDITION, **recipe}, sort_keys=True, ensure_ascii=False)
+        text = json.dumps({**recipe, "edition": EDITION}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def model(

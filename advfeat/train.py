@@ -192,12 +192,13 @@ def _attacked(model: Classifier, images: Tensor, labels: Tensor, threat: Threat,
     model.eval()
     # No weight gradients while the images are made: a third less work.
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    adv = pgd(model, images, labels, threat, steps=config.attack_steps, step_size=config.attack_step_size)
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    return adv
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        return pgd(model, images, labels, threat, steps=config.attack_steps, step_size=config.attack_step_size)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
