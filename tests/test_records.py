@@ -70,13 +70,22 @@ def test_another_seed_adds_and_the_same_seed_replaces():
     assert [run["values"]["table1/standard"]["value"] for run in runs.values()] == [0.6, 0.7]
 
 
-def test_the_interval_of_one_seed_is_that_of_the_images():
-    save(standard=0.8)
+def wilson(rate, n):
+    """Both ends of Wilson's interval: the roots p of (rate - p)^2 = z^2 p (1 - p) / n."""
+    z2 = 1.959963984540054**2
+    low, high = sorted(np.roots([1 + z2 / n, -(2 * rate + z2 / n), rate**2]).real)
+    return low, high
+
+
+@pytest.mark.parametrize("value", [0.8, 0.0, 1.0])
+def test_the_interval_of_one_seed_is_that_of_the_images(value):
+    save(standard=value)
     summary = load_record("05-chapter", "planted").summary("table1/standard")
-    half = 1.959963984540054 * math.sqrt(0.8 * 0.2 / 1000)
-    assert (summary.value, summary.n, summary.seeds) == (0.8, 1000, 1)
-    assert summary.low == pytest.approx(0.8 - half, abs=1e-9)
-    assert summary.high == pytest.approx(0.8 + half, abs=1e-9)
+    low, high = wilson(value, 1000)
+    assert (summary.value, summary.n, summary.seeds) == (value, 1000, 1)
+    assert summary.low == pytest.approx(low, abs=1e-9)
+    assert summary.high == pytest.approx(high, abs=1e-9)
+    assert summary.high - summary.low > 0.003  # an observed 0 or 1 in 1000 is no certainty
     assert (summary.network, summary.attack) == ("resnet9-64", "none")
 
 
@@ -92,11 +101,10 @@ def test_the_interval_of_several_seeds_adds_their_spread(values, student):
     mean = sum(values) / len(values)
     variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
     spread = student * math.sqrt(variance / len(values))
-    sampling = 1.959963984540054 * math.sqrt(mean * (1 - mean) / 1000)
-    half = math.sqrt(spread**2 + sampling**2)
+    low, high = wilson(mean, 1000)
     assert summary.value == pytest.approx(mean, abs=1e-12)
-    assert summary.low == pytest.approx(max(0, mean - half), abs=1e-9)
-    assert summary.high == pytest.approx(min(1, mean + half), abs=1e-9)
+    assert summary.low == pytest.approx(max(0, mean - math.hypot(spread, mean - low)), abs=1e-9)
+    assert summary.high == pytest.approx(min(1, mean + math.hypot(spread, high - mean)), abs=1e-9)
     assert summary.seeds == len(values)
 
 
