@@ -144,6 +144,24 @@ def test_every_exercise_has_a_folded_solution():
     assert solved == labels
 
 
+def glued(stem):
+    """Name → text of what a chapter makes available to prose."""
+    outputs = [
+        output for cell in code_cells(stem) for output in cell.outputs if "scrapbook" in output.get("metadata", {})
+    ]
+    kind = "application/papermill.record/text/plain"
+    return {output.metadata.scrapbook.name: output.data[kind].strip("'") for output in outputs}
+
+
+def test_readme_quotes_the_committed_chapter_and_the_paper():
+    values = glued("05-non-robust-features")
+    paper = json.loads((BOOK / "paper.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    for name, key in (("D", "standard"), ("D_rand", "rand"), ("D_det", "det")):
+        published = paper[f"table1/{'standard' if name == 'D' else name}"]["value"]
+        assert f"| {name} | {values[f'ch05_{key}']} | {published:.1%} |" in readme, "make refresh changed a number"
+
+
 class Images(HTMLParser):
     """Collects the alternative text of every image on a page."""
 
