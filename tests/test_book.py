@@ -104,6 +104,12 @@ def test_figures_have_caption_name_and_description(stem):
 
 
 @each_chapter
+def test_no_value_is_hidden_by_a_semicolon(stem):
+    for cell in code_cells(stem):
+        assert not cell.source.rstrip().endswith(";"), "nbval shows the value all the same; end with plt.show()"
+
+
+@each_chapter
 def test_some_outputs_are_checked_on_every_machine(stem):
     checked = tagged(stem, "nbval-check-output")
     assert len(checked) >= CHECKED_CELLS
