@@ -25,7 +25,7 @@ PROFILE ?= planted
 ARGS ?=
 PORT ?= 8000
 # The chapters compare with themselves on this machine; only clocks and addresses in memory may differ.
-NBVAL := $(BIN)/python -m pytest -q -o filterwarnings=default --nbval-current-env --nbval-cell-timeout 600 \
+NBVAL := ADVFEAT_PROGRESS=off $(BIN)/python -m pytest -q -o filterwarnings=default --nbval-current-env --nbval-cell-timeout 600 \
   --nbval-sanitize-with tests/nbval.ini
 
 .PHONY: help book test chapter record refresh list serve lint clean distclean

@@ -1,8 +1,8 @@
-"""A progress bar with rate and time left, written where a person can see it and never into a notebook.
+"""A progress bar with rate and time left, written where a person can see it.
 
-The environment variable ``ADVFEAT_PROGRESS`` says where: a path (a terminal such as ``/dev/pts/3``, or a log file),
-``off``, or unset, which means the standard error of an interactive terminal. A notebook kernel has no terminal, so
-bars stay out of the cell outputs; the chapter runner points the variable at its own terminal.
+The environment variable ``ADVFEAT_PROGRESS`` says where: a path (a terminal such as ``/dev/pts/3``, or a log file) or
+``off``. Unset, the bar appears on an interactive terminal, and in a notebook under the running cell, where it goes away
+when the work is done. The chapter runner points the variable at its own terminal, so that no bar ends up in a page.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from tqdm import tqdm
 def progress(*, total: int, unit: str, description: str, initial: int = 0) -> Iterator[tqdm]:
     """Yield a bar whose ``update(k)`` advances it by ``k`` of ``total`` units, starting at ``initial``."""
     place = os.environ.get("ADVFEAT_PROGRESS", "")
-    silent = place == "off" or (not place and not sys.stderr.isatty())
+    in_notebook = not place and "ipykernel" in sys.modules
+    silent = place == "off" or not (place or in_notebook or sys.stderr.isatty())
     with ExitStack() as stack:
         stream = stack.enter_context(Path(place).open("a", buffering=1)) if place and not silent else None
         yield stack.enter_context(
@@ -30,9 +31,10 @@ def progress(*, total: int, unit: str, description: str, initial: int = 0) -> It
                 unit=unit,
                 desc=description,
                 disable=silent,
+                leave=not in_notebook,
                 file=stream,
                 # A log file gets a line every half minute, a terminal a smooth bar.
                 mininterval=0.5 if stream is None or stream.isatty() else 30.0,
-                dynamic_ncols=True,
+                dynamic_ncols=not in_notebook,
             )
         )
