@@ -10,8 +10,11 @@ from IPython.display import Markdown, display
 from torch import Tensor
 
 from advfeat.measures import Estimate
-from advfeat.records import Measured, Record, load_record, results_root, save_record
+from advfeat.records import BOOK, Measured, Record, load_record, results_root, save_record
 from advfeat.run import Run
+
+PAPER = BOOK / "paper.json"
+"""The paper's own numbers: id → value and where it stands."""
 
 
 def run_card(run: Run, **seeds: int) -> Markdown:
@@ -80,7 +83,7 @@ def recorded(chapter: str) -> list[Record]:
 
 def paper_values() -> dict[str, float]:
     """The paper's own numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``."""
-    entries = json.loads((results_root().parent / "paper.json").read_text())
+    entries = json.loads(PAPER.read_text())
     return {key: entry["value"] for key, entry in entries.items()}
 
 

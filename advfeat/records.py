@@ -28,6 +28,8 @@ from scipy.stats import norm, t
 from torch import Tensor
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
+BOOK = _CHECKOUT / "book"
+"""Folder of the chapters."""
 _PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
 
 
@@ -109,7 +111,7 @@ class Record:
 
 def results_root() -> Path:
     """Folder of the records: ``ADVFEAT_RESULTS``, or ``book/results`` in the checkout."""
-    return Path(os.environ.get("ADVFEAT_RESULTS") or _CHECKOUT / "book" / "results")
+    return Path(os.environ.get("ADVFEAT_RESULTS") or BOOK / "results")
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
