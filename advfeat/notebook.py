@@ -46,20 +46,25 @@ def save(
     chapter: str,
     *,
     seed: int,
-    values: Mapping[str, tuple[Estimate, str]],
+    values: Mapping[str, tuple[Estimate, str, int]],
     seconds: Mapping[str, float],
+    settings: Mapping[str, int] | None = None,
     series: Mapping[str, list[float]] | None = None,
     sheets: Mapping[str, Tensor] | None = None,
 ) -> Markdown:
-    """Add this run to the chapter's record. ``values`` maps an id to an estimate and the attack it was taken under."""
+    """Add this run to the chapter's record.
+
+    ``values`` maps an id to an estimate, the attack it was taken under, and the seed of the network it is about;
+    ``settings`` are parameters of the chapter beyond the profile.
+    """
     network = f"{run.profile.network}, width {run.profile.width}"
     path = save_record(
         chapter,
         run.profile.name,
         seed=seed,
-        values={key: Measured(item.value, item.n, network, attack) for key, (item, attack) in values.items()},
+        values={key: Measured(item.value, item.n, network, attack, of) for key, (item, attack, of) in values.items()},
         provenance={**run.provenance, "data": run.train_set.name, "fingerprint": run.train_set.fingerprint()},
-        config=run.describe(),
+        config={**run.describe(), **(settings or {})},
         seconds={**seconds, "chapter": run.elapsed},
         series=series,
         sheets=sheets,

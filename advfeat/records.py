@@ -35,12 +35,17 @@ _PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
 
 @dataclass(frozen=True)
 class Measured:
-    """One recorded rate: its value in [0, 1], the images behind it, and what was measured how."""
+    """One recorded rate: its value in [0, 1], the images behind it, and what was measured how.
+
+    ``seed`` is that of the network. Runs of several seeds may share one network, the source of a constructed dataset,
+    say; it counts once.
+    """
 
     value: float
     n: int
     network: str
     attack: str = "none"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,8 @@ class Record:
         Raises:
             KeyError: no run recorded ``key``; the message lists what there is.
         """
-        found = [Measured(**run["values"][key]) for run in self.runs.values() if key in run["values"]]
+        measured = [Measured(**run["values"][key]) for run in self.runs.values() if key in run["values"]]
+        found = list({item.seed: item for item in measured}.values())
         if not found:
             raise KeyError(f"{self.chapter}/{self.profile} holds no {key!r}, only {', '.join(self.ids())}")
         values = np.array([item.value for item in found])
@@ -152,7 +158,8 @@ def save_record(
         sheets: name → grid of images in [0, 1], kept as one PNG each.
 
     Raises:
-        ValueError: a value is not a rate in [0, 1], or ``n`` is not positive.
+        ValueError: a value is not a rate in [0, 1], ``n`` is not positive, or another seed was recorded with other
+            settings: a mean over both would mean nothing.
     """
     for key, item in values.items():
         if not 0 <= item.value <= 1 or item.n < 1:
@@ -169,6 +176,12 @@ def save_record(
     path = folder / "record.json"
     with FileLock(results_root() / ".lock"):
         known = json.loads(path.read_text())["runs"] if path.exists() else {}
+        for other in known.keys() - {str(seed)}:
+            if known[other]["config"] != run["config"]:
+                raise ValueError(
+                    f"{path} holds seed {other} with other settings than seed {seed}; record this run elsewhere "
+                    "(ADVFEAT_RESULTS names the folder), or delete the old one"
+                )
         runs = dict(sorted({**known, str(seed): run}.items(), key=lambda item: int(item[0])))
         for name, grid in (sheets or {}).items():
             _write_sheet(folder / f"{name}.png", grid)

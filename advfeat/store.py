@@ -111,8 +111,8 @@ class TrainingCheckpoint:
         self.path = path
 
     def load(self) -> dict | None:
-        """The saved state, or None. Only tensors and plain values are read, never pickled objects."""
-        return torch.load(self.path, weights_only=True) if self.path.exists() else None
+        """The saved state on the CPU, or None. Only tensors and plain values are read, never pickled objects."""
+        return torch.load(self.path, weights_only=True, map_location="cpu") if self.path.exists() else None
 
     def save(self, state: dict) -> None:
         """Replace the saved state."""

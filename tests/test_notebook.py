@@ -33,7 +33,7 @@ def test_run_card_names_profile_seeds_device_and_versions(run):
 def test_saved_values_come_back_beside_the_paper(results, run):
     chapter = "05-non-robust-features"
     for seed, value in ((0, 0.6), (1, 0.7)):
-        values = {"table1/D_rand": (Estimate(value, 0.5, 0.8, 100), "none")}
+        values = {"table1/D_rand": (Estimate(value, 0.5, 0.8, 100), "none", seed)}
         notebook.save(run, chapter, seed=seed, values=values, seconds={"train": 1.0})
     (record,) = notebook.recorded(chapter)
     assert sorted(record.runs) == [0, 1]

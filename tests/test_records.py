@@ -26,12 +26,12 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-def rate(value: float, n: int = 1000, attack: str = "none") -> Measured:
-    return Measured(value=value, n=n, network="resnet9-64", attack=attack)
+def rate(value: float, n: int = 1000, attack: str = "none", seed: int = 0) -> Measured:
+    return Measured(value=value, n=n, network="resnet9-64", attack=attack, seed=seed)
 
 
 def save(seed: int = 0, chapter: str = "05-chapter", profile: str = "planted", commit: str = "c0ffee", **values: float):
-    named = {f"table1/{key}": rate(value) for key, value in values.items()}
+    named = {f"table1/{key}": rate(value, seed=seed) for key, value in values.items()}
     return save_record(
         chapter,
         profile,
@@ -54,11 +54,36 @@ def test_a_record_comes_back_as_it_was_saved(results):
             "provenance": {"commit": "c0ffee", "device": "a processor", "dirty": False},
             "config": {"eps": 0.5},
             "seconds": {"train": 12.5},
-            "values": {"table1/standard": {"value": 0.75, "n": 1000, "network": "resnet9-64", "attack": "none"}},
+            "values": {
+                "table1/standard": {"value": 0.75, "n": 1000, "network": "resnet9-64", "attack": "none", "seed": 3}
+            },
             "series": {"loss": [1.0, 0.5]},
         }
     }
     assert record.ids() == ["table1/standard"]
+
+
+def test_a_network_that_several_runs_share_counts_once():
+    for seed in (0, 1, 2):
+        values = {"table1/standard": rate(0.9, seed=0), "table1/D_rand": rate(0.6, seed=seed)}
+        made = {"commit": "c0ffee", "device": "a processor"}
+        save_record("05-chapter", "planted", seed=seed, values=values, provenance=made, config={}, seconds={})
+    record = load_record("05-chapter", "planted")
+    assert record.summary("table1/standard").seeds == 1
+    assert record.summary("table1/D_rand").seeds == 3
+
+
+def test_runs_with_other_settings_are_not_averaged():
+    path = save(seed=0, standard=0.9)
+    before = path.read_bytes()
+    run = {"values": {"table1/standard": rate(0.5, seed=1)}, "seconds": {}}
+    run["provenance"] = {"commit": "c0ffee", "device": "a processor"}
+    with pytest.raises(ValueError, match="holds seed 0 with other settings than seed 1"):
+        save_record("05-chapter", "planted", seed=1, config={"eps": 0.25}, **run)
+    assert path.read_bytes() == before
+    # The only run may be replaced, by one with whatever settings.
+    save_record("05-chapter", "planted", seed=0, config={"eps": 0.25}, **run)
+    assert load_record("05-chapter", "planted").runs[0]["config"] == {"eps": 0.25}
 
 
 def test_another_seed_adds_and_the_same_seed_replaces():
@@ -119,8 +144,8 @@ def test_intervals_stay_in_the_range_of_a_rate():
 def test_a_summary_counts_the_seeds_that_have_the_value_and_the_fewest_images():
     save(seed=0, standard=0.5)
     save_record(
-        "05-chapter", "planted", seed=1, values={"table1/standard": rate(0.5, n=200), "only/here": rate(0.1)},
-        provenance={"commit": "c0ffee", "device": "a processor"}, config={}, seconds={},
+        "05-chapter", "planted", seed=1, values={"table1/standard": rate(0.5, n=200, seed=1), "only/here": rate(0.1, seed=1)},
+        provenance={"commit": "c0ffee", "device": "a processor"}, config={"eps": 0.5}, seconds={},
     )  # fmt: skip
     record = load_record("05-chapter", "planted")
     assert (record.summary("table1/standard").n, record.summary("table1/standard").seeds) == (200, 2)
