@@ -144,7 +144,8 @@ def test_intervals_stay_in_the_range_of_a_rate():
 def test_a_summary_counts_the_seeds_that_have_the_value_and_the_fewest_images():
     save(seed=0, standard=0.5)
     save_record(
-        "05-chapter", "planted", seed=1, values={"table1/standard": rate(0.5, n=200, seed=1), "only/here": rate(0.1, seed=1)},
+        "05-chapter", "planted", seed=1,
+        values={"table1/standard": rate(0.5, n=200, seed=1), "only/here": rate(0.1, seed=1)},
         provenance={"commit": "c0ffee", "device": "a processor"}, config={"eps": 0.5}, seconds={},
     )  # fmt: skip
     record = load_record("05-chapter", "planted")
