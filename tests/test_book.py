@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from advfeat import chapters as runner
+from advfeat.records import index_rows, load_record, results_root
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -166,6 +167,20 @@ def test_readme_quotes_the_committed_chapter_and_the_paper():
     for name, key in (("D", "standard"), ("D_rand", "rand"), ("D_det", "det")):
         published = paper[f"table1/{'standard' if name == 'D' else name}"]["value"]
         assert f"| {name} | {values[f'ch05_{key}']} | {published:.1%} |" in readme, "make refresh changed a number"
+
+
+def test_the_committed_index_is_what_the_records_give():
+    assert json.loads((results_root() / "index.json").read_text()) == index_rows()
+
+
+def test_recorded_runs_come_from_clean_trees_and_say_what_they_saw():
+    for path in results_root().glob("*/*/record.json"):
+        record = load_record(path.parent.parent.name, path.parent.name)
+        assert record.chapter in NOTEBOOKS
+        for run in record.runs.values():
+            assert not run["provenance"]["dirty"], path
+            assert re.fullmatch("[0-9a-f]{40}", run["provenance"]["commit"])
+            assert re.fullmatch("[0-9a-f]{64}", run["provenance"]["fingerprint"])
 
 
 class Images(HTMLParser):
