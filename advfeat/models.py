@@ -173,11 +173,11 @@ def build_model(name: str, *, classes: int = 10, width: int | None = None, seed:
     return model.to(memory_format=torch.channels_last)
 
 
-def whiten(model: Classifier, images: Float[Tensor, "n 3 h w"], *, floor: float = 5e-4) -> Classifier:
+def whiten(model: Classifier, images: Float[Tensor, "n 3 h w"], *, floor: float = 2e-2) -> Classifier:
     """Set a 2×2 stem to the whitening filters of the images' patches, and keep it there; other networks pass through.
 
     The filters are the eigenvectors of the patches' covariance, each divided by the root of its eigenvalue (plus
-    ``floor``, in normalised pixel units), and their negatives. Training starts with decorrelated input, which saves
+    ``floor``, in squared normalised pixel units), and their negatives. Training starts with decorrelated input, which saves
     epochs. The filters are not trained.
 
     Source: KellerJordan/cifar10-airbench, which credits Page 2019.

@@ -98,7 +98,7 @@ PROFILES: dict[str, Profile] = {
             test_images=10_000,
             network="resnet9",
             width=64,
-            standard=_CIFAR,
+            standard=dataclasses.replace(_CIFAR, epochs=14, shift=3, weight_decay=1e-3),
             robust=dataclasses.replace(_CIFAR, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
             on_rand=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
