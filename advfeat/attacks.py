@@ -88,21 +88,24 @@ def pgd(
     step_size: float,
     targeted: bool = False,
     generator: torch.Generator | None = None,
+    start: Float[Tensor, "n c h w"] | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Projected gradient descent: ``steps`` steps that raise the cross-entropy of ``labels`` inside ``threat``.
 
     With ``targeted`` the labels are targets and the steps *lower* their cross-entropy. With a ``generator`` the attack
-    starts at a random point of the ball, otherwise at the images. Returns the last iterate. The loss is summed over
-    the batch, so an image's result does not depend on the images beside it.
+    starts at a random point of the ball, with ``start`` it goes on from there (two steps and three more are five), with
+    neither it starts at the images. Returns the last iterate. The loss is summed over the batch, so an image's result
+    does not depend on the images beside it.
 
     Args:
         model: maps images to logits (n, classes), in eval mode; ``models.freeze`` gives the fastest one.
         images: float32 in [0, 1].
         step_size: length of a step (ℓ2) or change per pixel (ℓ∞), in pixel units.
+        start: earlier iterates of the same images, inside ``threat``.
 
     Raises:
-        ValueError: the model is in training mode, ``steps`` is negative, ``step_size`` is not positive, or the numbers
-            of images and labels differ.
+        ValueError: the model is in training mode, ``steps`` is negative, ``step_size`` is not positive, the numbers
+            of images and labels differ, or both ``generator`` and ``start`` are given.
         FloatingPointError: a gradient was not finite.
 
     Source: Madry et al. 2018; section 3.2 of Ilyas et al. 2019 for the targeted form.
@@ -117,8 +120,13 @@ def pgd(
         raise ValueError(f"step_size must be positive, got {step_size}")
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    if generator is not None and start is not None:
+        raise ValueError("generator and start both say where to begin; give one of them")
     ascent = -1.0 if targeted else 1.0
-    adv = images.clone() if generator is None else threat.random_start(images, generator)
+    if generator is not None:
+        adv = threat.random_start(images, generator)
+    else:
+        adv = (images if start is None else start).clone()
     for _ in range(steps):
         adv.requires_grad_()
         with torch.enable_grad():

@@ -248,6 +248,25 @@ def test_random_start_is_uniform_in_the_ball(threat):
     assert float((share.sort().values - expected).abs().max()) < 1.95 / math.sqrt(len(share))
 
 
+@pytest.mark.parametrize("threat", [L2(0.2), Linf(0.03)], ids=str)
+def test_an_attack_in_two_pieces_is_the_attack(threat):
+    # Catches a ball drawn around the start instead of the image: the second piece would leave the first one's ball.
+    model, images = freeze(build_model("cnn4", width=8, seed=3), dtype=torch.float32), images_between(0, 1, 6, size=32)
+    labels, size = torch.arange(6), 0.6 * threat.eps
+    whole = pgd(model, images, labels, threat, steps=5, step_size=size)
+    half = pgd(model, images, labels, threat, steps=2, step_size=size)
+    before = half.clone()
+    assert torch.equal(pgd(model, images, labels, threat, steps=3, step_size=size, start=half), whole)
+    assert torch.equal(half, before), "the start must stay as it was"
+
+
+def test_two_places_to_begin_are_refused():
+    images = images_between(0, 1, 2)
+    arguments = {"generator": torch.Generator(), "start": images}
+    with pytest.raises(ValueError, match="generator and start"):
+        pgd(Linear(weights()), images, torch.zeros(2).long(), L2(0.1), steps=1, step_size=0.1, **arguments)
+
+
 @pytest.mark.parametrize("threat", [L2(0.4), Linf(0.1)], ids=str)
 def test_fgsm_is_one_step_of_the_full_radius(threat):
     model = freeze(build_model("resnet9", width=4, seed=1), dtype=torch.float32)
