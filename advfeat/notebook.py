@@ -62,7 +62,10 @@ def save(
         chapter,
         run.profile.name,
         seed=seed,
-        values={key: Measured(item.value, item.n, network, attack, of) for key, (item, attack, of) in values.items()},
+        values={
+            key: Measured(item.value, item.n, network, attack, of, *(() if item.rate else (item.low, item.high)))
+            for key, (item, attack, of) in values.items()
+        },
         provenance={**run.provenance, "data": run.train_set.name, "fingerprint": run.train_set.fingerprint()},
         config={**run.describe(), **(settings or {})},
         seconds={**seconds, "chapter": run.elapsed},

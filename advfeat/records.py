@@ -35,10 +35,11 @@ _PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
 
 @dataclass(frozen=True)
 class Measured:
-    """One recorded rate: its value in [0, 1], the images behind it, and what was measured how.
+    """One recorded number: its value, the images behind it, and what was measured how.
 
-    ``seed`` is that of the network. Runs of several seeds may share one network, the source of a constructed dataset,
-    say; it counts once.
+    A rate in [0, 1] needs no more, for its interval follows from n. Any other number brings its 95 % interval, ``low``
+    and ``high``. ``seed`` is that of the network. Runs of several seeds may share one network, the source of a
+    constructed dataset, say; it counts once.
     """
 
     value: float
@@ -46,11 +47,26 @@ class Measured:
     network: str
     attack: str = "none"
     seed: int = 0
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def rate(self) -> bool:
+        """Whether this is a share in [0, 1], which brings no interval."""
+        return self.low is None and self.high is None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the numbers fit together: a rate in [0, 1], or a finite value inside its interval; n at least 1."""
+        if self.low is None or self.high is None:
+            return self.rate and 0 <= self.value <= 1 and self.n >= 1
+        finite = all(map(math.isfinite, (self.low, self.value, self.high)))
+        return finite and self.low <= self.value <= self.high and self.n >= 1
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A recorded rate over all seeds, with its 95 % interval."""
+    """A recorded number over all seeds, with its 95 % interval. A ``rate`` prints in percent."""
 
     value: float
     low: float
@@ -59,9 +75,15 @@ class Summary:
     seeds: int
     network: str
     attack: str
+    rate: bool = True
 
     def __str__(self) -> str:
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+        return format(self, ".1%" if self.rate else ".3f")
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 @dataclass(frozen=True)
@@ -84,9 +106,9 @@ class Record:
     def summary(self, key: str) -> Summary:
         """The mean over seeds of one value.
 
-        The interval adds two independent sources of error: the choice of test images (Wilson) and, from two seeds on,
-        the spread between seeds (Student's t). With two seeds the second is wide, and it should be: two runs say
-        little about a third.
+        The interval adds two independent sources of error: the choice of test images (for a rate Wilson's interval,
+        else the recorded one, averaged) and, from two seeds on, the spread between seeds (Student's t). With two seeds the
+        second is wide, and it should be: two runs say little about a third.
 
         Raises:
             KeyError: no run recorded ``key``; the message lists what there is.
@@ -98,10 +120,18 @@ class Record:
         values = np.array([item.value for item in found])
         mean, n, seeds = float(values.mean()), min(item.n for item in found), len(found)
         spread = t.ppf(0.975, seeds - 1) * float(values.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
-        # Wilson's interval for the images: unlike the usual half-width it does not vanish at 0 and 1.
-        low, high = _wilson(mean, n)
+        rate = all(item.rate for item in found)
+        if rate:
+            # Wilson's interval for the images: unlike the usual half-width it does not vanish at 0 and 1.
+            low, high = _wilson(mean, n)
+        else:
+            # The seeds saw the same images, so their errors may agree: averaged, not divided by the root of the number.
+            low = float(np.mean([item.low for item in found]))
+            high = float(np.mean([item.high for item in found]))
         low, high = mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread)
-        return Summary(mean, max(0.0, low), min(1.0, high), n, seeds, found[0].network, found[0].attack)
+        if rate:
+            low, high = max(0.0, low), min(1.0, high)
+        return Summary(mean, low, high, n, seeds, found[0].network, found[0].attack, rate)
 
     def sheet(self, name: str) -> Path:
         """Path of a picture sheet.
@@ -150,7 +180,7 @@ def save_record(
 
     Args:
         chapter: stem of the chapter's file.
-        values: id → measured rate; ids read like paths, ``table1/D_rand``.
+        values: id → measured number; ids read like paths, ``table1/D_rand``.
         provenance: what ``provenance()`` said when the run began, and the data's fingerprint.
         config: every setting, in JSON types.
         seconds: stage → wall time.
@@ -158,19 +188,19 @@ def save_record(
         sheets: name → grid of images in [0, 1], kept as one PNG each.
 
     Raises:
-        ValueError: a value is not a rate in [0, 1], ``n`` is not positive, or another seed was recorded with other
-            settings: a mean over both would mean nothing.
+        ValueError: a value is neither a rate in [0, 1] nor inside its interval, ``n`` is not positive, or another seed
+            was recorded with other settings: a mean over both would mean nothing.
     """
     for key, item in values.items():
-        if not 0 <= item.value <= 1 or item.n < 1:
-            raise ValueError(f"{key} must be a rate in [0, 1] over n >= 1 images, got {item}")
+        if not item.accepted:
+            raise ValueError(f"{key} must be a rate in [0, 1], or lie in [low, high], over n >= 1 images, got {item}")
     folder = results_root() / chapter / profile
     folder.mkdir(parents=True, exist_ok=True)
     run = {
         "provenance": dict(provenance),
         "config": dict(config),
         "seconds": dict(seconds),
-        "values": {key: asdict(item) for key, item in sorted(values.items())},
+        "values": {key: _written(item) for key, item in sorted(values.items())},
         "series": dict(series or {}),
     }
     path = folder / "record.json"
@@ -215,9 +245,14 @@ def index_rows() -> list[dict[str, object]]:
         last = list(record.runs.values())[-1]["provenance"]
         for key in record.ids():
             summary = asdict(record.summary(key))
+            del summary["rate"]
             made = {"profile": record.profile, "device": last["device"], "commit": last["commit"]}
             rows.append({"id": key, **summary, **made})
     return sorted(rows, key=lambda row: (row["id"], row["profile"]))
+
+
+def _written(item: Measured) -> dict[str, object]:
+    return {key: value for key, value in asdict(item).items() if value is not None}
 
 
 def _wilson(rate: float, n: int) -> tuple[float, float]:

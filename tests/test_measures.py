@@ -66,6 +66,33 @@ def test_an_estimate_prints_in_percent():
     assert str(Estimate(0.5, 0.25, 0.75, 10)) == "50.0% [25.0%, 75.0%]"
 
 
+def test_an_estimate_that_is_no_rate_prints_as_a_number():
+    assert str(Estimate(-2.25, -2.5, -2.0, 10, rate=False)) == "-2.250 [-2.500, -2.000]"
+    assert f"{Estimate(0.5, 0.25, 0.75, 10):.2f}" == "0.50 [0.25, 0.75]"
+
+
+def test_a_mean_has_the_interval_of_student():
+    # By hand: mean 2, s² = (1 + 0 + 1) / 2 = 1, t(0.975, 2) = 0.95 √(2 / 0.0975). Normal quantile or s with 1/n: too narrow.
+    estimate = Estimate.of_mean(torch.tensor([1.0, 2.0, 3.0]))
+    half = 0.95 * math.sqrt(2 / 0.0975) / math.sqrt(3)
+    assert estimate.value == 2
+    assert estimate.low == pytest.approx(2 - half, abs=1e-12)
+    assert estimate.high == pytest.approx(2 + half, abs=1e-12)
+    assert (estimate.n, estimate.rate) == (3, False)
+
+
+def test_a_mean_far_from_zero_keeps_its_digits():
+    # In float32 a sum of 100,000 values near 1000 is off by far more than their spread.
+    values = 1000 + torch.linspace(-1, 1, 100_001)
+    assert Estimate.of_mean(values).value == pytest.approx(1000, abs=1e-5)
+
+
+@pytest.mark.parametrize("values", [[1.0], [], [1.0, math.nan], [1.0, math.inf]])
+def test_a_mean_that_has_no_interval_is_refused(values):
+    with pytest.raises(ValueError, match="two or more finite values"):
+        Estimate.of_mean(torch.tensor(values))
+
+
 @pytest.mark.parametrize("batch_size", [1, 5, 500])
 def test_accuracy_counts_right_answers(linear, levels, batch_size):
     assert accuracy(linear, levels, batch_size=batch_size) == Estimate.of_rate(12, 14)

@@ -173,7 +173,7 @@ def test_the_index_holds_one_row_per_number_of_every_record(results):
         assert list(row) == COLUMNS
         chapter = "01-chapter" if "robust" in row["id"] else "05-chapter"
         summary = load_record(chapter, row["profile"]).summary(row["id"])
-        assert {key: row[key] for key in COLUMNS[1:8]} == vars(summary)
+        assert {**{key: row[key] for key in COLUMNS[1:8]}, "rate": True} == vars(summary)
         assert row["device"] == "a processor"
     assert rows[3]["seeds"] == 2
     assert rows[3]["value"] == pytest.approx(0.85, abs=1e-12)
@@ -190,6 +190,42 @@ def test_what_is_not_a_rate_is_refused_and_nothing_is_written(results, value):
 def test_a_rate_over_no_images_is_refused():
     with pytest.raises(ValueError, match="n >= 1"):
         save_record("05-chapter", "planted", seed=0, values={"a": rate(0.5, n=0)}, provenance={}, config={}, seconds={})
+
+
+def number(value: float, low: float, high: float, seed: int = 0) -> Measured:
+    return Measured(value=value, n=200, network="resnet9-64", seed=seed, low=low, high=high)
+
+
+def save_number(item: Measured, seed: int = 0) -> None:
+    made = {"commit": "c0ffee", "device": "a processor"}
+    save_record("05-chapter", "planted", seed=seed, values={"rho": item}, provenance=made, config={}, seconds={})
+
+
+def test_a_number_that_is_no_rate_keeps_its_own_interval(results):
+    save_number(number(-2.25, -2.5, -2.125))
+    summary = load_record("05-chapter", "planted").summary("rho")
+    assert (summary.value, summary.low, summary.high, summary.n) == (-2.25, -2.5, -2.125, 200)  # no Wilson, no clamp
+    assert not summary.rate
+    assert str(summary) == "-2.250 [-2.500, -2.125]"
+    assert f"{summary:.1f}" == "-2.2 [-2.5, -2.1]"
+    assert json.loads((results / "index.json").read_text())[0]["low"] == -2.5
+
+
+def test_the_interval_of_numbers_adds_the_spread_of_the_seeds():
+    save_number(number(3.0, 2.5, 4.0), seed=0)
+    save_number(number(5.0, 4.5, 5.5, seed=1), seed=1)
+    summary = load_record("05-chapter", "planted").summary("rho")
+    # Images: half-widths 0.5 and 0.5 below, 1.0 and 0.5 above, averaged. Seeds: t(0.975, 1) · √2 / √2.
+    spread = 12.706204736432095
+    assert summary.value == 4
+    assert summary.low == pytest.approx(4 - math.hypot(spread, 0.5), abs=1e-9)
+    assert summary.high == pytest.approx(4 + math.hypot(spread, 0.75), abs=1e-9)
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 2.0), (-2.0, -1.0), (None, 1.0), (-1.0, None), (-math.inf, 1.0)])
+def test_a_number_outside_its_interval_or_with_half_of_one_is_refused(bounds):
+    with pytest.raises(ValueError, match="lie in"):
+        save_number(number(0.5 if None in bounds else 0.0, *bounds))
 
 
 def test_sheets_are_pictures_with_the_pixels_of_the_grid():
