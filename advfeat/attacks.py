@@ -1,7 +1,8 @@
-"""Adversarial images from a model's gradient: threat models, PGD and FGSM."""
+"""Images from a model's gradient: threat models, PGD and FGSM, and matching of representations."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import kernels
+from advfeat.models import Classifier
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,7 @@ def pgd(
 
     Source: Madry et al. 2018; section 3.2 of Ilyas et al. 2019 for the targeted form.
     """
-    if model.training:
-        raise ValueError(
-            "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
-        )
-    if steps < 0:
-        raise ValueError(f"steps must be 0 or more, got {steps}")
-    if not step_size > 0:
-        raise ValueError(f"step_size must be positive, got {step_size}")
+    _check_loop(model, steps, step_size)
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
     if generator is not None and start is not None:
@@ -133,10 +128,7 @@ def pgd(
             loss = ascent * F.cross_entropy(model(adv), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, adv)
         adv = threat.step(adv.detach(), images, gradient, step_size)
-    # One look after the loop: a NaN, once there, stays (the steps never turn it into a valid pixel).
-    broken = int((~adv.isfinite()).flatten(1).any(1).sum())
-    if broken:
-        raise FloatingPointError(f"the gradient was not finite for {broken} of {len(adv)} images")
+    _check_finite(adv)
     return adv
 
 
@@ -152,6 +144,69 @@ def fgsm(
     return pgd(model, images, labels, threat, steps=1, step_size=threat.eps)
 
 
+def match_representation(
+    model: Classifier,
+    start: Float[Tensor, "n c h w"],
+    target: Float[Tensor, "n d"],
+    *,
+    steps: int,
+    step_size: float,
+) -> Float[Tensor, "n c h w"]:
+    """Images whose representation comes near a given one: per image minimise ‖g(z) − target‖₂ / ‖target‖₂ over z.
+
+    Gradient descent from ``start`` with steps of length ``step_size`` along the normalised gradient, clamped to [0, 1];
+    no ball holds the images near where they began. Returns the last iterate, float32. The classifier head is never
+    computed. A target of norm 0 is matched in absolute distance.
+
+    Args:
+        model: its ``representation`` is g, in eval mode; ``models.freeze`` gives the fastest one.
+        start: float32 in [0, 1].
+        target: representations to reach, one per image, such as ``model.representation(others)``.
+        step_size: ℓ2 length of a step, in pixel units.
+
+    Raises:
+        ValueError: the model is in training mode, ``steps`` is negative, ``step_size`` is not positive, or there is
+            not one target per image.
+        FloatingPointError: a gradient was not finite.
+
+    Source: section 3.1 of Ilyas et al. 2019; the loss is that of MadryLab/robust_representations, image_inversion.
+    """
+    _check_loop(model, steps, step_size)
+    if len(start) != len(target):
+        raise ValueError(f"{len(start)} images but {len(target)} targets")
+    size = target.norm(dim=1)
+    size = torch.where(size == 0, 1.0, size)
+    images = start.clone()
+    for _ in range(steps):
+        images.requires_grad_()
+        with torch.enable_grad():
+            loss = -((model.representation(images) - target).norm(dim=1) / size).sum()
+        (gradient,) = torch.autograd.grad(loss, images)
+        images = images.detach()
+        # The ball of infinite radius: only the box holds the images.
+        images = kernels.l2_step(images, images, gradient, eps=math.inf, step_size=step_size)
+    _check_finite(images)
+    return images
+
+
 def _check_eps(eps: float) -> None:
     if not eps >= 0:
         raise ValueError(f"eps must be 0 or more, got {eps}")
+
+
+def _check_loop(model: nn.Module, steps: int, step_size: float) -> None:
+    if model.training:
+        raise ValueError(
+            "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
+        )
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    if not step_size > 0:
+        raise ValueError(f"step_size must be positive, got {step_size}")
+
+
+def _check_finite(images: Tensor) -> None:
+    # One look after the loop: a NaN, once there, stays (the steps never turn it into a valid pixel).
+    broken = int((~images.isfinite()).flatten(1).any(1).sum())
+    if broken:
+        raise FloatingPointError(f"the gradient was not finite for {broken} of {len(images)} images")

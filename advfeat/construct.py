@@ -1,14 +1,15 @@
-"""Datasets made from a dataset and a model: D_rand and D_det."""
+"""Datasets made from a dataset and a model: D_R and D_NR, D_rand and D_det."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from advfeat.attacks import Threat, pgd
+from advfeat.attacks import Threat, match_representation, pgd
 from advfeat.data import Dataset
 from advfeat.models import Classifier, freeze
 from advfeat.progress import progress
@@ -23,6 +24,70 @@ class Shards(Protocol):
 
     def save(self, start: int, images: Tensor) -> None:
         """Keep a finished piece; either wholly written or not at all."""
+
+
+def robust_dataset(
+    model: Classifier,
+    dataset: Dataset,
+    *,
+    steps: int,
+    step_size: float,
+    seed: int,
+    start: str = "other",
+    batch_size: int = 500,
+    shards: Shards | None = None,
+) -> Dataset:
+    """D_R: for every image another one that a *robust* model represents alike, with the label of the first.
+
+    x_R = argmin over z in [0, 1]^d of ‖g(z) − g(x)‖₂ / ‖g(x)‖₂, with g the representation of ``model`` and z starting
+    at x', drawn independently of x; the pair (x_R, y) is kept. What g does not see stays that of x', and so has nothing
+    to do with y: x_R ties to its label only the features that the robust model uses.
+
+    Args:
+        model: the robust model that represents the images.
+        steps: gradient steps, see ``attacks.match_representation``.
+        step_size: their ℓ2 length in pixel units.
+        seed: draws where the search starts.
+        start: ``other``, a different image of the dataset, each of them as likely as the next; or ``noise``, gray with
+            normal noise, 0.5 + N(0, 1) / 20 per value, clamped to [0, 1].
+        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on.
+
+    Returns:
+        A dataset of the same size, order and labels. ``truth["source_labels"]`` are the labels once more, and with
+        ``start="other"`` ``truth["start_index"]`` says at which image each search started.
+
+    Raises:
+        ValueError: from ``match_representation``, ``batch_size`` is not positive, ``start`` is neither of the two, or
+            there is no other image.
+
+    Source: section 3.1 of Ilyas et al. 2019; the noise is that of MadryLab/robust_representations, image_inversion.
+    """
+    return _represented_alike(
+        model, dataset, "D_R", steps, step_size, seed=seed, start=start, batch_size=batch_size, shards=shards
+    )
+
+
+def nonrobust_dataset(
+    model: Classifier,
+    dataset: Dataset,
+    *,
+    steps: int,
+    step_size: float,
+    seed: int,
+    start: str = "other",
+    batch_size: int = 500,
+    shards: Shards | None = None,
+) -> Dataset:
+    """D_NR: the same with an *ordinary* model, whose representation holds its non-robust features, too.
+
+    To a person x_NR looks like x', the image that it started from, and its label seems random. It is not D_rand: the
+    label stays that of x and no class is a target. See ``robust_dataset`` for arguments, result and errors.
+
+    Source: section 3.1 of Ilyas et al. 2019.
+    """
+    return _represented_alike(
+        model, dataset, "D_NR", steps, step_size, seed=seed, start=start, batch_size=batch_size, shards=shards
+    )
 
 
 def random_target_dataset(
@@ -99,23 +164,14 @@ def _attacked_towards(
     batch_size: int,
     shards: Shards | None,
 ) -> Dataset:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, got {batch_size}")
     frozen = freeze(model)
+
+    def attack(rows: slice) -> Tensor:
+        attacked = dataset.images[rows]
+        return pgd(frozen, attacked, targets[rows], threat, steps=steps, step_size=step_size, targeted=True)
+
     images = torch.empty_like(dataset.images)
-    with progress(total=len(dataset), unit="img", description=name) as bar:
-        for start in range(0, len(dataset), batch_size):
-            rows = slice(start, start + batch_size)
-            piece = shards.load(start) if shards is not None else None
-            # A piece of another batch size is no use, and one row would fill a whole batch without a word.
-            if piece is None or piece.shape != dataset.images[rows].shape:
-                piece = pgd(
-                    frozen, dataset.images[rows], targets[rows], threat, steps=steps, step_size=step_size, targeted=True
-                )
-                if shards is not None:
-                    shards.save(start, piece)
-            images[rows] = piece
-            bar.update(len(piece))
+    _fill_in_pieces(images, attack, name, batch_size, shards)
     return dataset.replace(
         images=images,
         labels=targets,
@@ -123,3 +179,66 @@ def _attacked_towards(
         truth={**dataset.truth, "source_labels": dataset.labels},
         info={"from": dict(dataset.info), "threat": str(threat), "steps": steps, "step_size": step_size},
     )
+
+
+def _represented_alike(
+    model: Classifier,
+    dataset: Dataset,
+    name: str,
+    steps: int,
+    step_size: float,
+    *,
+    seed: int,
+    start: str,
+    batch_size: int,
+    shards: Shards | None,
+) -> Dataset:
+    if start not in ("other", "noise"):
+        raise ValueError(f"start must be other or noise, got {start!r}")
+    generator = torch.Generator().manual_seed(seed)
+    count = len(dataset)
+    # A copy: two names for one tensor in memory would be refused by the file format of the store.
+    truth = {**dataset.truth, "source_labels": dataset.labels.clone()}
+    if start == "other":
+        if count < 2:
+            raise ValueError(f"start='other' needs two images or more, got {count}")
+        # Some 1 to count - 1 rows further on, around the end: every other image is as likely, the image itself is not.
+        index = (torch.arange(count) + torch.randint(1, count, (count,), generator=generator)) % count
+        truth["start_index"] = index.to(dataset.labels.device)
+        images = dataset.images[truth["start_index"]]
+    else:
+        images = torch.randn(dataset.images.shape, generator=generator).div_(20).add_(0.5).clamp_(0, 1)
+        images = images.to(dataset.images.device)
+    frozen = freeze(model)
+
+    def match(rows: slice) -> Tensor:
+        with torch.no_grad():
+            target = frozen.representation(dataset.images[rows])
+        return match_representation(frozen, images[rows], target, steps=steps, step_size=step_size)
+
+    _fill_in_pieces(images, match, name, batch_size, shards)
+    about = {"from": dict(dataset.info), "steps": steps, "step_size": step_size, "start": start, "seed": seed}
+    return dataset.replace(images=images, name=name, truth=truth, info=about)
+
+
+def _fill_in_pieces(
+    images: Float[Tensor, "n 3 h w"],
+    make: Callable[[slice], Tensor],
+    name: str,
+    batch_size: int,
+    shards: Shards | None,
+) -> None:
+    """Overwrite ``images`` piece by piece with what ``make(rows)`` returns, or with what ``shards`` has kept of it."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    with progress(total=len(images), unit="img", description=name) as bar:
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            piece = shards.load(start) if shards is not None else None
+            # A piece of another batch size is no use, and one row would fill a whole batch without a word.
+            if piece is None or piece.shape != images[rows].shape:
+                piece = make(rows)
+                if shards is not None:
+                    shards.save(start, piece)
+            images[rows] = piece
+            bar.update(len(piece))

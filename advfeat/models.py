@@ -177,8 +177,8 @@ def whiten(model: Classifier, images: Float[Tensor, "n 3 h w"], *, floor: float 
     """Set a 2×2 stem to the whitening filters of the images' patches, and keep it there; other networks pass through.
 
     The filters are the eigenvectors of the patches' covariance, each divided by the root of its eigenvalue (plus
-    ``floor``, in squared normalised pixel units), and their negatives. Training starts with decorrelated input, which saves
-    epochs. The filters are not trained.
+    ``floor``, in squared normalised pixel units), and their negatives. Training starts with decorrelated input, which
+    saves epochs. The filters are not trained.
 
     Source: KellerJordan/cifar10-airbench, which credits Page 2019.
     """

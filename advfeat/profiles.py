@@ -23,12 +23,17 @@ class Profile:
         test_images: how many test images, from the first on.
         network: name for ``models.build_model``.
         width: channels of its first stage.
-        standard: training of the ordinary model, which is also the source of D_rand and D_det.
-        robust: adversarial training.
+        standard: training of the ordinary model, which is also the source of D_NR, D_rand and D_det.
+        robust: adversarial training; this model is the source of D_R.
+        on_robust: training on D_R.
+        on_nonrobust: training on D_NR.
         on_rand: training on D_rand.
         on_det: training on D_det.
-        eps: ℓ2 radius of the constructed datasets, in pixel units.
-        construct_steps: PGD steps per constructed image.
+        match_steps: steps of representation matching per image of D_R and D_NR.
+        match_step_size: their ℓ2 length, in pixel units.
+        match_start: where they start, ``other`` (another image) or ``noise``.
+        eps: ℓ2 radius of D_rand and D_det, in pixel units.
+        construct_steps: PGD steps per image of D_rand and D_det.
         construct_step_size: their length.
         eval_eps: ℓ2 radii at which robust accuracy is measured.
         eval_steps: PGD steps of that measurement.
@@ -44,8 +49,13 @@ class Profile:
     width: int
     standard: TrainConfig
     robust: TrainConfig
+    on_robust: TrainConfig
+    on_nonrobust: TrainConfig
     on_rand: TrainConfig
     on_det: TrainConfig
+    match_steps: int
+    match_step_size: float
+    match_start: str = "other"
     eps: float = 0.5
     construct_steps: int = 20
     construct_step_size: float = 0.1
@@ -70,8 +80,12 @@ PROFILES: dict[str, Profile] = {
             width=32,
             standard=_PLANTED,
             robust=dataclasses.replace(_PLANTED, epochs=3, threat=L2(0.5), attack_steps=3, attack_step_size=1 / 3),
+            on_robust=_PLANTED,
+            on_nonrobust=_PLANTED,
             on_rand=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
             on_det=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
+            match_steps=25,
+            match_step_size=0.4,
             construct_steps=10,
             eval_images=500,
         ),
@@ -85,8 +99,12 @@ PROFILES: dict[str, Profile] = {
             width=32,
             standard=dataclasses.replace(_CIFAR, epochs=10),
             robust=dataclasses.replace(_CIFAR, epochs=6, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
+            on_robust=dataclasses.replace(_CIFAR, epochs=16),
+            on_nonrobust=dataclasses.replace(_CIFAR, epochs=16),
             on_rand=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
+            match_steps=100,
+            match_step_size=0.1,
             construct_steps=12,
             eval_images=500,
         ),
@@ -100,8 +118,12 @@ PROFILES: dict[str, Profile] = {
             width=64,
             standard=dataclasses.replace(_CIFAR, epochs=14, shift=3, weight_decay=1e-3),
             robust=dataclasses.replace(_CIFAR, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
+            on_robust=dataclasses.replace(_CIFAR, epochs=16),
+            on_nonrobust=dataclasses.replace(_CIFAR, epochs=16),
             on_rand=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
+            match_steps=100,
+            match_step_size=0.1,
             construct_steps=12,
             eval_images=1000,
         ),

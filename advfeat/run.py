@@ -17,7 +17,7 @@ import torch
 
 from advfeat import kernels, records
 from advfeat.attacks import L2, Threat
-from advfeat.construct import deterministic_target_dataset, random_target_dataset
+from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
 from advfeat.data import Dataset, cifar10
 from advfeat.models import Classifier, build_model, whiten
 from advfeat.planted import PlantedWorld, planted
@@ -25,7 +25,7 @@ from advfeat.profiles import Profile, get_profile
 from advfeat.store import Recipe, Shards, Store
 from advfeat.train import Checkpoint, TrainConfig, train
 
-CONSTRUCTED = ("D_rand", "D_det")
+CONSTRUCTED = ("D_R", "D_NR", "D_rand", "D_det")
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,16 @@ class Run:
 
     def robust(self, *, seed: int) -> Trained:
         """The network trained on adversarial images."""
-        recipe = self._model_recipe(self._data_recipe, self.profile.robust, seed)
+        recipe = self._robust_recipe(seed)
         return self._trained(lambda: self.train_set, recipe, self.profile.robust, "robust")
 
     def constructed(self, kind: str, *, source_seed: int) -> Dataset:
-        """D_rand or D_det, made with the standard network of ``source_seed``; that seed draws the targets, too.
+        """A dataset made with the network of ``source_seed``, the robust one for D_R, else the standard one.
+
+        That seed also draws what is random: the targets of D_rand, and where the search for D_R and D_NR starts.
+
+        Args:
+            kind: ``D_R`` or ``D_NR`` (representation matching), ``D_rand`` or ``D_det`` (targeted attack).
 
         Raises:
             ValueError: another ``kind``.
@@ -100,12 +105,23 @@ class Run:
         profile = self.profile
 
         def build(shards: Shards) -> Dataset:
-            source = self.standard(seed=source_seed).model
+            source = (self.robust if kind == "D_R" else self.standard)(seed=source_seed).model
             attack: dict[str, Any] = {
                 "steps": profile.construct_steps,
                 "step_size": profile.construct_step_size,
                 "shards": shards,
             }
+            match: dict[str, Any] = {
+                "steps": profile.match_steps,
+                "step_size": profile.match_step_size,
+                "start": profile.match_start,
+                "seed": source_seed,
+                "shards": shards,
+            }
+            if kind == "D_R":
+                return robust_dataset(source, self.train_set, **match)
+            if kind == "D_NR":
+                return nonrobust_dataset(source, self.train_set, **match)
             if kind == "D_rand":
                 return random_target_dataset(source, self.train_set, L2(profile.eps), seed=source_seed, **attack)
             return deterministic_target_dataset(source, self.train_set, L2(profile.eps), **attack)
@@ -113,9 +129,12 @@ class Run:
         return self.store.dataset(recipe, build).to(self.device)
 
     def trained_on(self, kind: str, *, source_seed: int, seed: int) -> Trained:
-        """A fresh network of ``seed`` trained on the constructed dataset of ``source_seed``."""
+        """A fresh network of ``seed`` trained on the constructed dataset of ``source_seed``, see ``constructed``."""
         data = self._constructed_recipe(kind, source_seed)
-        config = self.profile.on_rand if kind == "D_rand" else self.profile.on_det
+        profile = self.profile
+        config = {
+            "D_R": profile.on_robust, "D_NR": profile.on_nonrobust, "D_rand": profile.on_rand, "D_det": profile.on_det
+        }[kind]  # fmt: skip
         recipe = self._model_recipe(data, config, seed)
         return self._trained(lambda: self.constructed(kind, source_seed=source_seed), recipe, config, kind)
 
@@ -149,17 +168,32 @@ class Run:
     def _standard_recipe(self, seed: int) -> dict[str, Any]:
         return self._model_recipe(self._data_recipe, self.profile.standard, seed)
 
+    def _robust_recipe(self, seed: int) -> dict[str, Any]:
+        return self._model_recipe(self._data_recipe, self.profile.robust, seed)
+
     def _constructed_recipe(self, kind: str, source_seed: int) -> dict[str, Any]:
         if kind not in CONSTRUCTED:
             raise ValueError(f"kind must be one of {', '.join(CONSTRUCTED)}, got {kind!r}")
+        # Gradients in bfloat16 give other images than gradients in float32.
+        precision = str(kernels.fast_dtype(self.device.type))
+        profile = self.profile
+        if kind in ("D_R", "D_NR"):
+            source = self._robust_recipe(source_seed) if kind == "D_R" else self._standard_recipe(source_seed)
+            return {
+                "kind": kind,
+                "source": source,
+                "start": profile.match_start,
+                "steps": profile.match_steps,
+                "step_size": profile.match_step_size,
+                "precision": precision,
+            }
         return {
             "kind": kind,
             "source": self._standard_recipe(source_seed),
-            "threat": str(L2(self.profile.eps)),
-            "steps": self.profile.construct_steps,
-            "step_size": self.profile.construct_step_size,
-            # Gradients in bfloat16 give other images than gradients in float32.
-            "precision": str(kernels.fast_dtype(self.device.type)),
+            "threat": str(L2(profile.eps)),
+            "steps": profile.construct_steps,
+            "step_size": profile.construct_step_size,
+            "precision": precision,
         }
 
     @cached_property

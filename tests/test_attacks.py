@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from advfeat.attacks import L2, Linf, fgsm, pgd
+from advfeat.attacks import L2, Linf, fgsm, match_representation, pgd
 from advfeat.models import Classifier, build_model, freeze
 
 U = 2.0**-24
@@ -363,3 +363,106 @@ def test_a_gradient_that_is_not_finite_raises(threat, steps):
     images = torch.cat([images_between(0, 0.5, n=3), torch.ones(1, 3, 6, 6)])
     with pytest.raises(FloatingPointError, match="1 of 4 images"):
         pgd(Broken(weights()), images, torch.zeros(4, dtype=torch.int64), threat, steps=steps, step_size=0.01)
+
+
+class Projection(Classifier):
+    """The representation W · image, with orthonormal rows in W; asking for logits fails."""
+
+    def __init__(self, rows: int = 4, size: int = 6) -> None:
+        super().__init__(nn.Identity(), nn.Linear(1, 1))
+        draw = torch.randn((3 * size * size, rows), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        self.matrix = torch.linalg.qr(draw).Q.T.contiguous()
+        self.eval()
+
+    def representation(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.matrix.float().T
+
+    def forward(self, _: Tensor) -> Tensor:
+        pytest.fail("matching needs no logits")
+
+
+def test_matching_a_linear_representation_walks_straight_at_it():
+    model, start = Projection(), images_between(0.4, 0.6, n=3)
+    # Targets at distances 1, 2 and 3; steps of 0.05 that do not reach them. The gradient of the distance is W'u with u
+    # the unit vector to the target: its length is 1 at any distance and for any length of the target.
+    unit = nn.functional.normalize(torch.randn((3, 4), generator=torch.Generator().manual_seed(5)), dim=1).double()
+    here = start.double().flatten(1) @ model.matrix.T
+    target = here + unit * torch.tensor([[1.0], [2.0], [3.0]])
+    found = match_representation(model, start, target.float(), steps=6, step_size=0.05)
+    expected = start.double() + 0.3 * (unit @ model.matrix).view_as(start)
+    # A representation sums 108 products below 1 and is compared with targets below 4, one step after the other; the
+    # direction is off by that error over a distance of at least 0.7, in each of six steps of 0.05.
+    assert worst(found, expected) <= 6 * (0.05 * (108 + 4) * U / 0.7 + 4 * U)
+    assert found.dtype == torch.float32
+
+
+def test_a_matched_image_stays_in_the_box_and_no_ball_holds_it():
+    model = Projection()
+    start = images_between(0, 1, n=2)
+    target = model.representation(start) + 100
+    found = match_representation(model, start, target, steps=30, step_size=0.5)
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    assert float((found - start).flatten(1).norm(dim=1).min()) > 1
+    # Where the box stops nothing, a single step has its length however long it is.
+    inside = torch.full((1, 3, 6, 6), 0.5)
+    far = match_representation(model, inside, model.representation(inside) + 1, steps=1, step_size=0.4)
+    assert abs(float((far - inside).double().norm()) - 0.4) <= 48 * U
+
+
+def test_an_image_that_is_there_already_and_a_zero_target_are_matched():
+    model = Projection()
+    start = images_between(0.3, 0.7, n=2)
+    arrived = match_representation(model, start, model.representation(start), steps=3, step_size=0.1)
+    assert torch.equal(arrived, start)
+    # Divided by the norm of a target that is zero, the distance would be infinite.
+    before = model.representation(start).norm(dim=1)
+    after = model.representation(match_representation(model, start, torch.zeros(2, 4), steps=2, step_size=0.05)).norm(
+        dim=1
+    )
+    assert worst(after, before - 0.1) <= 2 * (108 + 48) * U
+
+
+def test_matching_leaves_its_inputs_alone_and_starts_from_where_it_is_told():
+    model = Projection()
+    start, target = images_between(0, 1, n=2), torch.ones(2, 4)
+    copies = start.clone(), target.clone()
+    with torch.no_grad():
+        assert torch.equal(match_representation(model, start, target, steps=0, step_size=0.1), start)
+        found = match_representation(model, start, target, steps=2, step_size=0.1)
+    assert torch.equal(start, copies[0])
+    assert torch.equal(target, copies[1])
+    assert not found.requires_grad
+    again = match_representation(model, match_representation(model, start, target, steps=1, step_size=0.1), target,
+                                 steps=1, step_size=0.1)  # fmt: skip
+    assert torch.equal(again, found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"steps": -1}, "steps must be 0 or more, got -1"),
+        ({"step_size": 0.0}, "step_size must be positive, got 0.0"),
+    ],
+)
+def test_bad_arguments_of_matching_are_named(changes, named):
+    numbers = {"steps": 1, "step_size": 0.1} | changes
+    with pytest.raises(ValueError, match=named):
+        match_representation(Projection(), images_between(0, 1, n=2), torch.zeros(2, 4), **numbers)
+
+
+def test_matching_refuses_training_mode_and_missing_targets():
+    with pytest.raises(ValueError, match="training mode"):
+        match_representation(Projection().train(), images_between(0, 1, n=2), torch.zeros(2, 4), steps=1, step_size=0.1)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match="2 images but 1 targets"):
+            match_representation(Projection(), images_between(0, 1, n=2), torch.zeros(1, 4), steps=1, step_size=0.1)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_a_target_that_is_not_finite_raises():
+    target = torch.zeros(3, 4)
+    target[1, 2] = math.nan
+    with pytest.raises(FloatingPointError, match="1 of 3 images"):
+        match_representation(Projection(), images_between(0, 1, n=3), target, steps=2, step_size=0.1)

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import advfeat
-from advfeat.attacks import L2, Linf, pgd
-from advfeat.construct import deterministic_target_dataset, random_target_dataset
+from advfeat.attacks import L2, Linf, match_representation, pgd
+from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.store import Store
@@ -150,10 +150,119 @@ def test_finished_pieces_are_taken_up_and_the_rest_is_made(source):
     assert torch.equal(resumed.labels, whole.labels)
 
 
+MATCHED = pytest.mark.parametrize(("construct", "name"), [(robust_dataset, "D_R"), (nonrobust_dataset, "D_NR")])
+
+
+@MATCHED
+def test_matched_images_keep_their_labels_and_say_where_they_started(source, construct, name, tmp_path):
+    dataset = noise(n=30)
+
+    def build(shards):
+        return construct(source, dataset, steps=2, step_size=0.5, seed=4, batch_size=8, shards=shards)
+
+    Store(tmp_path).dataset({"kind": name}, build)
+    back = Store(tmp_path).dataset({"kind": name}, lambda _: pytest.fail("it was stored"))
+    assert back.name == name
+    assert torch.equal(back.labels, dataset.labels)
+    assert torch.equal(back.truth["source_labels"], dataset.labels)
+    assert torch.equal(back.truth["row"], dataset.truth["row"])
+    assert back.info == {"from": {"seed": 0}, "steps": 2, "step_size": 0.5, "start": "other", "seed": 4}
+    assert back.images.dtype == torch.float32
+    # Two steps of 0.5 from the image at the given index, and not from the image itself.
+    moved = (back.images.double() - dataset.images[back.truth["start_index"]].double()).flatten(1).norm(dim=1)
+    assert float(moved.max()) <= 1 + 1e-5
+    assert float((back.images - dataset.images).flatten(1).norm(dim=1).min()) > 2
+
+
+def test_no_steps_give_the_start_images_one_drawn_for_each_row(source):
+    dataset = noise(n=60)
+    made = [robust_dataset(source, dataset, steps=0, step_size=0.1, seed=seed) for seed in (0, 0, 1)]
+    index = made[0].truth["start_index"]
+    assert torch.equal(made[0].images, dataset.images[index])
+    assert torch.equal(index, made[1].truth["start_index"])
+    assert not torch.equal(index, made[2].truth["start_index"])
+    # Drawn independently: some image begins two searches (no two alike in 60 draws: 1 in 10**25).
+    assert len(index.unique()) < 60
+
+
+def test_every_other_image_is_as_likely_a_start_and_the_image_itself_never_is(source):
+    few = [robust_dataset(source, noise(n=3), steps=0, step_size=0.1, seed=seed) for seed in range(10)]
+    # Drawn with itself among them, thirty rows would all miss themselves once in 190,000 tests.
+    assert all(bool((made.truth["start_index"] != torch.arange(3)).all()) for made in few)
+    index = robust_dataset(source, noise(n=2001), steps=0, step_size=0.1, seed=0).truth["start_index"]
+    apart = (index - torch.arange(2001)) % 2001
+    counts = torch.bincount((apart - 1) // 100, minlength=20).double()  # 1 to 2000 rows further on, in twenty bins
+    assert float(((counts - 2001 / 20) ** 2 / (2001 / 20)).sum()) < chi2.ppf(0.999, 19)
+
+
+def test_noise_to_start_from_is_gray_with_a_spread_of_one_twentieth(source):
+    dataset = noise(n=40)
+    made = robust_dataset(source, dataset, steps=0, step_size=0.1, seed=0, start="noise")
+    assert "start_index" not in made.truth
+    assert made.info["start"] == "noise"
+    values = made.images.double().flatten()
+    # 17,280 values: their mean is off by 0.05 / sqrt(n), their spread by 0.05 / sqrt(2 n), four times that at most.
+    bound = 4 * 0.05 / len(values) ** 0.5
+    assert abs(float(values.mean()) - 0.5) < bound
+    assert abs(float(values.std()) - 0.05) < bound / 2**0.5
+    # And the size of the pieces does not change what is drawn.
+    pieces = robust_dataset(source, dataset, steps=0, step_size=0.1, seed=0, start="noise", batch_size=7)
+    assert torch.equal(pieces.images, made.images)
+
+
+@pytest.mark.parametrize("start", ["other", "noise"])
+def test_every_matched_image_is_represented_more_like_its_own(source, start):
+    dataset = noise(n=20)
+    numbers = {"step_size": 0.05, "seed": 0, "start": start}
+    model = freeze(source, dtype=torch.float32)
+    before, after = (
+        (model.representation(made.images) - model.representation(dataset.images)).norm(dim=1)
+        for made in (robust_dataset(source, dataset, steps=steps, **numbers) for steps in (0, 5))
+    )
+    assert bool((after < before).all())  # every image, not the average
+
+
+@pytest.mark.parametrize("start", ["other", "noise"])
+def test_matched_images_are_those_of_the_attack_and_pieces_are_taken_up(source, start):
+    dataset = noise(n=30)
+    numbers = {"step_size": 0.2, "seed": 3, "start": start, "batch_size": 8}
+    begin = robust_dataset(source, dataset, steps=0, **numbers).images
+    memory = Memory()
+    whole = robust_dataset(source, dataset, steps=3, shards=memory, **numbers)
+    model = freeze(source)
+    for first in range(0, 30, 8):
+        rows = slice(first, first + 8)
+        target = model.representation(dataset.images[rows])
+        expected = match_representation(model, begin[rows], target, steps=3, step_size=0.2)
+        assert torch.equal(whole.images[rows], expected)
+        assert torch.equal(memory.pieces[first], expected)
+    marked = Memory()
+    marked.pieces[8] = torch.full((8, 3, 12, 12), 0.25)
+    resumed = robust_dataset(source, dataset, steps=3, shards=marked, **numbers)
+    assert torch.equal(resumed.images[8:16], marked.pieces[8])
+    assert torch.equal(resumed.images[:8], whole.images[:8])
+    assert torch.equal(resumed.images[16:], whole.images[16:])
+
+
+def test_targets_are_represented_once_and_the_head_never_answers(source, monkeypatch):
+    calls = []
+    representation = Classifier.representation
+
+    def counted(self, images):
+        calls.append(len(images))
+        return representation(self, images)
+
+    monkeypatch.setattr(Classifier, "representation", counted)
+    monkeypatch.setattr(Classifier, "forward", lambda *_: pytest.fail("matching needs no logits"))
+    nonrobust_dataset(source, noise(n=10), steps=3, step_size=0.1, seed=0, batch_size=5)
+    assert calls == [5, 5, 5, 5] * 2  # per piece: its targets, then three steps
+
+
 def test_the_source_dataset_is_not_changed(source):
     dataset = noise()
     before = dataset.fingerprint()
     deterministic_target_dataset(source, dataset, L2(0.5), steps=1, step_size=0.5)
+    robust_dataset(source, dataset, steps=1, step_size=0.5, seed=0)
     assert dataset.fingerprint() == before
     assert set(dataset.truth) == {"row"}
 
@@ -163,6 +272,12 @@ def test_bad_arguments_are_refused(source):
         deterministic_target_dataset(source, noise(), L2(0.5), steps=1, step_size=0.1, batch_size=0)
     with pytest.raises(ValueError, match="steps must be 0 or more"):
         random_target_dataset(source, noise(), L2(0.5), steps=-1, step_size=0.1, seed=0)
+    with pytest.raises(ValueError, match="start must be other or noise, got 'zero'"):
+        robust_dataset(source, noise(), steps=1, step_size=0.1, seed=0, start="zero")
+    with pytest.raises(ValueError, match="start='other' needs two images or more, got 1"):
+        robust_dataset(source, noise(n=1), steps=1, step_size=0.1, seed=0)
+    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
+        nonrobust_dataset(source, noise(), steps=1, step_size=0.1, seed=0, batch_size=0)
 
 
 # Runs that train through the store and construct through the store. Each is a process of its own, forked after the

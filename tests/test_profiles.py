@@ -19,11 +19,15 @@ def test_every_profile_can_be_run(name):
     assert profile.description
     assert profile.data in ("planted", "cifar10")
     build_model(profile.network, width=profile.width)  # raises where network or width do not exist
-    for config in (profile.standard, profile.robust, profile.on_rand, profile.on_det):
+    ordinary = (profile.standard, profile.on_robust, profile.on_nonrobust, profile.on_rand, profile.on_det)
+    for config in (*ordinary, profile.robust):
         assert config.batch_size <= profile.train_images
         assert config.epochs >= 1
     assert profile.robust.threat is not None
-    assert profile.standard.threat is profile.on_rand.threat is profile.on_det.threat is None
+    assert all(config.threat is None for config in ordinary)
+    assert profile.match_steps >= 1
+    assert profile.match_step_size > 0
+    assert profile.match_start in ("other", "noise")
     assert 0 < profile.eval_images <= profile.test_images
     assert list(profile.eval_eps) == sorted(profile.eval_eps)
     # The attack can reach the edge of its ball, and so can the one that trains the robust network.

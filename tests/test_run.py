@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from advfeat import run as run_module
+from advfeat.construct import nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.records import provenance
 from advfeat.run import CONSTRUCTED, Run
@@ -20,8 +21,11 @@ TINY = {
     "network": "resnet9",
     "construct_steps": 2,
     "construct_step_size": 0.3,
+    "match_steps": 2,
     "standard": {"epochs": 1, "batch_size": 20},
     "robust": {"epochs": 1, "batch_size": 20, "attack_steps": 1},
+    "on_robust": {"epochs": 1, "batch_size": 20},
+    "on_nonrobust": {"epochs": 1, "batch_size": 20},
     "on_rand": {"epochs": 1, "batch_size": 20},
     "on_det": {"epochs": 1, "batch_size": 20},
 }
@@ -45,7 +49,8 @@ def test_chapters_find_what_another_one_has_made(monkeypatch):
     def never(*args: object, **kwargs: object) -> None:
         pytest.fail("it was in the store")
 
-    for name in ("train", "random_target_dataset", "deterministic_target_dataset"):
+    builders = ("random_target_dataset", "deterministic_target_dataset", "robust_dataset", "nonrobust_dataset")
+    for name in ("train", *builders):
         monkeypatch.setattr(run_module, name, never)
     second = open_run()
     assert same_weights(second.standard(seed=0), standard)
@@ -57,9 +62,9 @@ def test_chapters_find_what_another_one_has_made(monkeypatch):
         assert same_weights(second.trained_on(kind, source_seed=0, seed=1), trained[kind])
 
 
-def test_constructed_data_come_from_the_training_images_and_the_source():
+def test_attacked_data_come_from_the_training_images_and_the_source():
     run = open_run()
-    for kind in CONSTRUCTED:
+    for kind in ("D_rand", "D_det"):
         made = run.constructed(kind, source_seed=0)
         assert made.name == kind
         assert torch.equal(made.truth["source_labels"], run.train_set.labels)
@@ -71,6 +76,29 @@ def test_constructed_data_come_from_the_training_images_and_the_source():
     assert not torch.equal(first.labels, other.labels)
 
 
+def test_matched_data_come_from_the_right_network_and_keep_their_labels():
+    run = open_run()
+    profile = run.profile
+    for kind, build, source in (("D_R", robust_dataset, run.robust), ("D_NR", nonrobust_dataset, run.standard)):
+        numbers = {"steps": profile.match_steps, "step_size": profile.match_step_size, "start": profile.match_start}
+        expected = build(source(seed=1).model, run.train_set, seed=1, **numbers)
+        made = run.constructed(kind, source_seed=1)
+        assert made.name == kind
+        assert made.fingerprint() == expected.fingerprint()
+        assert torch.equal(made.labels, run.train_set.labels)
+        assert torch.equal(made.truth["start_index"], expected.truth["start_index"])
+
+
+def test_each_constructed_dataset_has_its_own_training():
+    fields = {"D_R": "on_robust", "D_NR": "on_nonrobust", "D_rand": "on_rand", "D_det": "on_det"}
+    for kind, field in fields.items():
+        recipe = open_run(**{field: {"epochs": 1, "batch_size": 20, "lr": 0.01}}).trained_on(
+            kind, source_seed=0, seed=0
+        )
+        assert recipe.recipe["train"]["lr"] == 0.01
+        assert recipe.recipe["data"]["kind"] == kind
+
+
 def test_training_and_test_images_are_different_images_of_one_world():
     run = open_run()
     assert (len(run.train_set), len(run.test_set)) == (40, 20)
@@ -79,13 +107,20 @@ def test_training_and_test_images_are_different_images_of_one_world():
     assert not any(image.numpy().tobytes() in pixels for image in run.test_set.images)
 
 
+ARTIFACTS = ("standard", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_rand")
+
+
 @pytest.mark.parametrize(
     ("change", "moves"),
     [
-        ({"train_images": 41}, {"standard", "robust", "D_rand", "on_rand"}),
-        ({"width": 5}, {"standard", "robust", "D_rand", "on_rand"}),
-        ({"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}}, {"standard", "D_rand", "on_rand"}),
-        ({"robust": {"epochs": 1, "batch_size": 20, "threat": {"eps": 0.1}}}, {"robust"}),
+        ({"train_images": 41}, set(ARTIFACTS)),
+        ({"width": 5}, set(ARTIFACTS)),
+        ({"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}}, {"standard", "D_NR", "D_rand", "on_rand"}),
+        ({"robust": {"epochs": 1, "batch_size": 20, "threat": {"eps": 0.1}}}, {"robust", "D_R", "on_robust"}),
+        ({"match_steps": 3}, {"D_R", "D_NR", "on_robust"}),
+        ({"match_step_size": 0.3}, {"D_R", "D_NR", "on_robust"}),
+        ({"match_start": "noise"}, {"D_R", "D_NR", "on_robust"}),
+        ({"on_robust": {"epochs": 1, "batch_size": 20, "flip": True}}, {"on_robust"}),
         ({"eps": 0.25}, {"D_rand", "on_rand"}),
         ({"construct_steps": 3}, {"D_rand", "on_rand"}),
         ({"construct_step_size": 0.2}, {"D_rand", "on_rand"}),
@@ -123,9 +158,11 @@ def keys(overrides: dict) -> dict[str, str]:
     run.store = Keys(run.train_set)
     run.standard(seed=0)
     run.robust(seed=0)
-    run.constructed("D_rand", source_seed=0)
-    run.trained_on("D_rand", source_seed=0, seed=0)
-    return dict(zip(("standard", "robust", "D_rand", "on_rand"), run.store.asked, strict=True))
+    for kind in ("D_R", "D_NR", "D_rand"):
+        run.constructed(kind, source_seed=0)
+    for kind in ("D_R", "D_rand"):
+        run.trained_on(kind, source_seed=0, seed=0)
+    return dict(zip(ARTIFACTS, run.store.asked, strict=True))
 
 
 def test_seeds_make_different_networks():
@@ -157,10 +194,10 @@ def test_bad_arguments_are_refused():
         Run("plantet")
     with pytest.raises(ValueError, match="unknown override 'epochs'"):
         Run("planted", overrides={"epochs": 3})
-    with pytest.raises(ValueError, match="kind must be one of D_rand, D_det, got 'D_R'"):
-        open_run().constructed("D_R", source_seed=0)
-    with pytest.raises(ValueError, match="kind must be one of D_rand, D_det, got 'D_R'"):
-        open_run().trained_on("D_R", source_seed=0, seed=0)
+    with pytest.raises(ValueError, match="kind must be one of D_R, D_NR, D_rand, D_det, got 'D_S'"):
+        open_run().constructed("D_S", source_seed=0)
+    with pytest.raises(ValueError, match="kind must be one of D_R, D_NR, D_rand, D_det, got 'D_S'"):
+        open_run().trained_on("D_S", source_seed=0, seed=0)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so asking for one is right")
