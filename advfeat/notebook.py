@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advfeat.measures import Estimate
 from advfeat.records import BOOK, Measured, Record, load_record, results_root, save_record
-from advfeat.run import Run
+from advfeat.run import Run, Trained
 
 PAPER = BOOK / "paper.json"
 """The paper's own numbers: id → value and where it stands."""
@@ -46,7 +46,7 @@ def save(
     chapter: str,
     *,
     seed: int,
-    values: Mapping[str, tuple[Estimate, str, int]],
+    values: Mapping[str, tuple[Estimate, str, Trained | int]],
     seconds: Mapping[str, float],
     settings: Mapping[str, int] | None = None,
     series: Mapping[str, list[float]] | None = None,
@@ -54,18 +54,21 @@ def save(
 ) -> Markdown:
     """Add this run to the chapter's record.
 
-    ``values`` maps an id to an estimate, the attack it was taken under, and the seed of the network it is about;
-    ``settings`` are parameters of the chapter beyond the profile.
+    ``values`` maps an id to an estimate, the attack it was taken under, and the network it is about (a seed stands for
+    the profile's own network); ``settings`` are parameters of the chapter beyond the profile.
     """
-    network = f"{run.profile.network}, width {run.profile.width}"
+    own = f"{run.profile.network}, width {run.profile.width}"
+
+    def measured(item: Estimate, attack: str, of: Trained | int) -> Measured:
+        network, of_seed = (own, of) if isinstance(of, int) else (of.network, of.seed)
+        interval = () if item.rate else (item.low, item.high)
+        return Measured(item.value, item.n, network, attack, of_seed, *interval)
+
     path = save_record(
         chapter,
         run.profile.name,
         seed=seed,
-        values={
-            key: Measured(item.value, item.n, network, attack, of, *(() if item.rate else (item.low, item.high)))
-            for key, (item, attack, of) in values.items()
-        },
+        values={key: measured(*value) for key, value in values.items()},
         provenance={**run.provenance, "data": run.train_set.name, "fingerprint": run.train_set.fingerprint()},
         config={**run.describe(), **(settings or {})},
         seconds={**seconds, "chapter": run.elapsed},

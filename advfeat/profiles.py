@@ -23,6 +23,7 @@ class Profile:
         test_images: how many test images, from the first on.
         network: name for ``models.build_model``.
         width: channels of its first stage.
+        learner_width: the same for networks trained on constructed datasets.
         standard: training of the ordinary model, which is also the source of D_NR, D_rand and D_det.
         robust: adversarial training; this model is the source of D_R.
         on_robust: training on D_R.
@@ -47,6 +48,7 @@ class Profile:
     test_images: int
     network: str
     width: int
+    learner_width: int
     standard: TrainConfig
     robust: TrainConfig
     on_robust: TrainConfig
@@ -78,6 +80,7 @@ PROFILES: dict[str, Profile] = {
             test_images=1000,
             network="cnn4",
             width=32,
+            learner_width=32,
             standard=_PLANTED,
             robust=dataclasses.replace(_PLANTED, epochs=3, threat=L2(0.5), attack_steps=3, attack_step_size=1 / 3),
             on_robust=_PLANTED,
@@ -97,6 +100,7 @@ PROFILES: dict[str, Profile] = {
             test_images=2_000,
             network="resnet9",
             width=32,
+            learner_width=32,
             standard=dataclasses.replace(_CIFAR, epochs=10),
             robust=dataclasses.replace(_CIFAR, epochs=6, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
             on_robust=dataclasses.replace(_CIFAR, epochs=16),
@@ -116,12 +120,13 @@ PROFILES: dict[str, Profile] = {
             test_images=10_000,
             network="resnet9",
             width=64,
+            learner_width=32,
             standard=dataclasses.replace(_CIFAR, epochs=14, shift=3, weight_decay=1e-3),
             robust=dataclasses.replace(_CIFAR, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
             on_robust=dataclasses.replace(_CIFAR, epochs=16),
             on_nonrobust=dataclasses.replace(_CIFAR, epochs=16),
-            on_rand=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
-            on_det=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
+            on_rand=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
+            on_det=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
             match_steps=100,
             match_step_size=0.1,
             construct_steps=12,

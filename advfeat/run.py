@@ -37,6 +37,16 @@ class Trained:
     recipe: Recipe
 
     @property
+    def network(self) -> str:
+        """Its architecture, in words."""
+        return "{name}, width {width}".format_map(self.recipe["network"])
+
+    @property
+    def seed(self) -> int:
+        """What its weights and the order of its images were drawn from."""
+        return self.recipe["seed"]
+
+    @property
     def seconds(self) -> float:
         """Wall time of its training, whenever that was."""
         return sum(row["seconds"] for row in self.history)
@@ -135,7 +145,7 @@ class Run:
         config = {
             "D_R": profile.on_robust, "D_NR": profile.on_nonrobust, "D_rand": profile.on_rand, "D_det": profile.on_det
         }[kind]  # fmt: skip
-        recipe = self._model_recipe(data, config, seed)
+        recipe = self._model_recipe(data, config, seed, width=profile.learner_width)
         return self._trained(lambda: self.constructed(kind, source_seed=source_seed), recipe, config, kind)
 
     def describe(self) -> dict[str, Any]:
@@ -161,8 +171,10 @@ class Run:
         model, history = self.store.model(recipe, fresh, fit)
         return Trained(model, history, recipe)
 
-    def _model_recipe(self, data: Recipe, config: TrainConfig, seed: int) -> dict[str, Any]:
-        network = {"name": self.profile.network, "width": self.profile.width}
+    def _model_recipe(
+        self, data: Recipe, config: TrainConfig, seed: int, *, width: int | None = None
+    ) -> dict[str, Any]:
+        network = {"name": self.profile.network, "width": width or self.profile.width}
         return {"network": network, "data": data, "train": _plain(config), "seed": seed}
 
     def _standard_recipe(self, seed: int) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import pytest
 
 from advfeat import notebook
 from advfeat.measures import Estimate
-from advfeat.run import Run
+from advfeat.models import build_model
+from advfeat.run import Run, Trained
 
 
 @pytest.fixture
@@ -47,6 +48,18 @@ def test_saved_values_come_back_beside_the_paper(results, run):
     assert table.loc["D_rand", "planted"].startswith("65.0% [")
     assert table.loc["D_rand", "n, seeds (planted)"] == "100, 2"
     assert table.loc["D", "planted"] == "–"
+
+
+def test_a_value_carries_the_network_it_was_measured_on(results, run):
+    narrow = Trained(build_model("cnn4", width=8), [], {"network": {"name": "cnn4", "width": 8}, "seed": 7})
+    estimate = Estimate(0.6, 0.5, 0.7, 100)
+    values = {"table1/D_rand": (estimate, "none", narrow), "table1/standard": (estimate, "none", 3)}
+    notebook.save(run, "05-non-robust-features", seed=1, values=values, seconds={})
+    saved = notebook.recorded("05-non-robust-features")[0].runs[1]["values"]
+    assert [(saved[key]["network"], saved[key]["seed"]) for key in values] == [
+        ("cnn4, width 8", 7),
+        ("cnn4, width 32", 3),
+    ]
 
 
 def test_nothing_recorded_is_said(results, monkeypatch):

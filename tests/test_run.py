@@ -18,6 +18,7 @@ TINY = {
     "train_images": 40,
     "test_images": 20,
     "width": 4,
+    "learner_width": 4,
     "network": "resnet9",
     "construct_steps": 2,
     "construct_step_size": 0.3,
@@ -115,6 +116,7 @@ ARTIFACTS = ("standard", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_ran
     [
         ({"train_images": 41}, set(ARTIFACTS)),
         ({"width": 5}, set(ARTIFACTS)),
+        ({"learner_width": 5}, {"on_robust", "on_rand"}),
         ({"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}}, {"standard", "D_NR", "D_rand", "on_rand"}),
         ({"robust": {"epochs": 1, "batch_size": 20, "threat": {"eps": 0.1}}}, {"robust", "D_R", "on_robust"}),
         ({"match_steps": 3}, {"D_R", "D_NR", "on_robust"}),
