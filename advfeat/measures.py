@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.stats import binomtest
 from scipy.stats import t as student
 from torch import Tensor, nn
 
 from advfeat.attacks import Threat, pgd
+from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, batches
 from advfeat.models import Classifier, freeze
 from advfeat.progress import progress
@@ -86,32 +88,113 @@ def robust_accuracy(
     dataset: Dataset,
     threat: Threat,
     *,
-    steps: int,
+    attack: str = "pgd",
+    steps: int | None = None,
     step_size: float | None = None,
+    restarts: int = 0,
+    seed: int = 0,
+    early_drop: bool = True,
     batch_size: int = 500,
 ) -> Estimate:
-    """Share of images still classified as labelled after untargeted PGD of ``steps`` steps within ``threat``.
+    """Share of images that ``withstands`` finds no adversarial image for; the arguments are its arguments.
 
-    An upper bound on the accuracy under the worst perturbation: a stronger attack can only lower it.
-
-    Args:
-        step_size: default 2.5 · eps / steps, the paper authors' choice, enough to cross the ball in any direction.
+    An upper bound on the accuracy under the worst perturbation, and at most ``accuracy``: a stronger attack can only
+    lower it.
 
     Raises:
-        ValueError: from ``pgd``.
+        ValueError: from ``withstands``.
 
-    Source: equation (4) of Ilyas et al. 2019, with the inner maximum approximated by PGD.
+    Source: equation (4) of Ilyas et al. 2019, with the inner maximum approximated by the attack.
     """
-    if threat.eps == 0 or steps == 0:
-        return accuracy(model, dataset, batch_size=batch_size)
-    attacked = freeze(model)
-    judge = attacked if attacked.dtype == torch.float32 else freeze(model, dtype=torch.float32)
+    stands = withstands(
+        model,
+        dataset,
+        threat,
+        attack=attack,
+        steps=steps,
+        step_size=step_size,
+        restarts=restarts,
+        seed=seed,
+        early_drop=early_drop,
+        batch_size=batch_size,
+    )
+    return Estimate.of_rate(int(stands.sum()), len(dataset))
+
+
+def withstands(
+    model: Classifier,
+    dataset: Dataset,
+    threat: Threat,
+    *,
+    attack: str = "pgd",
+    steps: int | None = None,
+    step_size: float | None = None,
+    restarts: int = 0,
+    seed: int = 0,
+    early_drop: bool = True,
+    batch_size: int = 500,
+) -> Bool[Tensor, " n"]:
+    """Whether each image is classified as labelled, itself and wherever an untargeted attack was looked at.
+
+    The model in float32 is the judge. It looks at the images, at the iterates of PGD after 2, 4, 8, … steps and at the
+    last ones; one wrong answer and the image is fooled. An image is attacked on its own, so leaving out the fooled ones
+    from then on (``early_drop``) changes the time and not the answer.
+
+    Args:
+        attack: ``pgd``, or ``autoattack`` (see that module), which has no steps, step size or restarts to choose.
+        steps: of PGD.
+        step_size: default 2.5 · eps / steps, the paper authors' choice, enough to cross the ball in any direction.
+        restarts: further runs of PGD from random points of the ball.
+        seed: of those points, and of AutoAttack's draws.
+
+    Raises:
+        ValueError: an unknown attack, PGD without steps or with negative ones, AutoAttack with steps, and from ``pgd``.
+    """
+    judge = freeze(model, dtype=torch.float32)
+    stands = predictions(judge, dataset, batch_size=batch_size) == dataset.labels
+    if attack == "autoattack":
+        if steps is not None or step_size is not None or restarts:
+            raise ValueError(f"AutoAttack fixes its steps and restarts, got {steps=}, {step_size=}, {restarts=}")
+        if threat.eps > 0:
+            found = autoattack(judge, dataset.images, dataset.labels, threat, seed=seed, batch_size=batch_size)
+            stands &= predictions(judge, dataset.replace(images=found), batch_size=batch_size) == dataset.labels
+        return stands
+    if attack != "pgd":
+        raise ValueError(f"attack must be 'pgd' or 'autoattack', got {attack!r}")
+    if steps is None or steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    if restarts < 0:
+        raise ValueError(f"restarts must be 0 or more, got {restarts}")
+    if steps == 0 or threat.eps == 0:
+        return stands
+    frozen = freeze(model)
+    attacked = judge if frozen.dtype == torch.float32 else frozen
     size = 2.5 * threat.eps / steps if step_size is None else step_size
-    hits = 0
-    with progress(total=len(dataset), unit="img", description=f"PGD-{steps} {threat}") as bar:
-        for images, labels in batches(dataset, batch_size=batch_size):
-            adv = pgd(attacked, images, labels, threat, steps=steps, step_size=size)
-            with torch.no_grad():
-                hits += int((judge(adv).argmax(1) == labels).sum())
-            bar.update(len(labels))
-    return Estimate.of_rate(hits, len(dataset))
+    generator = torch.Generator().manual_seed(seed)
+    with progress(total=len(dataset) * steps * (1 + restarts), unit="step", description=f"PGD-{steps} {threat}") as bar:
+        for run in range(1 + restarts):
+            # Drawn for all images, needed or not: the draws must not depend on who is left.
+            start = dataset.images if run == 0 else threat.random_start(dataset.images, generator)
+            left = stands.nonzero().flatten() if early_drop else torch.arange(len(dataset), device=stands.device)
+            adv = start[left]
+            bar.update((len(dataset) - len(left)) * steps)
+            for done, pause in pairwise(_pauses(steps)):
+                for first in range(0, len(left), batch_size):
+                    rows = slice(first, first + batch_size)
+                    images, labels = dataset.images[left[rows]], dataset.labels[left[rows]]
+                    adv[rows] = pgd(
+                        attacked, images, labels, threat, steps=pause - done, step_size=size, start=adv[rows]
+                    )
+                    with torch.no_grad():
+                        stands[left[rows]] &= judge(adv[rows]).argmax(1) == labels
+                    bar.update(len(labels) * (pause - done))
+                if early_drop:
+                    keep = stands[left]
+                    bar.update(int((~keep).sum()) * (steps - pause))
+                    left, adv = left[keep], adv[keep]
+    return stands
+
+
+def _pauses(steps: int) -> list[int]:
+    """The steps between which PGD pauses to look at its iterates: 0, 2, 4, 8, … and the last."""
+    return [0, *(2**k for k in range(1, steps.bit_length()) if 2**k < steps), steps]

@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from advfeat import measures
-from advfeat.attacks import L2, Linf
+from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
-from advfeat.measures import Estimate, accuracy, predictions, robust_accuracy
-from advfeat.models import Classifier
+from advfeat.measures import Estimate, accuracy, predictions, robust_accuracy, withstands
+from advfeat.models import Classifier, build_model, freeze
 
 SIZE = 4
 
@@ -42,6 +42,7 @@ def levels() -> Dataset:
     return Dataset(means.view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE).clone(), labels, ("dark", "light"), "levels")
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_a_rate_has_the_wilson_interval(case):
     hits, n = case
@@ -134,9 +135,120 @@ def test_the_step_is_that_of_the_paper_unless_given(linear, levels, monkeypatch)
     monkeypatch.setattr(measures, "pgd", watched)
     robust_accuracy(linear, levels, L2(0.5), steps=20)
     robust_accuracy(linear, levels, L2(0.5), steps=20, step_size=0.1)
-    assert used == [2.5 * 0.5 / 20, 0.1]
+    assert set(used) == {2.5 * 0.5 / 20, 0.1}
 
 
 def test_bad_steps_are_refused(linear, levels):
     with pytest.raises(ValueError, match="steps must be 0 or more, got -1"):
         robust_accuracy(linear, levels, L2(0.5), steps=-1)
+
+
+class Wave(nn.Module):
+    """sin(2π · 5 · mean): along the brightness right and wrong answers alternate every tenth."""
+
+    def forward(self, inputs):
+        return torch.sin(2 * math.pi * 5 * inputs.mean((1, 2, 3)))[:, None]
+
+
+def striped() -> Classifier:
+    """Class 1 where the wave is positive. Grey pixels only: the input's normalisation is a constant factor then."""
+    model = Classifier(Wave(), nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        model.mean.zero_()
+        model.std.fill_(1)
+        model.head.weight.copy_(torch.tensor([[0.0], [2.0]]))
+    return model.eval()
+
+
+def flat(*means: float, labels: list[int]) -> Dataset:
+    images = torch.tensor(means).view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE).clone()
+    return Dataset(images, torch.tensor(labels), ("trough", "crest"), "flat")
+
+
+@pytest.mark.parametrize("early_drop", [True, False])
+def test_fooled_on_the_way_is_fooled(early_drop, monkeypatch):
+    # A scripted attack: two images that start on a crest. After two steps the first is in a trough, after four both are
+    # on a crest again. Whoever looks at the last iterate only finds both of them right.
+    data = flat(0.43, 0.45, labels=[1, 1])
+    iterates = {0: flat(0.37, 0.45, labels=[1, 1]).images, 1: flat(0.43, 0.43, labels=[1, 1]).images}
+    asked = []
+
+    def scripted(model, images, labels, threat, *, steps, step_size, start):
+        asked.append((len(images), steps))
+        return iterates[len(asked) - 1][-len(images) :]
+
+    monkeypatch.setattr(measures, "pgd", scripted)
+    stands = withstands(striped(), data, Linf(0.2), steps=4, early_drop=early_drop)
+    assert stands.tolist() == [False, True]
+    assert asked == [(2, 2), (1 if early_drop else 2, 2)]
+
+
+def test_an_attack_does_not_set_a_wrong_answer_right():
+    # In a trough although labelled as a crest: one step of 0.1 away from the label ends in a crest.
+    data = flat(0.37, labels=[1])
+    adv = pgd(freeze(striped()), data.images, data.labels, Linf(0.2), steps=1, step_size=0.1)
+    assert freeze(striped())(adv).argmax() == 1
+    assert robust_accuracy(striped(), data, Linf(0.2), steps=1, step_size=0.1).value == 0
+
+
+class Plateau(nn.Module):
+    """max(|mean − 1/2| − 0.01, 0): no gradient at grey, a slope on both sides."""
+
+    def forward(self, inputs):
+        return ((inputs.mean((1, 2, 3)) - 0.5).abs() - 0.01).clamp(min=0)[:, None]
+
+
+@pytest.mark.parametrize("early_drop", [True, False])
+def test_restarts_leave_a_plateau(early_drop):
+    model = striped()
+    model.features, model.head = Plateau(), nn.Linear(1, 2)
+    with torch.no_grad():  # class 1 on the plateau, class 0 from 0.06 away from grey
+        model.head.weight.copy_(torch.tensor([[10.0], [-10.0]]))
+        model.head.bias.copy_(torch.tensor([0.0, 1.0]))
+    data = flat(*[0.5] * 40, labels=[1] * 40)
+    # A random start moves the mean by some 0.2 / sqrt(3 · 48): half of them leave the plateau.
+    rates = [
+        robust_accuracy(model, data, Linf(0.2), steps=5, restarts=count, early_drop=early_drop).value
+        for count in (0, 1, 9)
+    ]
+    assert rates[0] == 1
+    assert 0 < rates[1] < 1
+    assert rates[2] < rates[1]
+
+
+@pytest.mark.parametrize("threat", [L2(0.6), Linf(0.02)], ids=str)
+def test_dropping_fooled_images_changes_the_work_and_not_the_answer(threat, monkeypatch):
+    # Catches draws that depend on who is left, indices of the shrunken batch used for the whole one, and no dropping.
+    model = build_model("cnn4", width=8, seed=1).eval()
+    images = torch.rand(60, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    labels[::9] = (labels[::9] + 1) % 10
+    data = Dataset(images, labels, tuple("abcdefghij"), "noise")
+    work = []
+    real = measures.pgd
+
+    def watched(model, images, *args, **kwargs):
+        work.append(len(images) * kwargs["steps"])
+        return real(model, images, *args, **kwargs)
+
+    monkeypatch.setattr(measures, "pgd", watched)
+    settings = {"steps": 20, "restarts": 1, "batch_size": 25}
+    whole = withstands(model, data, threat, early_drop=False, **settings)
+    assert sum(work) == 60 * 20 * 2
+    work.clear()
+    assert torch.equal(withstands(model, data, threat, **settings), whole)
+    assert 0 < int(whole.sum()) < 53, "the case should have both kinds"
+    assert sum(work) < 60 * 20 * 2 / 2
+
+
+@pytest.mark.parametrize(("steps", "pauses"), [(1, [0, 1]), (2, [0, 2]), (3, [0, 2, 3]), (20, [0, 2, 4, 8, 16, 20])])
+def test_looks_come_after_2_4_8_steps_and_the_last(steps, pauses):
+    assert measures._pauses(steps) == pauses
+
+
+def test_settings_that_make_no_attack_are_refused(linear, levels):
+    with pytest.raises(ValueError, match="steps must be 0 or more, got None"):
+        robust_accuracy(linear, levels, L2(0.5))
+    with pytest.raises(ValueError, match="restarts must be 0 or more, got -1"):
+        robust_accuracy(linear, levels, L2(0.5), steps=1, restarts=-1)

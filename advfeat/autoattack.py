@@ -1,0 +1,78 @@
+"""AutoAttack, the standard strong evaluation: the only file that knows the package that brings it.
+
+The package is the authors' own code, an optional extra: ``pip install "advfeat[autoattack]"``. Two other packages carry
+a version of theirs and would answer otherwise: torchattacks runs APGD and FAB for 10 steps instead of 100 (and in ℓ2
+steps every image of a batch by the first one's step size), and adversarial-robustness-toolbox replaces the two targeted
+attacks by an untargeted APGD and DeepFool.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from advfeat.attacks import L2, Threat
+
+MIN_CLASSES = 4
+"""The targeted loss divides by a difference of the first, third and fourth largest logit."""
+
+MIN_SIDE = 5
+"""Square divides the image into five by five tiles."""
+
+
+def autoattack(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    threat: Threat,
+    *,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> Float[Tensor, "n c h w"]:
+    """The adversarial images of AutoAttack's ``standard`` version inside ``threat``; unchanged where it found none.
+
+    Four attacks one after the other, each on the images that withstood those before it: APGD on the cross-entropy (100
+    steps), APGD towards each of up to 9 wrong classes (100 steps each), FAB towards the same, and Square, which sees no
+    gradient (5,000 queries).
+
+    Args:
+        model: maps images to logits, in eval mode and in float32: what it answers decides what is an adversarial image.
+        seed: of the random starts and of Square's draws; the global generators are left as they were.
+
+    Raises:
+        ModuleNotFoundError: the extra is not installed.
+        ValueError: the radius is 0, the model is in training mode, it knows fewer than four classes, or the images are
+            smaller than 5 × 5.
+
+    Source: Croce and Hein 2020; their package ``pyautoattack``.
+    """
+    try:
+        from pyautoattack import AutoAttack
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('AutoAttack needs an extra: pip install "advfeat[autoattack]"') from error
+    if model.training:
+        raise ValueError("model is in training mode: call model.eval() or freeze(model)")
+    if threat.eps == 0:
+        raise ValueError(f"the radius must be positive, got {threat}")
+    height, width = images.shape[2:]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(f"AutoAttack needs images with sides of {MIN_SIDE} pixels or more, got {height} × {width}")
+    with torch.no_grad():
+        classes = model(images[:1]).shape[1]
+    if classes < MIN_CLASSES:
+        raise ValueError(f"AutoAttack needs {MIN_CLASSES} classes or more, the model has {classes}")
+    norm = "L2" if isinstance(threat, L2) else "Linf"
+    attack = AutoAttack(model, norm=norm, eps=threat.eps, device=images.device, seed=seed)
+    # Nine target classes are its fixed number; with fewer than ten classes it would run out of them.
+    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
+    # It seeds the global generators, and one of its checks switches off whatever traces this process (a debugger, say).
+    tracer = sys.gettrace()
+    try:
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            found, _ = attack.run_standard_evaluation(images, labels, batch_size=batch_size)
+    finally:
+        sys.settrace(tracer)
+    return found.detach()
