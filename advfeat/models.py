@@ -1,10 +1,8 @@
-"""Networks. Normalisation is their first layer, so everything outside speaks [0, 1] pixels."""
+"""Classifiers. Normalisation is their first layer, so everything outside speaks [0, 1] pixels."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from advfeat import kernels
+from advfeat.networks import FULL_WIDTH, OWN, TORCHVISION, Scale
 
 # Per-channel mean and spread of CIFAR-10's training pixels. Any sensible constants serve: they only set the scale
 # on which the first layer sees its input.
@@ -51,124 +50,59 @@ class Classifier(nn.Module):
         return self.head(self.representation(images)) * self.logit_scale
 
 
-class Residual(nn.Module):
-    """x + block(x)."""
-
-    def __init__(self, *block: nn.Module) -> None:
-        super().__init__()
-        self.block = nn.Sequential(*block)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Add the block's output to its input."""
-        return inputs + self.block(inputs)
-
-
-def _conv(inputs: int, outputs: int, *, pool: bool = False) -> list[nn.Module]:
-    # Pooling before the normalisation makes that layer and the activation four times cheaper.
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
-    if pool:
-        layers.append(nn.MaxPool2d(2))
-    return [*layers, nn.BatchNorm2d(outputs), nn.GELU()]
-
-
-def _block_cosines(boost: float = 1.7) -> nn.Conv2d:
-    """A fixed layer on unshuffled 4×4 patches: their cosine transform, high frequencies up to ``boost`` times as large.
-
-    The transform is orthonormal, so with ``boost=1`` it would be a mere rotation. Natural training finds faint
-    high-frequency features in the end; the boost lets so small a network find them within seconds.
-    """
-    index = torch.arange(4.0)
-    cosines = torch.cos(math.pi * (index + 0.5) * index[:, None] / 4) / math.sqrt(2)
-    cosines[0] /= math.sqrt(2)
-    patch = torch.einsum("ui,vj->uvij", cosines, cosines).reshape(16, 16)
-    gain = 1 + (boost - 1) * ((index[:, None] + index) / 3).clamp(max=1).reshape(16, 1)
-    layer = nn.Conv2d(48, 48, 1, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(torch.kron(torch.eye(3), gain * patch)[:, :, None, None])
-    return layer.requires_grad_(False)
-
-
-def _cnn4(width: int) -> tuple[nn.Module, int]:
-    # Four convolutions on 4×4 patches: a step costs milliseconds on a CPU. Enough for the planted world only.
-    def block(inputs: int, outputs: int, size: int, stride: int) -> list[nn.Module]:
-        convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
-        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
-
-    features = nn.Sequential(
-        nn.PixelUnshuffle(4),
-        _block_cosines(),
-        *block(48, width, 1, 1),
-        *block(width, width, 3, 1),
-        *block(width, 2 * width, 3, 2),
-        *block(2 * width, 2 * width, 3, 2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-    )
-    return features, 2 * width
-
-
-def _resnet9(width: int) -> tuple[nn.Module, int]:
-    # Nine layers: a 2×2 stem that ``whiten`` sets from data, six 3×3 convolutions in the residual stages and one
-    # before them, the head. Width 64 makes 77 million multiply-adds at 32×32.
-    second, third = 9 * width // 4, 4 * width
-    features = nn.Sequential(
-        nn.Conv2d(3, 24, 2),
-        nn.GELU(),
-        *_conv(24, width, pool=True),
-        *_conv(width, second, pool=True),
-        Residual(*_conv(second, second), *_conv(second, second)),
-        *_conv(second, third, pool=True),
-        Residual(*_conv(third, third), *_conv(third, third)),
-        nn.AdaptiveMaxPool2d(1),
-        nn.Flatten(),
-    )
-    for layer in features.modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
-            # The first filters start as the identity: every layer passes its input on from the first step.
-            nn.init.dirac_(layer.weight[: layer.in_channels])
-    return features, third
-
-
-def _resnet18(width: int) -> tuple[nn.Module, int]:
-    from torchvision.models.resnet import BasicBlock, ResNet  # late: torchvision takes a second to import
-
-    if width != 64:
-        raise ValueError(f"resnet18 has width 64, got {width}")
-    network = ResNet(BasicBlock, [2, 2, 2, 2])
-    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)  # 32×32 images: no stride, no pooling at the stem
-    network.maxpool = nn.Identity()
-    network.fc = nn.Identity()
-    return network, 512
-
-
-# Name -> (constructor of (features, representation size) from a width, default width, logit scale).
-_NETWORKS: dict[str, tuple[Callable[[int], tuple[nn.Module, int]], int, float]] = {
-    "cnn4": (_cnn4, 32, 1.0),
-    "resnet9": (_resnet9, 64, 0.2),
-    "resnet18": (_resnet18, 64, 1.0),
-}
-
-
-def build_model(name: str, *, classes: int = 10, width: int | None = None, seed: int = 0) -> Classifier:
+def build_model(
+    name: str,
+    *,
+    classes: int = 10,
+    width: int | None = None,
+    depth: int | None = None,
+    patch: int = 1,
+    seed: int = 0,
+) -> Classifier:
     """A fresh network with weights drawn from ``seed``.
 
+    ============== ================================================================== ====================
+    name           what it is                                                         10⁶ multiply-adds
+    ============== ================================================================== ====================
+    cnn4           four convolutions on patches, for the planted world                1.3
+    resnet9        small and quick to train, with a whitened stem                     77
+    resnet18       torchvision's, 3×3 stem                                            555
+    resnet50       torchvision's, 3×3 stem                                            1,298
+    inception_v3   torchvision's, stem of stride 1, no auxiliary head, no dropout     3,631
+    densenet       torchvision's DenseNet-121, 3×3 stem                               888
+    vgg16          the convolutions of torchvision's VGG-16 with BatchNorm            313
+    ============== ================================================================== ====================
+
+    The multiply-adds are those of one 32×32 image with the defaults.
+
     Args:
-        name: ``cnn4`` (tiny, for the planted world), ``resnet9`` (small: about 77 million multiply-adds at width 64)
-            or ``resnet18`` (torchvision's, with a 3×3 stem for 32×32 images, 555 million).
-        width: channels of the first stage; the default is the network's own.
+        width: channels of the first stage; default: the network's own. torchvision's constructors do not offer this
+            for every network, so here every channel count of theirs is multiplied by width / 64, a multiple of 1/16;
+            the multiply-adds go with its square.
+        depth: at most so many blocks in each stage of torchvision's networks; default: all.
+        patch: side of the square of pixels, 1, 2 or 4, that torchvision's networks see as one point: a coarser stem
+            that divides the multiply-adds by about ``patch``². VGG-16 leaves out as many poolings instead.
 
     Raises:
-        ValueError: unknown name, or a number of classes or a width below 1.
+        ValueError: unknown name; a number of classes, a width, a depth or a patch that is not accepted.
     """
-    if name not in _NETWORKS:
-        raise ValueError(f"unknown network {name!r}; there are {', '.join(sorted(_NETWORKS))}")
-    construct, default_width, logit_scale = _NETWORKS[name]
-    width = default_width if width is None else width
-    if classes < 1 or width < 1:
-        raise ValueError(f"classes and width must be positive, got classes={classes}, width={width}")
+    if classes < 1:
+        raise ValueError(f"classes must be positive, got classes={classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        features, size = construct(width)
+        if name in TORCHVISION:
+            features, size = TORCHVISION[name](Scale(FULL_WIDTH if width is None else width, depth, patch))
+            logit_scale = 1.0
+        elif name in OWN:
+            construct, own_width, logit_scale = OWN[name]
+            if depth is not None or patch != 1 or (width is not None and width < 1):
+                raise ValueError(
+                    f"{name} takes a positive width and neither depth nor patch, "
+                    f"got width={width}, depth={depth}, patch={patch}"
+                )
+            features, size = construct(own_width if width is None else width)
+        else:
+            raise ValueError(f"unknown network {name!r}; there are {', '.join(sorted({*OWN, *TORCHVISION}))}")
         model = Classifier(features, nn.Linear(size, classes, bias=False), logit_scale=logit_scale)
     return model.to(memory_format=torch.channels_last)
 

@@ -84,32 +84,14 @@ def test_the_seed_draws_the_weights_and_global_randomness_stays():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet10"}, "unknown network 'resnet10'; there are .*resnet18, resnet9"),
+        ({"name": "resnet10"}, "unknown network 'resnet10'; there are cnn4, .*resnet9, vgg16"),
         ({"name": "resnet9", "classes": 0}, "got classes=0"),
         ({"name": "resnet9", "width": 0}, "width=0"),
-        ({"name": "resnet18", "width": 32}, "resnet18 has width 64, got 32"),
     ],
 )
 def test_unknown_networks_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_model(**arguments)
-
-
-def test_resnet9_has_the_size_it_says():
-    """About 77 million multiply-adds at width 64: counted from the output sizes of its layers."""
-    model = build_model("resnet9").eval()
-    count = 0
-
-    def add(layer: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal count
-        count += output[0].numel() * layer.weight[0].numel()
-
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(add)
-    with torch.no_grad():
-        model(images(n=1, size=32))
-    assert 76e6 < count < 78e6
 
 
 @pytest.mark.parametrize("negative", [False, True], ids=["positive scales", "scales of both signs"])

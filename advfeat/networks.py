@@ -1,0 +1,254 @@
+"""Architectures: layers from a normalised image to a representation. ``models`` adds the normalisation and the head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# torchvision's networks begin with so many channels; a width of 64 leaves them as they are.
+FULL_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What of torchvision's networks is kept.
+
+    Attributes:
+        width: channels of the first stage. Every channel count is multiplied by width / 64.
+        depth: at most so many blocks in each stage (convolutions in VGG-16, layers in DenseNet); None keeps all.
+        patch: side of the square of pixels that the first layer sees as one point.
+
+    Raises:
+        ValueError: ``width`` is not a positive multiple of 4, ``depth`` not positive or ``patch`` not 1, 2 or 4.
+    """
+
+    width: int = FULL_WIDTH
+    depth: int | None = None
+    patch: int = 1
+
+    def __post_init__(self) -> None:
+        # Every channel count is a multiple of 16, so these widths scale all of them exactly, and concatenated branches
+        # still fit together.
+        if self.width < 4 or self.width % 4:
+            raise ValueError(f"width must be a positive multiple of 4, got {self.width}")
+        if self.depth is not None and self.depth < 1:
+            raise ValueError(f"depth must be 1 or more, got {self.depth}")
+        if self.patch not in (1, 2, 4):
+            raise ValueError(f"patch must be 1, 2 or 4, got {self.patch}")
+
+    def blocks(self, count: int) -> int:
+        """How many of ``count`` blocks of a stage are kept."""
+        return count if self.depth is None else min(count, self.depth)
+
+
+class Residual(nn.Module):
+    """x + block(x)."""
+
+    def __init__(self, *block: nn.Module) -> None:
+        super().__init__()
+        self.block = nn.Sequential(*block)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Add the block's output to its input."""
+        return inputs + self.block(inputs)
+
+
+def cnn4(width: int) -> tuple[nn.Module, int]:
+    """Four convolutions on 4×4 patches: a step costs milliseconds on a CPU. Enough for the planted world only."""
+
+    def block(inputs: int, outputs: int, size: int, stride: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    features = nn.Sequential(
+        nn.PixelUnshuffle(4),
+        _block_cosines(),
+        *block(48, width, 1, 1),
+        *block(width, width, 3, 1),
+        *block(width, 2 * width, 3, 2),
+        *block(2 * width, 2 * width, 3, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    return features, 2 * width
+
+
+def resnet9(width: int) -> tuple[nn.Module, int]:
+    """Nine layers: a 2×2 stem that ``models.whiten`` sets from data, seven 3×3 convolutions, the head.
+
+    Width 64 makes 77 million multiply-adds at 32×32.
+    """
+    second, third = 9 * width // 4, 4 * width
+    features = nn.Sequential(
+        nn.Conv2d(3, 24, 2),
+        nn.GELU(),
+        *_conv(24, width, pool=True),
+        *_conv(width, second, pool=True),
+        Residual(*_conv(second, second), *_conv(second, second)),
+        *_conv(second, third, pool=True),
+        Residual(*_conv(third, third), *_conv(third, third)),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+    )
+    for layer in features.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+            # The first filters start as the identity: every layer passes its input on from the first step.
+            nn.init.dirac_(layer.weight[: layer.in_channels])
+    return features, third
+
+
+def resnet18(scale: Scale) -> tuple[nn.Module, int]:
+    """torchvision's ResNet-18; the stem is a 3×3 convolution of stride 1 without pooling.
+
+    Source: He et al. 2016.
+    """
+    from torchvision.models.resnet import BasicBlock  # late, here and below: torchvision takes a second to import
+
+    return _resnet(BasicBlock, (2, 2, 2, 2), scale)
+
+
+def resnet50(scale: Scale) -> tuple[nn.Module, int]:
+    """torchvision's ResNet-50; the stem is a 3×3 convolution of stride 1 without pooling.
+
+    Source: He et al. 2016.
+    """
+    from torchvision.models.resnet import Bottleneck
+
+    return _resnet(Bottleneck, (3, 4, 6, 3), scale)
+
+
+def densenet(scale: Scale) -> tuple[nn.Module, int]:
+    """torchvision's DenseNet-121; the stem is a 3×3 convolution of stride 1 without pooling.
+
+    Source: Huang et al. 2017.
+    """
+    from torchvision.models.densenet import DenseNet
+
+    with torch.device("meta"):
+        network = DenseNet(block_config=tuple(scale.blocks(n) for n in (6, 12, 24, 16)))
+        network.features.conv0 = nn.Conv2d(3, FULL_WIDTH, 3, padding=1, bias=False)
+    size = network.classifier.in_features
+    network.classifier = nn.Identity()
+    network.features.pool0 = nn.Identity()
+    return _made(network, size, scale)
+
+
+def inception_v3(scale: Scale) -> tuple[nn.Module, int]:
+    """torchvision's Inception-v3, without auxiliary head, dropout and input transform.
+
+    The five convolutions of the stem keep the resolution: stride 1, padding, no pooling between them.
+
+    Source: Szegedy et al. 2016.
+    """
+    from torchvision.models.inception import Inception3, InceptionA
+
+    with torch.device("meta"):
+        # Dropout would draw from the global generator, and a run that was stopped would not go on as it began.
+        network = Inception3(aux_logits=False, transform_input=False, init_weights=False, dropout=0.0)
+        if scale.blocks(3) == 1:
+            network.Mixed_5b = InceptionA(192, pool_features=64)  # as many channels as the last of its stage has
+    size = network.fc.in_features
+    network.fc = network.maxpool1 = network.maxpool2 = nn.Identity()
+    for block in (network.Conv2d_1a_3x3, network.Conv2d_2a_3x3, network.Conv2d_4a_3x3):
+        block.conv.stride, block.conv.padding = (1, 1), (1, 1)
+    for stage in (("5c", "5d"), ("6c", "6d", "6e"), ("7c",)):
+        for name in stage[scale.blocks(len(stage) + 1) - 1 :]:
+            setattr(network, f"Mixed_{name}", nn.Identity())
+    return _made(network, size, scale)
+
+
+def vgg16(scale: Scale) -> tuple[nn.Module, int]:
+    """The convolutions of torchvision's VGG-16 with BatchNorm, averaged: its hidden layers are made for 224×224.
+
+    Patches replace poolings from the front: after patches of 4×4 the first two are left out.
+
+    Source: Simonyan and Zisserman 2015.
+    """
+    from torchvision.models.vgg import make_layers
+
+    plan: list[str | int] = []
+    for stage, (channels, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
+        plan += [channels] * scale.blocks(count)
+        if 2**stage >= scale.patch:
+            plan.append("M")
+    with torch.device("meta"):
+        network = nn.Sequential(make_layers(plan, batch_norm=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return _made(network, 512, scale)
+
+
+# Name -> (constructor of (features, representation size) from a width, default width, logit scale).
+OWN: dict[str, tuple[Callable[[int], tuple[nn.Module, int]], int, float]] = {
+    "cnn4": (cnn4, 32, 1.0),
+    "resnet9": (resnet9, 64, 0.2),
+}
+TORCHVISION: dict[str, Callable[[Scale], tuple[nn.Module, int]]] = {
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "inception_v3": inception_v3,
+    "densenet": densenet,
+    "vgg16": vgg16,
+}
+
+
+def _conv(inputs: int, outputs: int, *, pool: bool = False) -> list[nn.Module]:
+    # Pooling before the normalisation makes that layer and the activation four times cheaper.
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
+    if pool:
+        layers.append(nn.MaxPool2d(2))
+    return [*layers, nn.BatchNorm2d(outputs), nn.GELU()]
+
+
+def _block_cosines(boost: float = 1.7) -> nn.Conv2d:
+    """A fixed layer on unshuffled 4×4 patches: their cosine transform, high frequencies up to ``boost`` times as large.
+
+    The transform is orthonormal, so with ``boost=1`` it would be a mere rotation. Natural training finds faint
+    high-frequency features in the end; the boost lets so small a network find them within seconds.
+    """
+    index = torch.arange(4.0)
+    cosines = torch.cos(math.pi * (index + 0.5) * index[:, None] / 4) / math.sqrt(2)
+    cosines[0] /= math.sqrt(2)
+    patch = torch.einsum("ui,vj->uvij", cosines, cosines).reshape(16, 16)
+    gain = 1 + (boost - 1) * ((index[:, None] + index) / 3).clamp(max=1).reshape(16, 1)
+    layer = nn.Conv2d(48, 48, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.kron(torch.eye(3), gain * patch)[:, :, None, None])
+    return layer.requires_grad_(False)
+
+
+def _resnet(block: type, counts: tuple[int, ...], scale: Scale) -> tuple[nn.Module, int]:
+    from torchvision.models.resnet import ResNet
+
+    with torch.device("meta"):
+        network = ResNet(block, [scale.blocks(count) for count in counts])
+        network.conv1 = nn.Conv2d(3, FULL_WIDTH, 3, padding=1, bias=False)
+    size = network.fc.in_features
+    network.fc = network.maxpool = nn.Identity()
+    return _made(network, size, scale)
+
+
+def _made(plan: nn.Module, size: int, scale: Scale) -> tuple[nn.Module, int]:
+    """The network that ``plan``, which holds no memory, describes at full width, at the width and patch of ``scale``.
+
+    Filters are drawn from He's normal distribution, as torchvision does for three of the four families.
+    """
+
+    def scaled(channels: int) -> int:
+        return 3 * scale.patch**2 if channels == 3 else channels * scale.width // FULL_WIDTH
+
+    for parent in list(plan.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d):
+                inputs, outputs = scaled(layer.in_channels), scaled(layer.out_channels)
+                # Without a bias, also where torchvision has one: a BatchNorm follows and subtracts it again.
+                window: Any = {key: getattr(layer, key) for key in ("kernel_size", "stride", "padding")}
+                fresh = nn.Conv2d(inputs, outputs, **window, bias=False)
+                nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
+                setattr(parent, name, fresh)
+            elif isinstance(layer, nn.BatchNorm2d):
+                setattr(parent, name, nn.BatchNorm2d(scaled(layer.num_features), eps=layer.eps))
+    return plan if scale.patch == 1 else nn.Sequential(nn.PixelUnshuffle(scale.patch), plan), scaled(size)

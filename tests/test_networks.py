@@ -1,0 +1,166 @@
+"""Architectures against torchvision's own, layer by layer; what width, depth and patch change; what they cost."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+import torch
+import torchvision
+from test_models import images, randomise_batch_norm, twin_logits
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from advfeat.models import build_model, freeze
+from advfeat.networks import OWN, TORCHVISION, Scale
+
+each_architecture = pytest.mark.parametrize("name", TORCHVISION)
+# Full depth and all of the wiring, a 64th of the width or less, an eighth of the resolution or less.
+SMALL = {"width": 4, "patch": 4}
+CONSTRUCTORS = {
+    "resnet18": torchvision.models.resnet18,
+    "resnet50": torchvision.models.resnet50,
+    "inception_v3": lambda: torchvision.models.inception_v3(aux_logits=False, init_weights=False),
+    "densenet": torchvision.models.densenet121,
+    "vgg16": torchvision.models.vgg16_bn,
+}
+
+
+def convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def shapes(model: nn.Module, *, factor: float = 1) -> Counter[tuple[int, ...]]:
+    """Shapes of all filters but the stem's, with channel counts times ``factor``."""
+    found = (tuple(layer.weight.shape) for layer in convolutions(model)[1:])
+    return Counter((int(outputs * factor), int(inputs * factor), *size) for outputs, inputs, *size in found)
+
+
+def plan(name: str, **scale: int) -> nn.Module:
+    """The network without memory: shapes and costs take no time."""
+    with torch.device("meta"):
+        return build_model(name, **scale).eval()
+
+
+def multiply_adds(model: nn.Module) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, 3, 32, 32, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def points(model: nn.Module) -> list[int]:
+    """How many places each convolution but the stem's is applied to."""
+    found: list[int] = []
+    for layer in convolutions(model)[1:]:
+        layer.register_forward_hook(lambda _, __, output: found.append(output[0, 0].numel()))
+    with torch.no_grad():
+        model(torch.empty(1, 3, 32, 32, device="meta"))
+    return found
+
+
+def test_the_documented_cost_is_the_counted_one():
+    stated = dict(re.findall(r"^    (\w+) .*\s([\d,.]+)$", build_model.__doc__, re.MULTILINE))
+    assert stated.keys() == {*OWN, *TORCHVISION}
+    for name, text in stated.items():
+        millions = float(text.replace(",", ""))
+        last_digit = 0.1 if "." in text else 1
+        assert abs(multiply_adds(plan(name)) / 1e6 - millions) <= last_digit / 2 * (1 + 1e-9), name
+
+
+@each_architecture
+def test_at_full_scale_the_filters_are_those_of_torchvision(name):
+    with torch.device("meta"):
+        original = CONSTRUCTORS[name]()
+    model = plan(name)
+    assert shapes(model) == shapes(original)
+    stem = convolutions(model)[0]
+    assert (stem.in_channels, stem.kernel_size, stem.stride, stem.padding) == (3, (3, 3), (1, 1), (1, 1))
+
+
+@each_architecture
+def test_width_scales_every_channel_count_and_nothing_else(name):
+    with torch.device("meta"):
+        original = CONSTRUCTORS[name]()
+    assert shapes(plan(name, width=4)) == shapes(original, factor=4 / 64)
+
+
+@each_architecture
+@pytest.mark.parametrize("scale", [SMALL, {"width": 8, "depth": 1, "patch": 4}, {"width": 4, "depth": 2, "patch": 2}])
+def test_logits_are_the_head_of_a_representation_at_every_scale(name, scale):
+    model = build_model(name, classes=7, **scale).eval()
+    pixels = images(n=2, size=32)
+    with torch.no_grad():
+        logits, representation = model(pixels), model.representation(pixels)
+    assert logits.shape == (2, 7)
+    assert representation.shape == (2, model.head.in_features)
+    assert torch.equal(logits, model.head(representation))
+
+
+@each_architecture
+def test_the_gradient_reaches_every_parameter(name):
+    model = build_model(name, **SMALL).train()
+    # A sum of logits would leave the last BatchNorms without gradient: their outputs average to a constant.
+    model(images(n=4, size=32)).square().sum().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert bool((parameter.grad != 0).any()), key
+
+
+@each_architecture
+@pytest.mark.parametrize("negative", [False, True], ids=["positive scales", "scales of both signs"])
+def test_freezing_changes_logits_by_rounding_only(name, negative):
+    model = randomise_batch_norm(build_model(name, **SMALL), negative=negative)
+    pixels = images(n=8, size=32)
+    expected, _ = twin_logits(model, pixels)
+    with torch.no_grad():
+        rounding = float((model(pixels) - expected).abs().max())
+        frozen = float((freeze(model, dtype=torch.float32)(pixels) - expected).abs().max())
+    # Folding takes away roundings and adds one per filter: it may be as far from the float64 twin as the float32
+    # network itself, by a small factor. A fold of the wrong sign, scale or epsilon is off by thousands of them.
+    assert frozen <= 8 * rounding
+
+
+def test_depth_keeps_at_most_so_many_blocks_of_each_stage():
+    count = {name: [len(convolutions(plan(name, depth=depth))) for depth in (1, 2, None)] for name in TORCHVISION}
+    # Stem, blocks, and for the ResNets one projection where a stage changes the number of channels.
+    assert count["resnet18"] == [1 + 4 * 2 + 3, 1 + 8 * 2 + 3, 20]
+    assert count["resnet50"] == [1 + 4 * 3 + 4, 1 + 8 * 3 + 4, 53]
+    # Stem of 5; blocks A of 7 convolutions, C of 10 and E of 9; the two reductions of 4 and 6.
+    assert count["inception_v3"] == [5 + 7 + 4 + 10 + 6 + 9, 5 + 14 + 4 + 20 + 6 + 18, 94]
+    # Stem and three transitions; two convolutions a layer.
+    assert count["densenet"] == [4 + 2 * 4, 4 + 2 * 8, 4 + 2 * 58]
+    assert count["vgg16"] == [5, 10, 13]
+
+
+@each_architecture
+def test_a_patch_lowers_the_resolution_and_leaves_the_filters(name):
+    fine, coarse = plan(name, depth=1), plan(name, depth=1, patch=4)
+    assert shapes(coarse) == shapes(fine)
+    assert convolutions(coarse)[0].in_channels == 16 * 3
+    if name == "vgg16":  # the first two poolings are left out, so the third stage sees 8×8 points as before
+        assert points(coarse) == [64, 64, 16, 4]
+        assert points(fine) == [256, 64, 16, 4]
+    elif name != "inception_v3":  # there, strided filters without padding round differently
+        assert [16 * count for count in points(coarse)] == points(fine)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "resnet50", "width": 6}, "width must be a positive multiple of 4, got 6"),
+        ({"name": "vgg16", "width": 0}, "width must be a positive multiple of 4, got 0"),
+        ({"name": "densenet", "depth": 0}, "depth must be 1 or more, got 0"),
+        ({"name": "resnet18", "patch": 3}, "patch must be 1, 2 or 4, got 3"),
+        ({"name": "resnet9", "patch": 2}, "resnet9 takes a positive width and neither depth nor patch, .*patch=2"),
+        ({"name": "cnn4", "depth": 1}, "cnn4 takes .*depth=1"),
+    ],
+)
+def test_a_scale_that_does_not_fit_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(**arguments)
+
+
+def test_a_scale_counts_blocks():
+    assert [Scale(depth=2).blocks(count) for count in (1, 2, 3)] == [1, 2, 2]
+    assert Scale().blocks(24) == 24
