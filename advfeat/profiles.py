@@ -25,20 +25,30 @@ class Profile:
         width: channels of its first stage.
         learner_width: the same for networks trained on constructed datasets.
         standard: training of the ordinary model, which is also the source of D_NR, D_rand and D_det.
-        robust: adversarial training; this model is the source of D_R.
+        robust: adversarial training.
+        robust_eps: other radii of adversarial training that are compared.
+        overfit: adversarial training that goes on for too long.
+        overfit_images: training images that it sees, from the first on.
         on_robust: training on D_R.
         on_nonrobust: training on D_NR.
         on_rand: training on D_rand.
         on_det: training on D_det.
+        match_images: images that D_R and D_NR are made from, from the first training image on.
+        match_eps: ℓ2 radius of the adversarial training of the network that D_R is made with.
         match_steps: steps of representation matching per image of D_R and D_NR.
         match_step_size: their ℓ2 length, in pixel units.
         match_start: where they start, ``other`` (another image) or ``noise``.
+        match_sweep: smaller numbers of steps, tried to see how many are enough.
         eps: ℓ2 radius of D_rand and D_det, in pixel units.
         construct_steps: PGD steps per image of D_rand and D_det.
         construct_step_size: their length.
         eval_eps: ℓ2 radii at which robust accuracy is measured.
         eval_steps: PGD steps of that measurement.
         eval_images: test images in it.
+        watch_images: test images on which a training run is watched after each epoch.
+        curve_eps: ℓ2 radii at which networks of different training are compared.
+        autoattack_eps: ℓ2 radii at which AutoAttack checks a robust accuracy; none where it would take too long.
+        autoattack_images: test images in that check.
     """
 
     name: str
@@ -51,23 +61,34 @@ class Profile:
     learner_width: int
     standard: TrainConfig
     robust: TrainConfig
+    overfit: TrainConfig
+    overfit_images: int
     on_robust: TrainConfig
     on_nonrobust: TrainConfig
     on_rand: TrainConfig
     on_det: TrainConfig
+    match_images: int
     match_steps: int
     match_step_size: float
+    match_sweep: tuple[int, ...]
     match_start: str = "other"
+    match_eps: float = 0.5
+    robust_eps: tuple[float, ...] = (0.25, 0.5, 1.0)
     eps: float = 0.5
     construct_steps: int = 20
     construct_step_size: float = 0.1
     eval_eps: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5)
     eval_steps: int = 20
     eval_images: int = 1000
+    watch_images: int = 1000
+    curve_eps: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    autoattack_eps: tuple[float, ...] = ()
+    autoattack_images: int = 1000
 
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
 _CIFAR = TrainConfig(epochs=12, batch_size=250, lr=0.2, shift=2, flip=True)
+_GPU = TrainConfig(epochs=40, batch_size=250, lr=0.2, shift=4, flip=True, precision="bfloat16")
 
 PROFILES: dict[str, Profile] = {
     profile.name: profile
@@ -82,15 +103,26 @@ PROFILES: dict[str, Profile] = {
             width=32,
             learner_width=32,
             standard=_PLANTED,
-            robust=dataclasses.replace(_PLANTED, epochs=3, threat=L2(0.5), attack_steps=3, attack_step_size=1 / 3),
+            robust=dataclasses.replace(
+                _PLANTED, epochs=3, lr=0.3, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
+            ),
+            robust_eps=(0.25, 0.5, 2.0),
+            overfit=dataclasses.replace(
+                _PLANTED, epochs=30, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
+            ),
+            overfit_images=400,
             on_robust=_PLANTED,
             on_nonrobust=_PLANTED,
             on_rand=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
             on_det=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
-            match_steps=25,
-            match_step_size=0.4,
+            match_images=2000,
+            match_eps=2.0,
+            match_steps=50,
+            match_step_size=0.6,
+            match_sweep=(4, 12),
             construct_steps=10,
             eval_images=500,
+            watch_images=250,
         ),
         Profile(
             name="cifar10-small",
@@ -103,14 +135,21 @@ PROFILES: dict[str, Profile] = {
             learner_width=32,
             standard=dataclasses.replace(_CIFAR, epochs=10),
             robust=dataclasses.replace(_CIFAR, epochs=6, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
+            overfit=dataclasses.replace(_CIFAR, epochs=40, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
+            overfit_images=2000,
             on_robust=dataclasses.replace(_CIFAR, epochs=16),
             on_nonrobust=dataclasses.replace(_CIFAR, epochs=16),
             on_rand=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
+            match_images=10_000,
             match_steps=100,
             match_step_size=0.1,
+            match_sweep=(12, 35),
             construct_steps=12,
             eval_images=500,
+            watch_images=500,
+            autoattack_eps=(0.25,),
+            autoattack_images=200,
         ),
         Profile(
             name="cifar10-cpu",
@@ -123,14 +162,47 @@ PROFILES: dict[str, Profile] = {
             learner_width=32,
             standard=dataclasses.replace(_CIFAR, epochs=14, shift=3, weight_decay=1e-3),
             robust=dataclasses.replace(_CIFAR, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
+            overfit=dataclasses.replace(_CIFAR, epochs=40, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
+            overfit_images=10_000,
             on_robust=dataclasses.replace(_CIFAR, epochs=16),
             on_nonrobust=dataclasses.replace(_CIFAR, epochs=16),
             on_rand=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
+            match_images=50_000,
             match_steps=100,
             match_step_size=0.1,
+            match_sweep=(12, 25, 50),
             construct_steps=12,
-            eval_images=1000,
+            eval_images=10_000,
+            autoattack_eps=(0.25,),
+        ),
+        Profile(
+            name="cifar10-gpu",
+            description="all of CIFAR-10, ResNet-18 and the paper's budgets: minutes per stage on a large GPU",
+            data="cifar10",
+            train_images=50_000,
+            test_images=10_000,
+            network="resnet18",
+            width=64,
+            learner_width=64,
+            standard=_GPU,
+            robust=dataclasses.replace(_GPU, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
+            overfit=dataclasses.replace(_GPU, epochs=100, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
+            overfit_images=50_000,
+            on_robust=_GPU,
+            on_nonrobust=_GPU,
+            # Replications that learn anything from D_rand with this network use a low rate; D_det is reported to need
+            # its images as they are.
+            on_rand=dataclasses.replace(_GPU, lr=0.02),
+            on_det=dataclasses.replace(_GPU, shift=0, flip=False),
+            match_images=50_000,
+            match_steps=1000,
+            match_step_size=0.1,
+            match_sweep=(30, 100, 300),
+            construct_steps=100,
+            eval_steps=50,
+            eval_images=10_000,
+            autoattack_eps=(0.25, 0.5),
         ),
     )
 }
@@ -161,7 +233,8 @@ def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
         if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
             fresh[key] = _replace(old, value, key)
         elif isinstance(old, tuple) and isinstance(value, list | tuple) and all(map(_is_number, value)):
-            fresh[key] = tuple(float(item) for item in value)
+            whole = old and all(isinstance(item, int) for item in (*old, *value))
+            fresh[key] = tuple(int(item) if whole else float(item) for item in value)
         elif isinstance(old, float) and _is_number(value):
             fresh[key] = float(value)
         elif type(old) is type(value):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from advfeat import kernels, records
 from advfeat.attacks import L2, Threat
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
 from advfeat.data import Dataset, cifar10
+from advfeat.measures import accuracy, robust_accuracy
 from advfeat.models import Classifier, build_model, whiten
 from advfeat.planted import PlantedWorld, planted
 from advfeat.profiles import Profile, get_profile
+from advfeat.released import released
 from advfeat.store import Recipe, Shards, Store
 from advfeat.train import Checkpoint, TrainConfig, train
 
@@ -59,17 +62,29 @@ class Run:
         profile: a name from ``profiles.PROFILES``.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         overrides: numbers of the profile to replace, see ``get_profile``.
+        released: folder of the authors' released sets, which then take the place of the constructed ones.
 
     Raises:
-        ValueError: unknown profile, override or device.
+        ValueError: unknown profile, override or device, or released sets for a profile that is not CIFAR-10's.
     """
 
-    def __init__(self, profile: str, *, device: str = "auto", overrides: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        profile: str,
+        *,
+        device: str = "auto",
+        overrides: Mapping[str, object] | None = None,
+        released: Path | str | None = None,
+    ) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but PyTorch sees no GPU; use auto or cpu")
         self.profile: Profile = get_profile(profile, overrides)
+        self.released = Path(released) if released else None
+        self._released: dict[str, Dataset] = {}
+        if self.released is not None and self.profile.data != "cifar10":
+            raise ValueError(f"released sets are images of CIFAR-10, but profile {profile!r} is not of it")
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         self.store = Store()
         self.provenance = records.provenance(self.device)
@@ -95,15 +110,35 @@ class Run:
         recipe = self._standard_recipe(seed)
         return self._trained(lambda: self.train_set, recipe, self.profile.standard, "standard")
 
-    def robust(self, *, seed: int) -> Trained:
-        """The network trained on adversarial images."""
-        recipe = self._robust_recipe(seed)
-        return self._trained(lambda: self.train_set, recipe, self.profile.robust, "robust")
+    def robust(self, *, seed: int, eps: float | None = None) -> Trained:
+        """The network trained on adversarial images: of the profile's radius, or of ``eps`` with steps to match."""
+        recipe, config = self._robust_recipe(seed, eps)
+        return self._trained(lambda: self.train_set, recipe, config, f"robust, {config.threat}")
+
+    def overfitted(self, *, seed: int) -> Trained:
+        """The network trained on adversarial images for too long, watched on unseen ones.
+
+        It sees the first ``overfit_images`` training images. Each row of its history also holds ``test_accuracy`` and
+        ``robust_test_accuracy`` (under the attack of the training) on the first ``watch_images`` test images.
+        """
+        profile, config = self.profile, self.profile.overfit
+        unseen = self.test_set.subset(slice(0, profile.watch_images))
+
+        def watch(model: Classifier) -> dict[str, float]:
+            attack: dict[str, Any] = {"steps": config.attack_steps, "step_size": config.attack_step_size}
+            attacked = robust_accuracy(model, unseen, config.threat or L2(0), **attack)
+            return {"test_accuracy": accuracy(model, unseen).value, "robust_test_accuracy": attacked.value}
+
+        data = {**self._data_recipe, "images": profile.overfit_images, "watched": unseen.fingerprint()}
+        recipe = self._model_recipe(data, config, seed)
+        seen = slice(0, profile.overfit_images)
+        return self._trained(lambda: self.train_set.subset(seen), recipe, config, "overfitted", watch)
 
     def constructed(self, kind: str, *, source_seed: int) -> Dataset:
         """A dataset made with the network of ``source_seed``, the robust one for D_R, else the standard one.
 
-        That seed also draws what is random: the targets of D_rand, and where the search for D_R and D_NR starts.
+        That seed also draws what is random: the targets of D_rand, and where the search for D_R and D_NR starts. The
+        authors' own set instead, if the run was given a folder of ``released`` ones.
 
         Args:
             kind: ``D_R`` or ``D_NR`` (representation matching), ``D_rand`` or ``D_det`` (targeted attack).
@@ -111,11 +146,16 @@ class Run:
         Raises:
             ValueError: another ``kind``.
         """
+        if self.released is not None:
+            return self._read_released(kind, self.released)
         recipe = self._constructed_recipe(kind, source_seed)
         profile = self.profile
 
         def build(shards: Shards) -> Dataset:
-            source = (self.robust if kind == "D_R" else self.standard)(seed=source_seed).model
+            if kind == "D_R":
+                source = self.robust(seed=source_seed, eps=profile.match_eps).model
+            else:
+                source = self.standard(seed=source_seed).model
             attack: dict[str, Any] = {
                 "steps": profile.construct_steps,
                 "step_size": profile.construct_step_size,
@@ -128,10 +168,11 @@ class Run:
                 "seed": source_seed,
                 "shards": shards,
             }
+            matched = self.train_set.subset(slice(0, profile.match_images))
             if kind == "D_R":
-                return robust_dataset(source, self.train_set, **match)
+                return robust_dataset(source, matched, **match)
             if kind == "D_NR":
-                return nonrobust_dataset(source, self.train_set, **match)
+                return nonrobust_dataset(source, matched, **match)
             if kind == "D_rand":
                 return random_target_dataset(source, self.train_set, L2(profile.eps), seed=source_seed, **attack)
             return deterministic_target_dataset(source, self.train_set, L2(profile.eps), **attack)
@@ -150,7 +191,8 @@ class Run:
 
     def describe(self) -> dict[str, Any]:
         """The profile's every setting and the device, in JSON types, for records."""
-        return {**_plain(self.profile), "device": self.device.type}
+        about = {**_plain(self.profile), "device": self.device.type}
+        return {**about, "released": True} if self.released else about
 
     def _load(self, *, train: bool) -> Dataset:
         count = self.profile.train_images if train else self.profile.test_images
@@ -159,11 +201,26 @@ class Run:
             return planted(PlantedWorld(), count, seed=1 if train else 2).to(self.device)
         return cifar10(train=train).subset(slice(0, count)).to(self.device)
 
-    def _trained(self, data: Callable[[], Dataset], recipe: Recipe, config: TrainConfig, description: str) -> Trained:
+    def _read_released(self, kind: str, root: Path) -> Dataset:
+        if kind not in self._released:
+            found = released(kind, root).subset(slice(0, self.profile.train_images)).to(self.device)
+            # Hashing 50,000 images takes a second, and every recipe of a network trained on them asks for it.
+            self._released[kind] = found.replace(info={**found.info, "fingerprint": found.fingerprint()})
+        return self._released[kind]
+
+    def _trained(
+        self,
+        data: Callable[[], Dataset],
+        recipe: Recipe,
+        config: TrainConfig,
+        description: str,
+        evaluate: Callable[[Classifier], dict[str, float]] | None = None,
+    ) -> Trained:
         def fit(model: Classifier, checkpoint: Checkpoint) -> list[dict[str, float]]:
             dataset = data()
             whiten(model, dataset.images)
-            return train(model, dataset, config, seed=seed, checkpoint=checkpoint, description=description)
+            keep: dict[str, Any] = {"checkpoint": checkpoint, "evaluate": evaluate, "description": description}
+            return train(model, dataset, config, seed=seed, **keep)
 
         seed = recipe["seed"]
         network = recipe["network"]
@@ -180,23 +237,28 @@ class Run:
     def _standard_recipe(self, seed: int) -> dict[str, Any]:
         return self._model_recipe(self._data_recipe, self.profile.standard, seed)
 
-    def _robust_recipe(self, seed: int) -> dict[str, Any]:
-        return self._model_recipe(self._data_recipe, self.profile.robust, seed)
+    def _robust_recipe(self, seed: int, eps: float | None) -> tuple[dict[str, Any], TrainConfig]:
+        config = self.profile.robust if eps is None else self.profile.robust.at_radius(eps)
+        return self._model_recipe(self._data_recipe, config, seed), config
 
     def _constructed_recipe(self, kind: str, source_seed: int) -> dict[str, Any]:
         if kind not in CONSTRUCTED:
             raise ValueError(f"kind must be one of {', '.join(CONSTRUCTED)}, got {kind!r}")
+        if self.released is not None:
+            found = self._read_released(kind, self.released)
+            return {"kind": kind, "released": found.info["fingerprint"]}
         # Gradients in bfloat16 give other images than gradients in float32.
         precision = str(kernels.fast_dtype(self.device.type))
         profile = self.profile
         if kind in ("D_R", "D_NR"):
-            source = self._robust_recipe(source_seed) if kind == "D_R" else self._standard_recipe(source_seed)
+            robust, _ = self._robust_recipe(source_seed, profile.match_eps)
             return {
                 "kind": kind,
-                "source": source,
+                "source": robust if kind == "D_R" else self._standard_recipe(source_seed),
                 "start": profile.match_start,
                 "steps": profile.match_steps,
                 "step_size": profile.match_step_size,
+                "images": profile.match_images,
                 "precision": precision,
             }
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,6 +72,17 @@ class TrainConfig:
         }.items():
             if not accepted:
                 raise ValueError(f"{name}={getattr(self, name)!r} is out of range; see TrainConfig")
+
+    def at_radius(self, eps: float) -> TrainConfig:
+        """The same adversarial training within another radius; the attack's steps grow with it.
+
+        Raises:
+            ValueError: there is no threat, or it has radius 0 and so no scale to keep.
+        """
+        if self.threat is None or self.threat.eps == 0:
+            raise ValueError(f"only adversarial training within a radius has another radius, got threat={self.threat}")
+        step_size = self.attack_step_size * (eps / self.threat.eps)
+        return dataclasses.replace(self, threat=dataclasses.replace(self.threat, eps=eps), attack_step_size=step_size)
 
 
 @runtime_checkable

@@ -20,20 +20,27 @@ def test_every_profile_can_be_run(name):
     assert profile.data in ("planted", "cifar10")
     build_model(profile.network, width=profile.width)  # raises where network or width do not exist
     ordinary = (profile.standard, profile.on_robust, profile.on_nonrobust, profile.on_rand, profile.on_det)
-    for config in (*ordinary, profile.robust):
+    build_model(profile.network, width=profile.learner_width)
+    for config in (*ordinary, profile.robust, profile.overfit):
         assert config.batch_size <= profile.train_images
         assert config.epochs >= 1
+    assert profile.overfit.batch_size <= profile.overfit_images <= profile.train_images
+    assert max(config.batch_size for config in (profile.on_robust, profile.on_nonrobust)) <= profile.match_images
+    assert profile.match_images <= profile.train_images
     assert profile.robust.threat is not None
     assert all(config.threat is None for config in ordinary)
-    assert profile.match_steps >= 1
+    assert profile.match_steps > max(profile.match_sweep)
+    assert all(type(steps) is int and steps >= 1 for steps in profile.match_sweep)
     assert profile.match_step_size > 0
     assert profile.match_start in ("other", "noise")
     assert 0 < profile.eval_images <= profile.test_images
-    assert list(profile.eval_eps) == sorted(profile.eval_eps)
+    assert max(profile.watch_images, profile.autoattack_images) <= profile.test_images
+    for radii in (profile.eval_eps, profile.curve_eps, profile.robust_eps, profile.autoattack_eps):
+        assert list(radii) == sorted(radii)
     # The attack can reach the edge of its ball, and so can the one that trains the robust network.
     assert profile.construct_steps * profile.construct_step_size >= profile.eps
-    robust = profile.robust
-    assert robust.attack_steps * robust.attack_step_size >= robust.threat.eps
+    for config in (profile.robust, profile.overfit):
+        assert config.attack_steps * config.attack_step_size >= config.threat.eps
 
 
 def test_an_unknown_profile_lists_what_exists():
@@ -51,6 +58,12 @@ def test_overrides_replace_single_numbers_and_leave_the_table():
     )  # fmt: skip
     assert table == PROFILES
     assert get_profile("planted", {}) == get_profile("planted", None) == original
+
+
+def test_a_tuple_keeps_whole_numbers_whole():
+    changed = get_profile("planted", {"match_sweep": [3, 5], "curve_eps": [0, 1], "autoattack_eps": [1]})
+    assert (changed.match_sweep, changed.curve_eps, changed.autoattack_eps) == ((3, 5), (0.0, 1.0), (1.0,))
+    assert [type(value) for value in (*changed.match_sweep, *changed.autoattack_eps)] == [int, int, float]
 
 
 def test_an_override_reaches_into_the_threat():

@@ -10,9 +10,14 @@ import torch
 from advfeat import run as run_module
 from advfeat.construct import nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
+from advfeat.measures import accuracy, robust_accuracy
+from advfeat.models import build_model, whiten
+from advfeat.planted import PlantedWorld, planted
 from advfeat.records import provenance
+from advfeat.released import FOLDERS
 from advfeat.run import CONSTRUCTED, Run
 from advfeat.store import Store
+from advfeat.train import train
 
 TINY = {
     "train_images": 40,
@@ -22,9 +27,14 @@ TINY = {
     "network": "resnet9",
     "construct_steps": 2,
     "construct_step_size": 0.3,
+    "match_images": 30,
     "match_steps": 2,
+    "match_eps": 0.5,
+    "watch_images": 10,
     "standard": {"epochs": 1, "batch_size": 20},
     "robust": {"epochs": 1, "batch_size": 20, "attack_steps": 1},
+    "overfit": {"epochs": 2, "batch_size": 10, "attack_steps": 1},
+    "overfit_images": 20,
     "on_robust": {"epochs": 1, "batch_size": 20},
     "on_nonrobust": {"epochs": 1, "batch_size": 20},
     "on_rand": {"epochs": 1, "batch_size": 20},
@@ -82,11 +92,11 @@ def test_matched_data_come_from_the_right_network_and_keep_their_labels():
     profile = run.profile
     for kind, build, source in (("D_R", robust_dataset, run.robust), ("D_NR", nonrobust_dataset, run.standard)):
         numbers = {"steps": profile.match_steps, "step_size": profile.match_step_size, "start": profile.match_start}
-        expected = build(source(seed=1).model, run.train_set, seed=1, **numbers)
+        expected = build(source(seed=1).model, run.train_set.subset(slice(0, 30)), seed=1, **numbers)
         made = run.constructed(kind, source_seed=1)
         assert made.name == kind
         assert made.fingerprint() == expected.fingerprint()
-        assert torch.equal(made.labels, run.train_set.labels)
+        assert torch.equal(made.labels, run.train_set.labels[:30])
         assert torch.equal(made.truth["start_index"], expected.truth["start_index"])
 
 
@@ -98,6 +108,71 @@ def test_each_constructed_dataset_has_its_own_training():
         )
         assert recipe.recipe["train"]["lr"] == 0.01
         assert recipe.recipe["data"]["kind"] == kind
+
+
+def test_another_radius_is_another_network_and_the_profiles_own_is_the_same():
+    run = open_run()
+    robust = run.robust(seed=0)
+    assert same_weights(run.robust(seed=0, eps=run.profile.robust.threat.eps), robust)
+    wide = run.robust(seed=0, eps=1.0)
+    assert wide.recipe["train"]["threat"] == "l2 eps=1"
+    assert wide.recipe["train"]["attack_step_size"] == 2 * run.profile.robust.attack_step_size
+    assert not same_weights(wide, robust)
+
+
+def test_the_overfitted_network_sees_few_images_and_is_watched_on_unseen_ones():
+    run = open_run()
+    overfitted = run.overfitted(seed=3)
+    profile, config = run.profile, run.profile.overfit
+    again = build_model(profile.network, width=profile.width, seed=3)
+    seen, unseen = run.train_set.subset(slice(0, 20)), run.test_set.subset(slice(0, 10))
+    whiten(again, seen.images)
+    rows = train(again, seen, config, seed=3)
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in overfitted.model.state_dict().items())
+    assert [row["accuracy"] for row in overfitted.history] == [row["accuracy"] for row in rows]
+    last = overfitted.history[-1]
+    attack = {"steps": config.attack_steps, "step_size": config.attack_step_size}
+    assert last["test_accuracy"] == accuracy(again, unseen).value
+    assert last["robust_test_accuracy"] == robust_accuracy(again, unseen, config.threat, **attack).value
+
+
+@pytest.fixture
+def downloaded(tmp_path, monkeypatch):
+    """A folder of released sets and, in place of CIFAR-10's own files, images of the same shape."""
+    world = planted(PlantedWorld(), 60, seed=0).replace(name="CIFAR-10")
+    monkeypatch.setattr(run_module, "cifar10", lambda **_: world)
+    for kind, folder in FOLDERS.items():
+        place = tmp_path / folder
+        place.mkdir()
+        labels = (world.labels + 1) % 10 if kind == "D_det" else world.labels
+        torch.save(list(world.images.split(20)), place / "CIFAR_ims")
+        torch.save(list(labels.split(20)), place / "CIFAR_lab")
+    return tmp_path
+
+
+def test_released_sets_take_the_place_of_the_constructed_ones(downloaded, monkeypatch):
+    def never(*args: object, **kwargs: object) -> None:
+        pytest.fail("nothing is constructed")
+
+    for name in ("random_target_dataset", "deterministic_target_dataset", "robust_dataset", "nonrobust_dataset"):
+        monkeypatch.setattr(run_module, name, never)
+    run = Run("cifar10-small", device="cpu", overrides=TINY, released=downloaded)
+    own = Run("cifar10-small", device="cpu", overrides=TINY)
+    for kind in CONSTRUCTED:
+        made = run.constructed(kind, source_seed=0)
+        assert made.info["dataset"] == "released"
+        assert torch.equal(made.images, run.train_set.images)  # as many as the profile has training images
+        trained = run.trained_on(kind, source_seed=0, seed=1)
+        assert trained.recipe["data"] == {"kind": kind, "released": made.fingerprint()}
+    assert torch.equal(run.constructed("D_det", source_seed=0).labels, (run.train_set.labels + 1) % 10)
+    assert run.describe() == {**own.describe(), "released": True}
+
+
+def test_released_sets_need_cifar10(downloaded):
+    with pytest.raises(ValueError, match="released sets are images of CIFAR-10, but profile 'planted' is not of it"):
+        Run("planted", released=downloaded)
+    with pytest.raises(ValueError, match="kind must be one of D_R, D_NR, D_rand, D_det, got 'D_S'"):
+        Run("cifar10-small", overrides=TINY, released=downloaded).constructed("D_S", source_seed=0)
 
 
 def test_training_and_test_images_are_different_images_of_one_world():
@@ -122,6 +197,8 @@ ARTIFACTS = ("standard", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_ran
         ({"match_steps": 3}, {"D_R", "D_NR", "on_robust"}),
         ({"match_step_size": 0.3}, {"D_R", "D_NR", "on_robust"}),
         ({"match_start": "noise"}, {"D_R", "D_NR", "on_robust"}),
+        ({"match_images": 20}, {"D_R", "D_NR", "on_robust"}),
+        ({"match_eps": 1.0}, {"D_R", "on_robust"}),
         ({"on_robust": {"epochs": 1, "batch_size": 20, "flip": True}}, {"on_robust"}),
         ({"eps": 0.25}, {"D_rand", "on_rand"}),
         ({"construct_steps": 3}, {"D_rand", "on_rand"}),

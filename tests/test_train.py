@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, whiten
 from advfeat.train import TrainConfig, train
@@ -232,6 +232,15 @@ def test_bfloat16_trains_float32_weights():
     (row,) = train(model, noise(), TrainConfig(epochs=1, batch_size=16, lr=0.1, precision="bfloat16"), seed=0)
     assert math.isfinite(row["loss"])
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_another_radius_scales_the_steps_with_it():
+    config = TrainConfig(epochs=1, batch_size=8, lr=0.1, threat=Linf(0.1), attack_steps=3, attack_step_size=0.07)
+    assert config.at_radius(0.1) == config  # to the bit: equal recipes share one network
+    assert config.at_radius(0.4) == dataclasses.replace(config, threat=Linf(0.4), attack_step_size=0.28)
+    for threat in (None, L2(0)):
+        with pytest.raises(ValueError, match="only adversarial training within a radius has another radius"):
+            dataclasses.replace(config, threat=threat).at_radius(0.4)
 
 
 def test_a_batch_larger_than_the_data_is_refused():

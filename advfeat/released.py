@@ -1,0 +1,89 @@
+"""The datasets that the paper's authors released for CIFAR-10: four folders of two files, lists of tensors in each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor
+
+from advfeat.data import CIFAR10_CLASSES, Dataset
+
+FOLDERS = {"D_R": "robust_CIFAR", "D_NR": "non_robust_CIFAR", "D_rand": "drand_CIFAR", "D_det": "ddet_CIFAR"}
+"""Name of a set in this book → of its folder in the release; a folder may also be called ``d_`` and that."""
+
+
+def released(kind: str, root: Path | str) -> Dataset:
+    """One of the authors' own sets, from the files ``CIFAR_ims`` and ``CIFAR_lab`` in its folder.
+
+    Each file is a pickled tensor or list of batches of them. They are read as tensors only: a pickle can run any
+    program, so a file that holds anything else is refused before it is executed. Images may be uint8 or floating point,
+    channels first or last, in [0, 1] or [0, 255]. The release does not say in which order the images stand or from
+    which one each was made, so ``truth`` is empty but for D_det, where the target gives the original label away:
+    ``truth["source_labels"]`` is (label − 1) mod 10.
+
+    Args:
+        kind: ``D_R``, ``D_NR``, ``D_rand`` or ``D_det``.
+        root: the folder that the authors' archive was unpacked into, or ``release_datasets`` inside it.
+
+    Raises:
+        ValueError: another ``kind``, or a file that holds something else than described.
+        FileNotFoundError: the set is not there, with the folders looked for.
+
+    Source: MadryLab/constructed-datasets, README and issues 4, 7 and 11.
+    """
+    if kind not in FOLDERS:
+        raise ValueError(f"kind must be one of {', '.join(FOLDERS)}, got {kind!r}")
+    names = (FOLDERS[kind], f"d_{FOLDERS[kind]}")
+    places = [Path(root).expanduser() / part / name for part in ("", "release_datasets") for name in names]
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(f"no released {kind}: none of the folders {', '.join(map(str, places))} exists")
+    labels = _labels(folder / "CIFAR_lab")
+    return Dataset(
+        images=_images(folder / "CIFAR_ims"),
+        labels=labels,
+        classes=CIFAR10_CLASSES,
+        name=kind,
+        truth={"source_labels": (labels - 1) % len(CIFAR10_CLASSES)} if kind == "D_det" else {},
+        info={"dataset": "released", "set": folder.name},
+    )
+
+
+def _tensor(path: Path) -> Tensor:
+    """What a file holds, as one tensor on the CPU."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} holds no {path.name}")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors and is not read: {error}") from error
+    parts = [found] if isinstance(found, Tensor) else found
+    if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, Tensor) for part in parts):
+        raise ValueError(f"{path} must hold a tensor or a list of tensors, got {type(found).__name__}")
+    return torch.cat(list(parts))
+
+
+def _images(path: Path) -> Tensor:
+    images = _tensor(path)
+    if images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
+        raise ValueError(f"{path} must hold images (n, 3, h, w) or (n, h, w, 3), got {tuple(images.shape)}")
+    if images.shape[1] != 3:
+        images = images.permute(0, 3, 1, 2)
+    # A float image far above 1 is on the scale of bytes; a little above it is rounding, which the clamp takes back.
+    bytes_ = images.dtype == torch.uint8 or bool(images.max() > 1.5)
+    images = images.to(torch.float32, memory_format=torch.contiguous_format)
+    images = images / 255 if bytes_ else images
+    low, high = (float(value) for value in torch.aminmax(images))
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ValueError(f"{path} must hold values in [0, 1] or [0, 255], got {low:.4g} to {high:.4g}")
+    return images.clamp_(0, 1)
+
+
+def _labels(path: Path) -> Tensor:
+    labels = _tensor(path)
+    whole = labels.to(torch.int64)
+    if labels.ndim != 1 or not torch.equal(whole.to(labels.dtype), labels):
+        raise ValueError(f"{path} must hold one whole number per image, got {labels.dtype} {tuple(labels.shape)}")
+    return whole
