@@ -107,8 +107,8 @@ class Record:
         """The mean over seeds of one value.
 
         The interval adds two independent sources of error: the choice of test images (for a rate Wilson's interval,
-        else the recorded one, averaged) and, from two seeds on, the spread between seeds (Student's t). With two seeds the
-        second is wide, and it should be: two runs say little about a third.
+        else the recorded one, averaged) and, from two seeds on, the spread between seeds (Student's t). With two seeds
+        the second is wide, and it should be: two runs say little about a third.
 
         Raises:
             KeyError: no run recorded ``key``; the message lists what there is.

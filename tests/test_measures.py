@@ -73,7 +73,7 @@ def test_an_estimate_that_is_no_rate_prints_as_a_number():
 
 
 def test_a_mean_has_the_interval_of_student():
-    # By hand: mean 2, s² = (1 + 0 + 1) / 2 = 1, t(0.975, 2) = 0.95 √(2 / 0.0975). Normal quantile or s with 1/n: too narrow.
+    # By hand: mean 2, s² = (1 + 0 + 1) / 2 = 1, t(0.975, 2) = 0.95 √(2 / 0.0975). No normal quantile, no s by 1/n.
     estimate = Estimate.of_mean(torch.tensor([1.0, 2.0, 3.0]))
     half = 0.95 * math.sqrt(2 / 0.0975) / math.sqrt(3)
     assert estimate.value == 2
