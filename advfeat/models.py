@@ -132,7 +132,7 @@ def whiten(model: Classifier, images: Float[Tensor, "n 3 h w"], *, floor: float 
     return model
 
 
-def freeze(model: Classifier, *, dtype: torch.dtype | None = None) -> Classifier:
+def freeze(model: Classifier, *, dtype: torch.dtype | None = None, leak: float = 0.0) -> Classifier:
     """A copy for inference and attacks: eval mode, BatchNorm folded into convolutions, no weight gradients.
 
     Folding is exact up to rounding. A BatchNorm that follows no convolution stays. Without weight gradients an
@@ -141,15 +141,24 @@ def freeze(model: Classifier, *, dtype: torch.dtype | None = None) -> Classifier
     Args:
         dtype: what the features compute in; default: bfloat16 where the hardware gains from it, else float32.
             Images, logits and the head stay float32.
+        leak: share of the gradient, in [0, 1], that the last ReLU lets through where its output is 0. Outputs stay as
+            they are. A search for an image that excites a unit has no gradient to follow while the unit is silent;
+            a small leak, 0.1 say, gives it one and hardly changes any other. At 1 it is the ``fake_relu`` of Engstrom
+            et al. 2019. Networks without a ReLU need none.
 
     Raises:
         TypeError: the features cannot be traced, with the reason.
+        ValueError: ``leak`` is outside [0, 1].
     """
+    if not 0 <= leak <= 1:
+        raise ValueError(f"leak must be in [0, 1], got {leak}")
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     try:
         frozen.features = _fold_batch_norm(fx.symbolic_trace(frozen.features))
     except fx.proxy.TraceError as error:
         raise TypeError(f"{type(model.features).__name__} cannot be traced, so it cannot be folded: {error}") from error
+    if leak:
+        _open_last_relu(frozen.features, leak)
     frozen.dtype = dtype or kernels.fast_dtype(model.head.weight.device.type)
     frozen.features.to(frozen.dtype).to(memory_format=torch.channels_last)
     return frozen.eval()  # once more: tracing leaves fresh containers in training mode
@@ -175,6 +184,33 @@ def _fold_batch_norm(graph: fx.GraphModule) -> fx.GraphModule:
     graph.delete_all_unused_submodules()
     graph.recompile()
     return graph
+
+
+class _LeakyGradientReLU(nn.Module):
+    """max(x, 0), whose gradient is ``leak`` instead of 0 where x is negative."""
+
+    def __init__(self, leak: float) -> None:
+        super().__init__()
+        self.leak = leak
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The difference is exactly 0, its gradient is not."""
+        negative = inputs.clamp(max=0)
+        return inputs.relu() + self.leak * (negative - negative.detach())
+
+
+def _open_last_relu(graph: fx.GraphModule, leak: float) -> None:
+    layers = dict(graph.named_modules())
+    for node in reversed(graph.graph.nodes):
+        called = node.op == "call_function" and node.target in (F.relu, torch.relu)
+        if called or _is_layer(node, layers, nn.ReLU):
+            graph.add_submodule("open_relu", _LeakyGradientReLU(leak))
+            with graph.graph.inserting_after(node):
+                opened = graph.graph.call_module("open_relu", node.args[:1])
+            node.replace_all_uses_with(opened)
+            graph.graph.erase_node(node)
+            graph.recompile()
+            return
 
 
 def _is_layer(node: object, layers: dict[str, nn.Module], kind: type[nn.Module]) -> bool:

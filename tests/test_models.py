@@ -213,3 +213,47 @@ def test_cnn4_starts_with_a_fixed_transform_that_keeps_directions_apart():
     assert float((gram - torch.diag(gram.diagonal())).abs().max()) <= 48 * 4 * U
     assert torch.allclose(lengths[::16], torch.ones(3, dtype=torch.float64), atol=16 * U, rtol=0)
     assert 1 - 16 * U <= float(lengths.min()) < float(lengths.max()) <= 1.7 + 16 * U
+
+
+# The leak of the last ReLU
+
+
+@pytest.mark.parametrize(("name", "width", "size"), [("cnn4", 4, 16), ("resnet18", None, 4)])
+def test_a_leak_changes_gradients_and_no_output(name, width, size):
+    """Fails for a leaky ReLU, for a leak in an earlier layer, and for one that touches the active units."""
+    model = randomise_batch_norm(build_model(name, width=width), negative=False)
+    pixels = images(size=size)
+    closed, leaky = (freeze(model, dtype=torch.float32, leak=leak) for leak in (0.0, 0.1))
+    assert torch.equal(closed.representation(pixels), leaky.representation(pixels))
+    activation: dict[str, Tensor] = {}
+    for key, network in (("closed", closed), ("leaky", leaky)):
+        wanted = pixels.clone().requires_grad_()
+        network.representation(wanted).sum().backward()
+        activation[key] = wanted.grad
+    assert not torch.equal(activation["closed"], activation["leaky"])
+
+
+def test_a_silent_unit_gets_the_share_of_the_gradient_that_the_leak_says():
+    model = Classifier(nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(48, 5), nn.ReLU()), nn.Linear(5, 2)).eval()
+    linear = model.features[2]
+    with torch.no_grad():
+        linear.bias.copy_(torch.tensor([50.0, -50.0, 50.0, -50.0, -50.0]))  # units 1, 3 and 4 are silent
+    pixels = images(n=2, size=4)
+
+    def gradient(unit: int, leak: float) -> Tensor:
+        wanted = pixels.clone().requires_grad_()
+        freeze(model, dtype=torch.float32, leak=leak).representation(wanted)[:, unit].sum().backward()
+        return wanted.grad.flatten(1)
+
+    spread = model.std.expand(1, 3, 4, 4).flatten()
+    first = ((pixels - model.mean) / model.std).flatten(1) > 0
+    for unit, factor in ((0, 1.0), (1, 0.25), (4, 0.25)):
+        expected = factor * first * linear.weight[unit] / spread
+        assert (gradient(unit, 0.25) - expected).abs().max() <= 8 * U * expected.abs().max()
+    assert gradient(1, 0.0).abs().max() == 0
+
+
+@pytest.mark.parametrize("leak", [-0.1, 1.5])
+def test_a_leak_outside_its_range_is_refused(leak):
+    with pytest.raises(ValueError, match=f"leak must be in \\[0, 1\\], got {leak}"):
+        freeze(build_model("cnn4", width=4), leak=leak)

@@ -190,6 +190,62 @@ def test_the_shape_is_where_truth_says():
     assert torch.equal(found, dataset.truth["shape"])
 
 
+@pytest.fixture(scope="module")
+def filters():
+    """Linear features of every kind: shapes, textures, brightness, a colour, a corner, an edge, and random ones."""
+    generator = torch.Generator().manual_seed(4)
+    plain = torch.zeros(4, 3, 32, 32)
+    plain[0] = 1
+    plain[1, 0] = 1
+    plain[2, :, :8, :8] = 1
+    plain[3, :, :, 16:] = 1
+    weights = torch.cat([WORLD.shapes(), WORLD.textures(), plain, torch.randn(4, 3, 32, 32, generator=generator)])
+    return weights / weights.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("noise", [0.0, WORLD.noise])
+def test_moments_are_those_of_the_drawn_images(filters, noise):
+    """Fails for a colour left out, a covariance with n - 1, a texture that errs with the shape, a wrong noise."""
+    # Features that err often: some hundred images would not show the variance of a rare error.
+    world = dataclasses.replace(WORLD, noise=noise, shape_reliability=0.6, texture_reliability=0.7)
+    dataset = planted(world, 3000, seed=8)
+    drawn = (dataset.images.flatten(1) @ filters.flatten(1).T).double()
+    mean, variance = world.moments(filters)
+    deviations = drawn - mean[dataset.labels]
+    for label in range(10):
+        rows = deviations[dataset.labels == label]
+        # 280 comparisons: five standard errors, and the clipping of one value in ten thousand.
+        assert (rows.mean(0).abs() / (variance[label] / len(rows)).sqrt()).max() < 5
+    # The variances of all labels together: of one label, a few extreme images would decide.
+    excess = deviations.square() - variance[dataset.labels]
+    assert (excess.mean(0).abs() / (excess.var(0) / len(excess)).sqrt()).max() < 5
+
+
+def test_moments_do_not_depend_on_the_number_of_points(filters):
+    some = filters[[0, 6, 10, 20]]
+    coarse, fine = WORLD.moments(some), WORLD.moments(some, points=2048)
+    assert (coarse[0] - fine[0]).abs().max() < 0.002
+    # Textures catch a little of a shape's edges, which turns from dark to bright within a pixel.
+    relative = (coarse[1] / fine[1] - 1).abs().amax(0)
+    assert relative[[0, 1, 3]].max() < 0.001
+    assert relative[2] < 0.05
+
+
+def test_moments_follow_the_numbers_of_the_world(filters):
+    weights = filters[[0, 10, 20]]
+    mean, variance = WORLD.moments(weights, points=64)
+    scaled_mean, scaled_variance = WORLD.moments(-4 * weights, points=64)
+    assert (scaled_mean + 4 * mean).abs().max() < 1e-9
+    assert (scaled_variance - 16 * variance).abs().max() < 1e-9
+    noisier = dataclasses.replace(WORLD, noise=0.05).moments(weights, points=64)[1]
+    # Unit norm up to float32.
+    assert (noisier - variance - (0.05**2 - WORLD.noise**2)).abs().max() < 1e-8
+    # Shapes and textures that ignore the label: nothing tells one label from another.
+    blind = dataclasses.replace(WORLD, shape_reliability=0.1, texture_reliability=0.1).moments(weights, points=64)
+    for moment in blind:
+        assert (moment - moment[0]).abs().max() < 1e-9
+
+
 # What networks make of it: the claims of the paper, at the scale that the chapters run live
 
 

@@ -1,0 +1,239 @@
+"""Features in the sense of the paper: functions of an image, how useful they are, and how useful to an adversary's foe.
+
+A feature is a function f: image → number. It is judged on a binary task, y = +1 or −1 with equal probability. Where a
+dataset has more classes, the task is one class against the rest: the images of each side are averaged first, and both
+sides count one half, so that a useless feature has usefulness 0 and a perfect one 1 however rare the class is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import t as student
+from torch import Tensor
+
+from advfeat.attacks import L2, Threat
+from advfeat.measures import Estimate
+from advfeat.progress import progress
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What k features say about n images: as they are, and at least and at most within a threat."""
+
+    clean: Float[Tensor, "n k"]
+    lowest: Float[Tensor, "n k"]
+    highest: Float[Tensor, "n k"]
+
+    def oriented(self, signs: Float[Tensor, " k"]) -> Responses:
+        """Feature f replaced by −f wherever its sign is negative; the least value of −f is minus the greatest of f.
+
+        The paper counts f and −f as one feature. Take the signs from other images than those that judge the feature.
+        """
+        turned = signs < 0
+        return Responses(
+            clean=torch.where(turned, -self.clean, self.clean),
+            lowest=torch.where(turned, -self.highest, self.lowest),
+            highest=torch.where(turned, -self.lowest, self.highest),
+        )
+
+
+def linear_responses(
+    weights: Float[Tensor, "k c h w"], images: Float[Tensor, "n c h w"], threat: Threat, *, box: bool = True
+) -> Responses:
+    """The features f_j(x) = ⟨w_j, x⟩ and their exact extremes within the threat, float64.
+
+    Without the box the adversary may leave [0, 1]: f moves by ε‖w‖, in the dual norm (ℓ2 for ℓ2, ℓ1 for ℓ∞), whatever
+    the image. With the box pixel i can move by its room rᵢ only, the way to 0 or to 1 that the sign of wᵢ asks for. In
+    ℓ∞ it moves by min(ε, rᵢ). In ℓ2 it moves by min(τ|wᵢ|, rᵢ), where τ is as large as ε allows; the pixels that run
+    out of room are found in a few rounds, since filling one lets the others move further.
+
+    Args:
+        images: in [0, 1].
+        box: whether attacked images must stay in [0, 1].
+    """
+    rows = weights.flatten(1).double()
+    clean = torch.cat([piece.flatten(1).double() @ rows.T for piece in images.split(1000)])
+    if not box:
+        reach = threat.eps * (rows.norm(dim=1) if isinstance(threat, L2) else rows.abs().sum(1))
+        return Responses(clean, clean - reach, clean + reach)
+    fall, rise = torch.empty_like(clean), torch.empty_like(clean)
+    flat = images.flatten(1).double()
+    for j, row in enumerate(rows):
+        fall[:, j] = _reach(row.abs(), torch.where(row > 0, flat, 1 - flat), threat)
+        rise[:, j] = _reach(row.abs(), torch.where(row > 0, 1 - flat, flat), threat)
+    return Responses(clean, clean - fall, clean + rise)
+
+
+def _reach(size: Tensor, room: Tensor, threat: Threat) -> Tensor:
+    """max ⟨size, δ⟩ over 0 ≤ δ ≤ room within the threat; size (p,) and room (n, p), both at least 0."""
+    if not isinstance(threat, L2):
+        return torch.clamp(room, max=threat.eps) @ size
+    full = torch.zeros_like(room, dtype=torch.bool)
+    tau = size.new_zeros(len(room), 1)
+    while True:
+        left = (threat.eps**2 - torch.where(full, room, 0).square().sum(1, keepdim=True)).clamp(min=0)
+        free = torch.where(full, 0, size).square().sum(1, keepdim=True)
+        tau = torch.where(free > 0, (left / free).sqrt(), tau)
+        fuller = full | (tau * size >= room) & (size > 0)
+        if torch.equal(fuller, full):
+            return torch.minimum(tau * size, room) @ size
+        full = fuller
+
+
+def searched_responses(
+    function: Callable[[Tensor], Tensor],
+    images: Float[Tensor, "n c h w"],
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float,
+    batch_size: int = 500,
+) -> Responses:
+    """Any features, with their extremes within the threat as PGD finds them: ``steps`` steps down and up per feature.
+
+    The best value on the way counts, the image itself included. The true extremes lie at or beyond those found, so a
+    robust usefulness computed from them is an upper bound.
+
+    Args:
+        function: images → (n, k), differentiable, each row from its own image only. For the units of a network take
+            ``freeze(model, leak=0.1).representation``: without a leak a silent unit has no gradient, stays silent and
+            looks robust.
+        images: in [0, 1].
+        step_size: in pixel units.
+
+    Raises:
+        ValueError: ``steps`` or ``step_size`` is not positive.
+        FloatingPointError: a gradient was not finite.
+
+    Source: the inner infimum of equation (2) of Ilyas et al. 2019.
+    """
+    if steps < 1 or not step_size > 0:
+        raise ValueError(f"steps and step_size must be positive, got steps={steps}, step_size={step_size}")
+    with torch.no_grad():
+        clean = torch.cat([function(piece) for piece in images.split(batch_size)])
+    lowest, highest = clean.clone(), clean.clone()
+    with progress(total=2 * clean.shape[1] * len(images), unit="img", description=f"extremes, {threat}") as bar:
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            for j in range(clean.shape[1]):
+                for sign, best in ((-1.0, lowest), (1.0, highest)):
+                    found = _climb(function, images[rows], j, sign, threat, steps, step_size)
+                    best[rows, j] = sign * torch.maximum(sign * best[rows, j], found)
+                    bar.update(len(found))
+    return Responses(clean, lowest, highest)
+
+
+def _climb(
+    function: Callable[[Tensor], Tensor],
+    images: Tensor,
+    feature: int,
+    sign: float,
+    threat: Threat,
+    steps: int,
+    step_size: float,
+) -> Tensor:
+    """The largest sign · f over the iterates of PGD."""
+    adv = images
+    best = images.new_full((len(images),), -torch.inf)
+    for _ in range(steps):
+        adv = adv.detach().requires_grad_()
+        with torch.enable_grad():
+            value = sign * function(adv)[:, feature]
+        (gradient,) = torch.autograd.grad(value.sum(), adv)
+        best = torch.maximum(best, value.detach())
+        adv = threat.step(adv.detach(), images, gradient, step_size)
+    with torch.no_grad():
+        best = torch.maximum(best, sign * function(adv)[:, feature])
+    if not bool(best.isfinite().all()):
+        raise FloatingPointError(f"feature {feature} or its gradient was not finite")
+    return best
+
+
+def usefulness(values: Float[Tensor, "n k"], positive: Bool[Tensor, " n"], *, level: float = 0.95) -> list[Estimate]:
+    """ρ of each feature, E[y f(x)] with f shifted and scaled to E[f] = 0 and E[f²] = 1, in [−1, 1].
+
+    With m₊ and m₋ the means of f over the two sides, and σ its standard deviation when both sides count one half,
+    ρ = (m₊ − m₋) / 2σ.
+
+    Args:
+        values: f_j(x_i).
+        positive: where y = +1.
+        level: of the interval of each feature alone. For m of them to hold all at once take 1 − 0.05 / m (Bonferroni).
+
+    Returns:
+        One estimate per feature. The interval is Student's, with the standard error of the ratio by the delta method:
+        σ is estimated from the same images, and leaving that out misses the right width. Where one image in a hundred
+        decides, as for a texture that is nearly always right, it needs several hundred images on each side.
+
+    Raises:
+        ValueError: a side has fewer than two images, a feature has one value everywhere, or ``level`` is not in (0, 1).
+
+    Source: equation (1) of Ilyas et al. 2019.
+    """
+    return _mean_worst(values, values, values, positive, level)
+
+
+def robust_usefulness(responses: Responses, positive: Bool[Tensor, " n"], *, level: float = 0.95) -> list[Estimate]:
+    """γ of each feature, E[inf over the threat of y f(x + δ)], on the scale on which E[f] = 0 and E[f²] = 1.
+
+    The infimum is the lowest response where y = +1, and minus the highest where y = −1; it may be far below −1.
+    Arguments, intervals and errors as in ``usefulness``.
+
+    Source: equation (2) of Ilyas et al. 2019.
+    """
+    return _mean_worst(responses.clean, responses.lowest, responses.highest, positive, level)
+
+
+def linear_truth(
+    means: Float[Tensor, "classes k"],
+    variances: Float[Tensor, "classes k"],
+    reach: Float[Tensor, " k"],
+    positive: int,
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """ρ and γ of linear features whose mean and variance are known for each label, with labels equally frequent.
+
+    Class ``positive`` against the rest: ρ = (m₊ − m₋) / 2σ and γ = ρ − reach / σ, where ``reach`` is how far the
+    adversary moves each feature, ε‖w‖ in the dual norm.
+    """
+    rest = torch.arange(len(means)) != positive
+    middle = (means[positive] + means[rest].mean(0)) / 2
+    squares = variances + (means - middle).square()
+    scale = ((squares[positive] + squares[rest].mean(0)) / 2).sqrt()
+    useful = (means[positive] - means[rest].mean(0)) / 2 / scale
+    return useful, useful - reach / scale
+
+
+def _mean_worst(clean: Tensor, lowest: Tensor, highest: Tensor, positive: Tensor, level: float) -> list[Estimate]:
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    counts = int(positive.sum()), int((~positive).sum())
+    if min(counts) < 2:
+        raise ValueError(f"each side needs two images or more, got {counts[0]} with y = +1 and {counts[1]} with y = −1")
+    clean, lowest, highest = clean.double(), lowest.double(), highest.double()
+    centre = (clean[positive].mean(0) + clean[~positive].mean(0)) / 2
+    squares = (clean - centre).square()
+    variance = (squares[positive].mean(0) + squares[~positive].mean(0)) / 2
+    constant = (variance <= 1e-24 * (1 + centre.square())).nonzero().flatten().tolist()
+    if constant:
+        raise ValueError(f"features {constant} have one value on all images, so E[f²] = 1 cannot hold")
+    scale = variance.sqrt()
+    sides = (lowest[positive] - centre) / scale, (centre - highest[~positive]) / scale
+    value = (sides[0].mean(0) + sides[1].mean(0)) / 2
+    # γ = A / σ with A and σ² means over images, so dγ = dA/σ − γ dσ²/2σ²; the centre drops out, as σ² is least there.
+    influence = value / 2 / variance
+    parts = [
+        (side - influence * squares[rows]).var(0) / count
+        for side, rows, count in zip(sides, (positive, ~positive), counts, strict=True)
+    ]
+    # Two sides with variances of their own: the degrees of freedom of Welch and Satterthwaite.
+    total = parts[0] + parts[1]
+    freedom = total.square() / sum(part.square() / (count - 1) for part, count in zip(parts, counts, strict=True))
+    freedom = torch.where(total > 0, freedom, 1)  # a feature that is never wrong: no spread, whatever the quantile
+    half = torch.as_tensor(student.ppf((1 + level) / 2, freedom.cpu())).to(total) * total.sqrt() / 2
+    return [
+        Estimate(v, v - h, v + h, len(positive), rate=False) for v, h in zip(value.tolist(), half.tolist(), strict=True)
+    ]
