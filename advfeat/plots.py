@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from cycler import cycler
 from jaxtyping import Float
@@ -188,3 +189,24 @@ def learning_curves(axis: Axes, curves: Mapping[str, Sequence[float]], *, ylabel
         axis.plot(range(1, len(values) + 1), values, label=name, marker="o", markersize=3)
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.legend()
+
+
+def level_set(
+    axis: Axes,
+    centre: Float[Tensor, "2"],
+    covariance: Float[Tensor, "2 2"],
+    *,
+    radius: float = 1.0,
+    color: str,
+    lw: float = 2.0,
+) -> None:
+    """The ellipse on which (x - centre)ᵀ covariance⁻¹ (x - centre) = radius²."""
+    turn = np.linspace(0, 2 * np.pi, 200)
+    circle = np.stack([np.cos(turn), np.sin(turn)])
+    axis.plot(*(centre.numpy()[:, None] + radius * np.linalg.cholesky(covariance.numpy()) @ circle), color=color, lw=lw)
+
+
+def arrow(axis: Axes, vector: Float[Tensor, "2"], *, color: str) -> None:
+    """An arrow from the origin to ``vector``, above whatever else is drawn."""
+    style = {"arrowstyle": "-|>", "color": color, "lw": 2.6, "mutation_scale": 18, "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", (float(vector[0]), float(vector[1])), (0, 0), arrowprops=style, zorder=5)
