@@ -183,6 +183,14 @@ def accuracy_bars(
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
+def usefulness_plane(axis: Axes, *, lowest: float) -> None:
+    """Axes for ρ (across) and γ (up, from ``lowest``): γ = ρ bounds all features, below γ = 0 they are non-robust."""
+    axis.axhspan(lowest, 0, color=RED, alpha=0.05, lw=0)
+    axis.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls="--")
+    axis.axhline(0, color=GREY, lw=1.2)
+    axis.set(xlim=(-0.02, 1.02), ylim=(lowest, 1.02), xlabel=r"usefulness $\rho$", ylabel=r"robust usefulness $\gamma$")
+
+
 def learning_curves(axis: Axes, curves: Mapping[str, Sequence[float]], *, ylabel: str) -> None:
     """One line per name against the epoch, from 1."""
     for name, values in curves.items():

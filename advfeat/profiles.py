@@ -49,6 +49,9 @@ class Profile:
         curve_eps: ℓ2 radii at which networks of different training are compared.
         autoattack_eps: ℓ2 radii at which AutoAttack checks a robust accuracy; none where it would take too long.
         autoattack_images: test images in that check.
+        truth_images: images of the planted world on which features are compared with the planted truth.
+        feature_images: test images, equally many of each class, on which the units of a network are attacked.
+        feature_steps: PGD steps of that attack, down and up, per unit and image.
     """
 
     name: str
@@ -84,6 +87,9 @@ class Profile:
     curve_eps: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
     autoattack_eps: tuple[float, ...] = ()
     autoattack_images: int = 1000
+    truth_images: int = 5000
+    feature_images: int = 500
+    feature_steps: int = 8
 
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
@@ -123,6 +129,8 @@ PROFILES: dict[str, Profile] = {
             construct_steps=10,
             eval_images=500,
             watch_images=250,
+            feature_images=100,
+            feature_steps=3,
         ),
         Profile(
             name="cifar10-small",

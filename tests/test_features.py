@@ -14,10 +14,12 @@ from scipy.optimize import minimize
 from advfeat.attacks import L2, Linf
 from advfeat.features import (
     Responses,
+    class_usefulness,
     linear_responses,
     linear_truth,
     robust_usefulness,
     searched_responses,
+    shares,
     usefulness,
 )
 from advfeat.planted import PlantedWorld, planted
@@ -229,6 +231,51 @@ def test_the_best_value_on_the_way_counts():
     )
     assert found.highest.flatten().tolist() == pytest.approx([0.0, -0.04], abs=1e-6)
     assert found.lowest[1] < -1.5  # the first image lies on the peak, where the gradient is 0
+
+
+# All classes at once
+
+
+def labelled_responses() -> tuple[Responses, torch.Tensor]:
+    """Five features of 90 images in three classes of unequal size; the last feature is silent."""
+    draw = torch.Generator().manual_seed(6)
+    labels = torch.tensor([0] * 20 + [1] * 30 + [2] * 40)
+    clean = torch.randn(90, 5, generator=draw, dtype=torch.float64) + 1.5 * torch.randn(3, 5, generator=draw)[labels]
+    low, high = (torch.rand(90, 5, generator=draw) for _ in range(2))
+    clean[:, 4] = low[:, 4] = 0
+    return Responses(clean, clean - low, clean + high), labels
+
+
+def test_the_plane_is_what_the_estimates_say_class_by_class():
+    """Fails for a sign that is not turned, extremes that are not exchanged with it, a rest that weights its classes."""
+    responses, labels = labelled_responses()
+    useful, robust = class_usefulness(responses, labels)
+    alive = Responses(*(part[:, :4] for part in (responses.clean, responses.lowest, responses.highest)))
+    for c in range(3):
+        signs = torch.tensor(values(usefulness(alive.clean, labels == c)))
+        turned = alive.oriented(signs)
+        assert np.abs(useful[c, :4].numpy() - values(usefulness(turned.clean, labels == c))).max() < 1e-9
+        assert np.abs(robust[c, :4].numpy() - values(robust_usefulness(turned, labels == c))).max() < 1e-9
+    assert (useful >= 0).all()
+    assert not useful[:, 4].any()
+    assert not robust[:, 4].any()
+
+
+def test_shares_count_pairs_and_their_intervals_those_of_the_images():
+    responses, labels = labelled_responses()
+    useful, robust = class_usefulness(responses, labels)
+    found = shares(responses, labels, threshold=0.3)
+    assert found["useful"].value == pytest.approx(float((useful >= 0.3).double().mean()))
+    assert found["robust"].value == pytest.approx(float(((useful >= 0.3) & (robust > 0)).double().mean()))
+    assert found["non-robust"].value == pytest.approx(float(((useful >= 0.3) & (robust < 0)).double().mean()))
+    assert found["useful"].value == pytest.approx(found["robust"].value + found["non-robust"].value)
+    assert shares(responses, labels, threshold=0.3) == found
+    # Ten times the same images: the pairs are no more in number, but their values are surer. Fails for an interval
+    # from the number of pairs.
+    more = Responses(*(part.repeat(10, 1) for part in (responses.clean, responses.lowest, responses.highest)))
+    surer = shares(more, labels.repeat(10), threshold=0.3)["useful"]
+    assert surer.value == pytest.approx(found["useful"].value)
+    assert surer.high - surer.low < 0.8 * (found["useful"].high - found["useful"].low)
 
 
 # The planted world

@@ -45,6 +45,16 @@ def test_amplified_is_grey_at_zero_and_scales_about_it():
     assert (shown - torch.tensor([0.5, 0.6, 0.4, 1.0])).abs().max() <= 2**-23
 
 
+def test_the_plane_of_usefulness_shades_what_is_not_robust():
+    _, axis = plt.subplots()
+    plots.usefulness_plane(axis, lowest=-2.0)
+    (shaded,) = axis.patches
+    assert (shaded.get_y(), shaded.get_height()) == (-2.0, 2.0)
+    diagonal, zero = axis.lines
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
+    assert set(zero.get_ydata()) == {0}
+
+
 def test_bars_curves_and_markers_stand_at_their_values():
     estimates = {"D": Estimate(0.9, 0.85, 0.93, 100), "D_rand": Estimate(0.0, 0.0, 0.04, 100)}
     figure, axis = plt.subplots()
