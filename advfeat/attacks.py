@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -187,6 +188,14 @@ def match_representation(
         images = kernels.l2_step(images, images, gradient, eps=math.inf, step_size=step_size)
     _check_finite(images)
     return images
+
+
+def gray_noise(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+    """Gray images with a little normal noise, 0.5 + N(0, 1) / 20 per value, clamped to [0, 1]: a start without content.
+
+    Source: MadryLab/robust_representations, image_inversion.
+    """
+    return torch.randn(tuple(shape), generator=generator).div_(20).add_(0.5).clamp_(0, 1)
 
 
 def _check_eps(eps: float) -> None:

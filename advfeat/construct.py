@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from advfeat.attacks import Threat, match_representation, pgd
+from advfeat.attacks import Threat, gray_noise, match_representation, pgd
 from advfeat.data import Dataset
 from advfeat.models import Classifier, freeze
 from advfeat.progress import progress
@@ -207,8 +207,7 @@ def _represented_alike(
         truth["start_index"] = index.to(dataset.labels.device)
         images = dataset.images[truth["start_index"]]
     else:
-        images = torch.randn(dataset.images.shape, generator=generator).div_(20).add_(0.5).clamp_(0, 1)
-        images = images.to(dataset.images.device)
+        images = gray_noise(dataset.images.shape, generator).to(dataset.images.device)
     frozen = freeze(model)
 
     def match(rows: slice) -> Tensor:
