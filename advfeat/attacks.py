@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat import kernels
+from advfeat import kernels, replay
 from advfeat.models import Classifier
 
 
@@ -39,9 +40,9 @@ class L2:
         offset = self.eps * radius * noise / noise.norm(dim=1, keepdim=True)
         return (images + offset.view_as(images)).clamp(0, 1)
 
-    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        """One ascent step of length ``step_size`` along the normalised gradient, projected."""
-        return kernels.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size)
+    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float, **place: Any) -> Tensor:
+        """One ascent step of length ``step_size`` along the normalised gradient, projected; see ``kernels.l2_step``."""
+        return kernels.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size, **place)
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """‖adv − origin‖₂ of each image."""
@@ -69,9 +70,9 @@ class Linf:
         noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
         return (images + self.eps * noise).clamp(0, 1)
 
-    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        """One ascent step of ``step_size`` per pixel along the gradient's sign, projected."""
-        return kernels.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size)
+    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float, **place: Any) -> Tensor:
+        """One ascent step of ``step_size`` per pixel by the gradient's sign, projected; see ``kernels.linf_step``."""
+        return kernels.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size, **place)
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """Largest absolute pixel change of each image."""
@@ -118,19 +119,16 @@ def pgd(
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
     if generator is not None and start is not None:
         raise ValueError("generator and start both say where to begin; give one of them")
-    ascent = -1.0 if targeted else 1.0
     if generator is not None:
-        adv = threat.random_start(images, generator)
-    else:
-        adv = (images if start is None else start).clone()
-    for _ in range(steps):
-        adv.requires_grad_()
-        with torch.enable_grad():
-            loss = ascent * F.cross_entropy(model(adv), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, adv)
-        adv = threat.step(adv.detach(), images, gradient, step_size)
-    _check_finite(adv)
-    return adv
+        start = threat.random_start(images, generator)
+    ascent = -1.0 if targeted else 1.0
+
+    def gain(logits: Tensor, labels: Tensor) -> Tensor:
+        return ascent * F.cross_entropy(logits, labels, reduction="sum")
+
+    origin = images if start is None else start
+    key = ("pgd", threat, step_size, targeted)
+    return _ascend(model, model, Classifier.classify, gain, images, labels, threat, origin, steps, step_size, key)
 
 
 def fgsm(
@@ -175,19 +173,73 @@ def match_representation(
     _check_loop(model, steps, step_size)
     if len(start) != len(target):
         raise ValueError(f"{len(start)} images but {len(target)} targets")
-    size = target.norm(dim=1)
-    size = torch.where(size == 0, 1.0, size)
-    images = start.clone()
-    for _ in range(steps):
-        images.requires_grad_()
+    size = target.norm(dim=1, keepdim=True)
+    # One tensor says what to reach and in which unit to measure the distance.
+    aim = torch.cat([target, torch.where(size == 0, 1.0, size)], dim=1)
+
+    def gain(representation: Tensor, aim: Tensor) -> Tensor:
+        return -((representation - aim[:, :-1]).norm(dim=1) / aim[:, -1]).sum()
+
+    free = L2(math.inf)  # in a ball of infinite radius only the box holds the images
+    key = ("match", step_size)
+    return _ascend(
+        model, model.representation, Classifier.represent, gain, start, aim, free, start, steps, step_size, key
+    )
+
+
+def _ascend(
+    model: nn.Module,
+    output: Callable[[Tensor], Tensor],
+    inner_output: Callable[[Classifier, Tensor], Tensor],
+    gain: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    aim: Tensor,
+    threat: Threat,
+    start: Tensor,
+    steps: int,
+    step_size: float,
+    key: tuple[Hashable, ...],
+) -> Tensor:
+    """``steps`` steps from ``start`` that raise ``gain(output(images), aim)`` within ``threat`` around ``images``.
+
+    Everything happens in memory that is laid out once, and nothing is read back before the end. A frozen classifier
+    consists of known operations only, so its steps can be recorded, under ``key`` (see ``replay``); and it is entered
+    behind its normalisation, by ``inner_output``, because the step normalises on the fly.
+    """
+    frozen = model if type(model) is Classifier and model.frozen else None
+
+    def buffers() -> dict[str, Tensor]:
+        # Channels last, as the network reads and differentiates: then nothing is rearranged at every step.
+        adv = torch.empty_like(images, memory_format=torch.channels_last)
+        places = {"adv": adv, "origin": torch.empty_like(adv), "aim": torch.empty_like(aim)}
+        return places if frozen is None else places | {"values": torch.empty_like(adv, dtype=frozen.dtype)}
+
+    if frozen is None:
+        recording = replay.Recording(buffers())
+    else:
+        recording = replay.recording(frozen, (*key, images.shape, images.dtype), buffers)
+    adv, origin, aims = (recording.buffers[name] for name in ("adv", "origin", "aim"))
+    adv.copy_(start)
+    origin.copy_(images)
+    aims.copy_(aim)
+    network = None
+    if frozen is not None:
+        network = kernels.NetworkInput(recording.buffers["values"], frozen.mean, frozen.std)
+        network.read(adv)
+
+    def step() -> None:
+        inputs = (adv if network is None else network.values).detach().requires_grad_()
         with torch.enable_grad():
-            loss = -((model.representation(images) - target).norm(dim=1) / size).sum()
-        (gradient,) = torch.autograd.grad(loss, images)
-        images = images.detach()
-        # The ball of infinite radius: only the box holds the images.
-        images = kernels.l2_step(images, images, gradient, eps=math.inf, step_size=step_size)
-    _check_finite(images)
-    return images
+            total = gain(output(inputs) if frozen is None else inner_output(frozen, inputs), aims)
+        (gradient,) = torch.autograd.grad(total, inputs)
+        threat.step(adv, origin, gradient, step_size, out=adv, network=network)
+
+    recording.run(step, steps)
+    # One look after the loop: a NaN, once there, stays (the steps never turn it into a valid pixel).
+    broken = int((~adv.isfinite()).flatten(1).any(1).sum())
+    if broken:
+        raise FloatingPointError(f"the gradient was not finite for {broken} of {len(adv)} images")
+    return torch.empty_like(images).copy_(adv)
 
 
 def gray_noise(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
@@ -212,10 +264,3 @@ def _check_loop(model: nn.Module, steps: int, step_size: float) -> None:
         raise ValueError(f"steps must be 0 or more, got {steps}")
     if not step_size > 0:
         raise ValueError(f"step_size must be positive, got {step_size}")
-
-
-def _check_finite(images: Tensor) -> None:
-    # One look after the loop: a NaN, once there, stays (the steps never turn it into a valid pixel).
-    broken = int((~images.isfinite()).flatten(1).any(1).sum())
-    if broken:
-        raise FloatingPointError(f"the gradient was not finite for {broken} of {len(images)} images")

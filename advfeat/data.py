@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
+
+from advfeat.kernels import augment_step
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -211,14 +212,8 @@ def augment(
         raise ValueError(f"shift must be in [0, {min(height, width)}), got {shift}")
     if not shift and not flip:
         return images
-    # One gather does crop and mirror: row and column indices per image into the padded batch.
-    padded = F.pad(images, (shift,) * 4, mode="reflect") if shift else images
-    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator).to(images.device)
-    rows = torch.arange(height, device=images.device) + offsets[0]
-    columns = torch.arange(width, device=images.device) + offsets[1]
+    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)[..., 0].to(images.device)
+    mirrored = torch.zeros(count, dtype=torch.bool)
     if flip:
-        mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(images.device)
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    index = torch.arange(count, device=images.device)[:, None, None]
-    # Advanced indices on both sides of the channel slice put channels last; permute brings them back (a view).
-    return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        mirrored = torch.rand(count, 1, generator=generator)[:, 0] < 0.5
+    return augment_step(images, offsets, mirrored.to(images.device), shift=shift)

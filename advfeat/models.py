@@ -6,11 +6,10 @@ import copy
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from advfeat import kernels
+from advfeat import folding, kernels
 from advfeat.networks import FULL_WIDTH, OWN, TORCHVISION, Scale
 
 # Per-channel mean and spread of CIFAR-10's training pixels. Any sensible constants serve: they only set the scale
@@ -39,15 +38,27 @@ class Classifier(nn.Module):
         self.head = head
         self.logit_scale = logit_scale
         self.dtype = torch.float32
+        self.frozen = self.refoldable = False  # what ``freeze`` made of it
+
+    def normalise(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """What the network reads: centred, scaled, in its dtype and channels last."""
+        return ((images - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
+
+    def represent(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """The representation of images that are normalised already."""
+        return self.features(normalised).float()
+
+    def classify(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+        """The logits of images that are normalised already."""
+        return self.head(self.represent(normalised)) * self.logit_scale
 
     def representation(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """The penultimate layer, float32."""
-        normalised = ((images - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
-        return self.features(normalised).float()
+        return self.represent(self.normalise(images))
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         """Logits, float32 whatever the network computes in."""
-        return self.head(self.representation(images)) * self.logit_scale
+        return self.classify(self.normalise(images))
 
 
 def build_model(
@@ -132,11 +143,13 @@ def whiten(model: Classifier, images: Float[Tensor, "n 3 h w"], *, floor: float 
     return model
 
 
-def freeze(model: Classifier, *, dtype: torch.dtype | None = None, leak: float = 0.0) -> Classifier:
+def freeze(
+    model: Classifier, *, dtype: torch.dtype | None = None, leak: float = 0.0, refoldable: bool = False
+) -> Classifier:
     """A copy for inference and attacks: eval mode, BatchNorm folded into convolutions, no weight gradients.
 
-    Folding is exact up to rounding. A BatchNorm that follows no convolution stays. Without weight gradients an
-    attack step costs two forward passes instead of three.
+    Folding is exact up to rounding. A BatchNorm that follows no convolution stays, dropout goes. Without weight
+    gradients an attack step costs two forward passes instead of three.
 
     Args:
         dtype: what the features compute in; default: bfloat16 where the hardware gains from it, else float32.
@@ -145,73 +158,41 @@ def freeze(model: Classifier, *, dtype: torch.dtype | None = None, leak: float =
             they are. A search for an image that excites a unit has no gradient to follow while the unit is silent;
             a small leak, 0.1 say, gives it one and hardly changes any other. At 1 it is the ``fake_relu`` of Engstrom
             et al. 2019. Networks without a ReLU need none.
+        refoldable: leave out what holds for some weights only (folding through a max-pooling), so that ``refold`` can
+            follow a model whose weights change.
 
     Raises:
-        TypeError: the features cannot be traced, with the reason.
+        TypeError: the features have a layer that is not known to treat each image on its own, or cannot be traced;
+            named, with the reason.
         ValueError: ``leak`` is outside [0, 1].
     """
     if not 0 <= leak <= 1:
         raise ValueError(f"leak must be in [0, 1], got {leak}")
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
-    try:
-        frozen.features = _fold_batch_norm(fx.symbolic_trace(frozen.features))
-    except fx.proxy.TraceError as error:
-        raise TypeError(f"{type(model.features).__name__} cannot be traced, so it cannot be folded: {error}") from error
+    folded = folding.fold(frozen.features, through_pooling=not refoldable)
     if leak:
-        _open_last_relu(frozen.features, leak)
+        folding.open_last_relu(folded, leak)
+    frozen.features = folded
     frozen.dtype = dtype or kernels.fast_dtype(model.head.weight.device.type)
     frozen.features.to(frozen.dtype).to(memory_format=torch.channels_last)
+    frozen.frozen, frozen.refoldable = True, refoldable
     return frozen.eval()  # once more: tracing leaves fresh containers in training mode
 
 
-def _fold_batch_norm(graph: fx.GraphModule) -> fx.GraphModule:
-    """Fold each BatchNorm that follows a convolution, directly or through a max-pooling, into that convolution."""
-    layers = dict(graph.named_modules())
-    for node in list(graph.graph.nodes):
-        if node.op != "call_module" or not isinstance(layers[node.target], nn.BatchNorm2d):
-            continue
-        norm = layers[node.target]
-        before = node.args[0]
-        # A maximum commutes with a per-channel increasing map only: the scale must be positive.
-        positive = norm.weight is not None and bool((norm.weight > 0).all())
-        if _is_layer(before, layers, nn.MaxPool2d) and positive and len(before.users) == 1:
-            before = before.args[0]
-        if _is_layer(before, layers, nn.Conv2d) and len(before.users) == 1:
-            parent, _, leaf = before.target.rpartition(".")
-            setattr(graph.get_submodule(parent), leaf, fuse_conv_bn_eval(layers[before.target], norm))
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-    graph.delete_all_unused_submodules()
-    graph.recompile()
-    return graph
+@torch.no_grad()
+def refold(frozen: Classifier, model: Classifier) -> None:
+    """Give ``frozen`` the weights and statistics that ``model`` has now: a fraction of the price of ``freeze``.
 
+    Args:
+        frozen: ``freeze(model, refoldable=True)``, from before the weights changed.
 
-class _LeakyGradientReLU(nn.Module):
-    """max(x, 0), whose gradient is ``leak`` instead of 0 where x is negative."""
-
-    def __init__(self, leak: float) -> None:
-        super().__init__()
-        self.leak = leak
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The difference is exactly 0, its gradient is not."""
-        negative = inputs.clamp(max=0)
-        return inputs.relu() + self.leak * (negative - negative.detach())
-
-
-def _open_last_relu(graph: fx.GraphModule, leak: float) -> None:
-    layers = dict(graph.named_modules())
-    for node in reversed(graph.graph.nodes):
-        called = node.op == "call_function" and node.target in (F.relu, torch.relu)
-        if called or _is_layer(node, layers, nn.ReLU):
-            graph.add_submodule("open_relu", _LeakyGradientReLU(leak))
-            with graph.graph.inserting_after(node):
-                opened = graph.graph.call_module("open_relu", node.args[:1])
-            node.replace_all_uses_with(opened)
-            graph.graph.erase_node(node)
-            graph.recompile()
-            return
-
-
-def _is_layer(node: object, layers: dict[str, nn.Module], kind: type[nn.Module]) -> bool:
-    return isinstance(node, fx.Node) and node.op == "call_module" and isinstance(layers[str(node.target)], kind)
+    Raises:
+        ValueError: ``frozen`` is not refoldable, or was made from another network.
+    """
+    if not frozen.refoldable:
+        raise ValueError("frozen cannot follow a model; make it with freeze(model, refoldable=True)")
+    folding.refold(frozen.features, model.features)
+    for fixed, current in ((frozen.head.weight, model.head.weight), (frozen.head.bias, model.head.bias),
+                           (frozen.mean, model.mean), (frozen.std, model.std)):  # fmt: skip
+        if fixed is not None:
+            fixed.copy_(current)

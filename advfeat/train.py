@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from advfeat.attacks import Threat, pgd
 from advfeat.data import Dataset, augment, batches
-from advfeat.models import Classifier
+from advfeat.models import Classifier, freeze, refold
 from advfeat.progress import progress
 
 
@@ -114,7 +114,8 @@ def train(
     been. The model ends in eval mode.
 
     Adversarial examples are made with the model in eval mode, so that BatchNorm neither mixes the images nor learns
-    from intermediate steps.
+    from intermediate steps: with a frozen copy, in the precision of the training, that takes over the weights before
+    every batch.
 
     Raises:
         ValueError: the dataset is smaller than one batch.
@@ -129,6 +130,9 @@ def train(
     optimizer = _optimizer(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _triangle(config.epochs * steps_per_epoch, config.warmup))
     history: list[dict[str, float]] = []
+    attacked = None
+    if config.threat is not None:
+        attacked = freeze(model, dtype=getattr(torch, config.precision), refoldable=True)
 
     state = checkpoint.load() if checkpoint is not None else None
     if state is not None:
@@ -144,7 +148,7 @@ def train(
     ) as bar:
         for epoch in range(done, config.epochs):
             start = time.perf_counter()
-            loss, correct = _one_epoch(model, dataset, config, optimizer, schedule, generator, bar.update)
+            loss, correct = _one_epoch(model, attacked, dataset, config, optimizer, schedule, generator, bar.update)
             seen = steps_per_epoch * config.batch_size
             row = {"epoch": epoch + 1, "loss": loss / seen, "accuracy": correct / seen}
             row["seconds"] = time.perf_counter() - start
@@ -168,6 +172,7 @@ def train(
 
 def _one_epoch(
     model: Classifier,
+    attacked: Classifier | None,
     dataset: Dataset,
     config: TrainConfig,
     optimizer: torch.optim.Optimizer,
@@ -175,14 +180,19 @@ def _one_epoch(
     generator: torch.Generator,
     advance: Callable[[int], object],
 ) -> tuple[float, int]:
-    """One pass: the summed loss and the number of correct predictions."""
+    """One pass: the summed loss and the number of correct predictions.
+
+    With ``attacked``, a frozen copy of the model, its adversarial images take the place of the images.
+    """
     device = dataset.images.device
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in batches(dataset, batch_size=config.batch_size, generator=generator, drop_last=True):
         images = augment(images, generator=generator, shift=config.shift, flip=config.flip)
-        if config.threat is not None:
-            images = _attacked(model, images, labels, config.threat, config)
+        if config.threat is not None and attacked is not None:
+            refold(attacked, model)
+            steps, step_size = config.attack_steps, config.attack_step_size
+            images = pgd(attacked, images, labels, config.threat, steps=steps, step_size=step_size)
         model.train()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
             logits = model(images)
@@ -198,19 +208,6 @@ def _one_epoch(
     if not total < float("inf"):  # catches NaN as well
         raise FloatingPointError(f"the training loss became {total}; lower lr={config.lr}")
     return total, int(correct)
-
-
-def _attacked(model: Classifier, images: Tensor, labels: Tensor, threat: Threat, config: TrainConfig) -> Tensor:
-    model.eval()
-    # No weight gradients while the images are made: a third less work.
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        return pgd(model, images, labels, threat, steps=config.attack_steps, step_size=config.attack_step_size)
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:

@@ -7,6 +7,7 @@ import os
 import tempfile
 
 import pytest
+import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 from torch.fx import Proxy
@@ -27,6 +28,10 @@ def checked(function):
 
     return either
 
+
+# Without a GPU Triton's kernels are interpreted, which is settled when Triton is first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # Before the first import of the library: from here on every call checks the shapes and types in its annotations.
 install_import_hook("advfeat", "conftest.checked")
@@ -49,8 +54,12 @@ def empty_store(tmp_path_factory, monkeypatch):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with a reason, what needs the real CIFAR-10."""
-    if not os.environ.get("ADVFEAT_DATA"):
-        for item in items:
-            if item.get_closest_marker("cifar10"):
-                item.add_marker(pytest.mark.skip(reason="ADVFEAT_DATA does not name a folder with CIFAR-10"))
+    """Skip, with a reason, what needs the real CIFAR-10 or a GPU."""
+    missing = {
+        "cifar10": "" if os.environ.get("ADVFEAT_DATA") else "ADVFEAT_DATA does not name a folder with CIFAR-10",
+        "gpu": "" if torch.cuda.is_available() else "PyTorch sees no CUDA device",
+    }
+    for item in items:
+        for marker, reason in missing.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))

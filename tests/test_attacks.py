@@ -34,10 +34,10 @@ class Linear(nn.Module):
 class Watched(L2):
     """The ℓ2 threat, which keeps the gradients that it is given."""
 
-    def step(self, adv, origin, gradient, step_size):
+    def step(self, adv, origin, gradient, step_size, **place):
         seen = self.__dict__.setdefault("gradients", [])
         seen.append(gradient.clone())
-        return super().step(adv, origin, gradient, step_size)
+        return super().step(adv, origin, gradient, step_size, **place)
 
 
 def weights(size: int = 6, seed: int = 0) -> Tensor:
@@ -363,6 +363,42 @@ def test_a_gradient_that_is_not_finite_raises(threat, steps):
     images = torch.cat([images_between(0, 0.5, n=3), torch.ones(1, 3, 6, 6)])
     with pytest.raises(FloatingPointError, match="1 of 4 images"):
         pgd(Broken(weights()), images, torch.zeros(4, dtype=torch.int64), threat, steps=steps, step_size=0.01)
+
+
+class Unmarked(Classifier):
+    """A classifier that the loop does not know, so that it goes in through the images."""
+
+
+@pytest.mark.parametrize("name", ["cnn4", "resnet9"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("attack", ["l2", "linf", "match"])
+def test_entering_behind_the_normalisation_gives_the_bits_of_entering_through_it(name, dtype, attack):
+    frozen = freeze(build_model(name, width=4, seed=1), dtype=dtype)
+    whole = Unmarked(frozen.features, frozen.head, logit_scale=frozen.logit_scale).eval()
+    whole.dtype = dtype
+    images = images_between(0, 1, n=5, size=16)
+    for model in (frozen, whole):
+        # Whoever leaves the chain rule out, or normalises images that are a step old, ends elsewhere.
+        model.std.copy_(torch.tensor([0.05, 0.25, 0.5]).view(1, 3, 1, 1))
+    results = []
+    for model in (frozen, whole):
+        if attack == "match":
+            target = model.representation(images.flip(0)).detach()
+            results.append(match_representation(model, images, target, steps=3, step_size=0.3))
+        else:
+            threat = L2(0.4) if attack == "l2" else Linf(0.05)
+            results.append(pgd(model, images, torch.arange(5), threat, steps=3, step_size=threat.eps / 2))
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], images)
+
+
+def test_the_result_lies_in_memory_as_the_images_do():
+    frozen = freeze(build_model("resnet9", width=4), dtype=torch.float32)
+    images = images_between(0, 1, n=2, size=12)
+    for order in (torch.contiguous_format, torch.channels_last):
+        given = images.contiguous(memory_format=order)
+        adv = pgd(frozen, given, torch.arange(2), L2(0.5), steps=2, step_size=0.3)
+        assert adv.stride() == given.stride()
 
 
 class Projection(Classifier):

@@ -246,14 +246,14 @@ def test_matched_images_are_those_of_the_attack_and_pieces_are_taken_up(source, 
 
 def test_targets_are_represented_once_and_the_head_never_answers(source, monkeypatch):
     calls = []
-    representation = Classifier.representation
+    represent = Classifier.represent
 
-    def counted(self, images):
-        calls.append(len(images))
-        return representation(self, images)
+    def counted(self, normalised):
+        calls.append(len(normalised))
+        return represent(self, normalised)
 
-    monkeypatch.setattr(Classifier, "representation", counted)
-    monkeypatch.setattr(Classifier, "forward", lambda *_: pytest.fail("matching needs no logits"))
+    monkeypatch.setattr(Classifier, "represent", counted)
+    monkeypatch.setattr(Classifier, "classify", lambda *_: pytest.fail("matching needs no logits"))
     nonrobust_dataset(source, noise(n=10), steps=3, step_size=0.1, seed=0, batch_size=5)
     assert calls == [5, 5, 5, 5] * 2  # per piece: its targets, then three steps
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from advfeat import train as train_module
 from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, whiten
@@ -153,6 +154,42 @@ def test_adversarial_training_shows_images_attacked_in_eval_mode():
     assert abs(attacked - plain) > 100 * 16 * 9 * 12 * U  # the test can tell them apart
     # One pass in training mode, none of the attack's: BatchNorm counted one batch.
     assert {int(v) for key, v in model.state_dict().items() if key.endswith("num_batches_tracked")} == {1}
+
+
+@pytest.mark.parametrize("name", ["resnet9", "cnn4"])
+def test_adversarial_training_attacks_the_weights_of_the_moment(monkeypatch, name):
+    dataset = noise(size=16)
+    model = build_model(name, classes=4, width=4)
+    config = TrainConfig(epochs=2, batch_size=16, lr=0.5, threat=L2(0.5), attack_steps=3, attack_step_size=0.2)
+    compared = []
+
+    def watched(attacked, images, labels, threat, **attack):
+        made = pgd(attacked, images, labels, threat, **attack)
+        twin = copy.deepcopy(model).eval()
+        expected = pgd(twin, images, labels, threat, **attack)
+        compared.append(float((made - expected).abs().max()))
+        # The copy and the model compute the same up to rounding: gradients of nine layers, normalised, three steps of
+        # 0.2. Weights that are one batch old are off by a thousand times as much.
+        assert compared[-1] <= 3 * 0.2 * 9 * 12 * 16 * U
+        assert not attacked.training
+        return made
+
+    monkeypatch.setattr(train_module, "pgd", watched)
+    train(model, dataset, config, seed=0)
+    assert len(compared) == 6
+
+
+def test_the_attack_of_adversarial_training_is_as_precise_as_the_training(monkeypatch):
+    seen = []
+
+    def watched(attacked, *arguments, **attack):
+        seen.append(attacked.dtype)
+        return pgd(attacked, *arguments, **attack)
+
+    monkeypatch.setattr(train_module, "pgd", watched)
+    for precision in ("float32", "bfloat16"):
+        train(fresh(), noise(), dataclasses.replace(ROBUST, epochs=1, batch_size=48, precision=precision), seed=0)
+    assert seen == [torch.float32, torch.bfloat16]
 
 
 def test_adversarial_training_leaves_weight_gradients_as_they_were():

@@ -1,0 +1,170 @@
+"""BatchNorm folded into convolutions: fewer passes through memory for the same answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+# Layers that in eval mode treat each image on its own and draw nothing at random. Anything else may not: it is refused
+# rather than trusted.
+KNOWN: set[type[nn.Module]] = {
+    nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.Identity, nn.Flatten, nn.Unflatten,
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.PixelShuffle, nn.PixelUnshuffle,
+    nn.Upsample, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU,
+    nn.Mish, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softmax,
+}  # fmt: skip
+# In eval mode they return their input.
+DROPOUT: set[type[nn.Module]] = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout}
+# Functions that draw, or mix images, when they are told to be training: where that argument stands, and its default.
+TRAINING = {
+    "dropout": (2, True), "dropout1d": (2, True), "dropout2d": (2, True), "dropout3d": (2, True),
+    "alpha_dropout": (2, False), "feature_alpha_dropout": (2, False), "batch_norm": (5, False),
+}  # fmt: skip
+DRAWING = {"rand_like", "randn_like", "bernoulli", "bernoulli_", "normal_", "uniform_", "multinomial", "rrelu"}
+
+
+def fold(features: nn.Module, *, through_pooling: bool) -> fx.GraphModule:
+    """``features`` with each BatchNorm folded into the convolution before it.
+
+    w' = w · γ/√(σ² + ε) and b' = β + (b − μ) · γ/√(σ² + ε), exact up to rounding. A BatchNorm after anything else, or
+    after a convolution whose output goes elsewhere too, stays; dropout goes. The layers are those of ``features``,
+    changed in place: hand in a copy in eval mode. Which BatchNorm went into which convolution is noted in
+    ``meta["folds"]``, for ``refold``.
+
+    Args:
+        through_pooling: fold also where a max-pooling lies between the two and every γ is positive: a maximum
+            commutes with increasing maps only.
+
+    Raises:
+        TypeError: a layer or function that is not known to treat each image on its own and alike at every call, or
+            control flow that depends on the input; named, with the reason.
+    """
+    tracer = fx.Tracer()
+    try:
+        graph = tracer.trace(features)
+    except fx.proxy.TraceError as error:
+        raise TypeError(f"{type(features).__name__} cannot be traced, so it cannot be folded: {error}") from error
+    layers: dict[str, Any] = dict(features.named_modules())
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    folds: dict[str, str] = {}
+    for node in list(graph.nodes):
+        _check(node, layers)
+        if node.op != "call_module":
+            continue
+        layer, before = layers[node.target], node.args[0]
+        if type(layer) in DROPOUT:
+            _bypass(node)
+        elif isinstance(layer, nn.BatchNorm2d):
+            if through_pooling and _feeds_only_this(before, nn.MaxPool2d, layers) and _increasing(layer):
+                before = before.args[0]
+            # A convolution that is called twice would need two sets of weights.
+            if _feeds_only_this(before, nn.Conv2d, layers) and calls[before.target] == 1:
+                convolution = layers[before.target]
+                convolution.weight, convolution.bias = _folded(convolution, layer)
+                folds[before.target] = node.target
+                _bypass(node)
+    folded = fx.GraphModule(tracer.root, graph)
+    folded.meta["folds"] = folds
+    return folded
+
+
+@torch.no_grad()
+def refold(folded: nn.Module, features: nn.Module) -> None:
+    """Bring ``folded``, made from a copy of ``features``, up to date with the weights and statistics of the original.
+
+    Only weights are written: nothing is traced, and no value is looked at, so the host does not wait for a GPU.
+
+    Raises:
+        ValueError: ``folded`` was not made from such a network.
+    """
+    folds: dict[str, str] = getattr(folded, "meta", {}).get("folds", {})
+    originals = dict(features.named_modules())
+    for name, layer in folded.named_modules():
+        tensors = dict([*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)])
+        if not tensors:
+            continue
+        original, norm = originals.get(name), originals.get(folds.get(name, name))
+        if original is None or norm is None:
+            raise ValueError(f"the folded network has a layer {name!r} that the original has not")
+        fresh: dict[str, Any] = {key: getattr(original, key, None) for key in tensors}
+        if name in folds:
+            fresh["weight"], fresh["bias"] = _folded(original, norm)
+        for key, tensor in tensors.items():
+            if fresh[key] is None or fresh[key].shape != tensor.shape:
+                raise ValueError(f"{key} of layer {name!r} does not fit the original's")
+            tensor.copy_(fresh[key])
+
+
+def open_last_relu(folded: fx.GraphModule, leak: float) -> None:
+    """Let the last ReLU, if there is one, pass on ``leak`` of the gradient where its output is 0."""
+    layers: dict[str, Any] = dict(folded.named_modules())
+    for node in reversed(folded.graph.nodes):
+        called = node.op == "call_function" and node.target in (F.relu, torch.relu)
+        if called or (node.op == "call_module" and isinstance(layers[str(node.target)], nn.ReLU)):
+            folded.add_submodule("open_relu", _LeakyGradientReLU(leak))
+            with folded.graph.inserting_after(node):
+                opened = folded.graph.call_module("open_relu", node.args[:1])
+            node.replace_all_uses_with(opened)
+            folded.graph.erase_node(node)
+            folded.recompile()
+            return
+
+
+class _LeakyGradientReLU(nn.Module):
+    """max(x, 0), whose gradient is ``leak`` instead of 0 where x is negative."""
+
+    def __init__(self, leak: float) -> None:
+        super().__init__()
+        self.leak = leak
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The difference is exactly 0, its gradient is not."""
+        negative = inputs.clamp(max=0)
+        return inputs.relu() + self.leak * (negative - negative.detach())
+
+
+def _folded(convolution: Any, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    return nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+
+
+def _check(node: fx.Node, layers: dict[str, Any]) -> None:
+    if node.op == "call_module":
+        layer = layers[str(node.target)]
+        named = f"layer {node.target} ({type(layer).__name__})"
+        if type(layer) not in KNOWN | DROPOUT:
+            raise TypeError(f"{named} is not known to treat each image on its own; folding.KNOWN lists what is")
+        if layer._forward_pre_hooks or layer._forward_hooks:
+            raise TypeError(f"{named} has hooks, which may change what it computes; remove them")
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is None:
+            raise TypeError(f"{named} keeps no running statistics: it would mix the images of a batch")
+    elif node.op in ("call_function", "call_method"):
+        name = str(getattr(node.target, "__name__", node.target))
+        if name in DRAWING:
+            raise TypeError(f"{name} draws at random, so an image would not get the same answer twice")
+        place, default = TRAINING.get(name, (0, False))
+        told = node.args[place] if name in TRAINING and len(node.args) > place else default
+        if name in TRAINING and node.kwargs.get("training", told) is not False:
+            raise TypeError(f"{name} is called as in training, whatever the mode of the network")
+
+
+def _bypass(node: Any) -> None:
+    node.replace_all_uses_with(node.args[0])
+    node.graph.erase_node(node)
+
+
+def _feeds_only_this(node: Any, kind: type[nn.Module], layers: dict[str, Any]) -> bool:
+    """Whether ``node`` calls a layer of this kind, and nothing but the one that asks takes its output."""
+    called = isinstance(node, fx.Node) and node.op == "call_module" and isinstance(layers[str(node.target)], kind)
+    return called and len(node.users) == 1
+
+
+def _increasing(norm: nn.BatchNorm2d) -> bool:
+    return norm.affine and bool((norm.weight > 0).all())

@@ -1,0 +1,262 @@
+"""Folded networks: what goes, what stays, what is refused by name, and copies that follow the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advfeat.folding import fold, refold
+from advfeat.models import Classifier, build_model, freeze
+from advfeat.models import refold as refold_classifier
+
+U = 2.0**-24
+
+# Small, but with every kind of layer that the full network has.
+NETWORKS = {
+    "cnn4": {"width": 4},
+    "resnet9": {"width": 4},
+    "resnet18": {"width": 8, "depth": 1},
+    "resnet50": {"width": 8, "depth": 1},
+    "densenet": {"width": 8, "depth": 2},
+    "inception_v3": {"width": 8, "depth": 1},
+    "vgg16": {"width": 8, "depth": 1},
+}
+each_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def images(n: int = 4, size: int = 32, seed: int = 0) -> Tensor:
+    return torch.rand((n, 3, size, size), generator=torch.Generator().manual_seed(seed))
+
+
+def lived_in(model: nn.Module, seed: int = 0) -> nn.Module:
+    """As after training: statistics far from 0 and 1, scales of both signs."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            shape = layer.running_mean.shape
+            layer.running_mean.copy_(torch.randn(shape, generator=generator) * 0.3)
+            layer.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
+            if layer.affine:
+                with torch.no_grad():
+                    layer.weight.copy_(0.5 + torch.rand(shape, generator=generator))
+                    layer.weight[::3] *= -1
+                    layer.bias.copy_(torch.randn(shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+def network(name: str, seed: int = 0) -> Classifier:
+    return lived_in(build_model(name, seed=seed, **NETWORKS[name]), seed)
+
+
+def layers(features: nn.Module) -> int:
+    return sum(isinstance(layer, nn.Conv2d | nn.BatchNorm2d) for layer in features.modules())
+
+
+@each_network
+def test_a_frozen_network_answers_as_its_model_does(name):
+    model = network(name)
+    twin = copy.deepcopy(model.features).double()
+    expected = twin(model.normalise(images()).double()).detach()
+    frozen = freeze(model, dtype=torch.float32)
+    # Roundings of a sum go both ways, as its terms do, so both grow with the root of their number: next to its largest
+    # outputs a layer is off by some U. Every layer adds its own, for products, sum, scale and shift.
+    off = float((frozen.representation(images()) - expected).abs().max() / expected.abs().max())
+    assert off <= 4 * layers(model.features) * U
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+@each_network
+def test_in_bfloat16_it_drifts_by_its_own_rounding(name):
+    model = network(name)
+    expected = freeze(model, dtype=torch.float32).representation(images())
+    answer = freeze(model, dtype=torch.bfloat16).representation(images())
+    # Weights and outputs have eight digits: each is off by 2**-8 at most, in a direction of its own. Sums are kept in
+    # float32. So over the layers the drift of the whole grows with the root of their number.
+    off = float((answer - expected).double().norm() / expected.double().norm())
+    assert 0 < off <= layers(model.features) ** 0.5 * 2.0**-8
+
+
+@each_network
+def test_a_refolded_copy_is_a_fresh_one_to_the_bit(name):
+    model, other = network(name, seed=0), network(name, seed=1)
+    for dtype in (torch.float32, torch.bfloat16):
+        frozen = freeze(model, dtype=dtype, refoldable=True)
+        stale = frozen(images())
+        places = [tensor.data_ptr() for tensor in (*frozen.parameters(), *frozen.buffers())]
+        refold_classifier(frozen, other)
+        fresh = freeze(other, dtype=dtype, refoldable=True)
+        assert torch.equal(frozen(images()), fresh(images()))
+        assert not torch.equal(frozen(images()), stale)
+        # Written in place: whatever was recorded on this memory stays right.
+        assert [tensor.data_ptr() for tensor in (*frozen.parameters(), *frozen.buffers())] == places
+        assert {p.dtype for p in frozen.features.parameters()} == {dtype}
+
+
+def test_refolding_follows_every_kind_of_weight():
+    model = network("resnet9")
+    frozen = freeze(model, dtype=torch.float32, refoldable=True)
+    for key, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        before = frozen.represent(images(size=12)), frozen(images(size=12))
+        with torch.no_grad():
+            tensor.mul_(1.5).add_(0.01)
+        refold_classifier(frozen, model)
+        after = frozen.represent(images(size=12)), frozen(images(size=12))
+        moved = not torch.equal(before[0], after[0]) or not torch.equal(before[1], after[1])
+        assert moved, f"{key} is stale"
+        expected = freeze(model, dtype=torch.float32, refoldable=True)
+        assert torch.equal(frozen(images(size=12)), expected(images(size=12))), key
+
+
+def test_refolding_leaves_the_model_alone_and_needs_no_gradient():
+    model = network("resnet9").train()
+    frozen = freeze(model, dtype=torch.float32, refoldable=True)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    refold_classifier(frozen, model)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert not frozen.training
+
+
+def test_only_a_refoldable_copy_of_the_same_network_follows():
+    model = network("resnet9")
+    with pytest.raises(ValueError, match="make it with freeze"):
+        refold_classifier(freeze(model), model)
+    with pytest.raises(ValueError, match="make it with freeze"):
+        refold_classifier(model, model)
+    with pytest.raises(ValueError, match="does not fit"):
+        refold_classifier(freeze(model, refoldable=True), build_model("resnet9", width=8))
+    with pytest.raises(ValueError, match="the original"):
+        refold_classifier(freeze(model, refoldable=True), network("cnn4"))
+
+
+def batch_norms(module: nn.Module) -> int:
+    return sum(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
+
+
+def convolution(inputs: int = 3, outputs: int = 4, **options: object) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+class Both(nn.Module):
+    """A convolution whose output is normalised, and used as it is as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = convolution(), nn.BatchNorm2d(4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = self.convolution(inputs)
+        return outputs + self.norm(outputs)
+
+
+class Twice(nn.Module):
+    """One convolution, called with and without a BatchNorm behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = convolution(3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.convolution(self.norm(self.convolution(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("network", "left"),
+    [
+        (nn.Sequential(convolution(bias=False), nn.BatchNorm2d(4)), 0),
+        (nn.Sequential(convolution(bias=True), nn.BatchNorm2d(4)), 0),
+        (nn.Sequential(convolution(), nn.BatchNorm2d(4, affine=False)), 0),
+        (nn.Sequential(convolution(outputs=6, groups=3), nn.BatchNorm2d(6)), 0),
+        (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), convolution()), 1),  # before the convolution
+        (nn.Sequential(convolution(), nn.ReLU(), nn.BatchNorm2d(4)), 1),
+        (nn.Sequential(convolution(), nn.AvgPool2d(2), nn.BatchNorm2d(4)), 1),
+        (nn.Sequential(convolution(), nn.MaxPool2d(2), nn.BatchNorm2d(4)), 1),  # scales of both signs
+        (nn.Sequential(convolution(), nn.BatchNorm2d(4), nn.BatchNorm2d(4)), 0),
+        (Both(), 1),
+        (Twice(), 1),
+    ],
+    ids=["plain", "biased", "not affine", "grouped", "before", "after relu", "after mean", "after maximum", "two",
+         "used twice", "called twice"],
+)  # fmt: skip
+def test_what_folds_and_what_stays(network, left):
+    original = lived_in(network)
+    result = fold(copy.deepcopy(original), through_pooling=True)
+    assert batch_norms(result) == left
+    pixels = images(size=8)
+    expected = original.double()(pixels.double()).detach()
+    # Two or three layers of at most 27 products of numbers below 4 in size, scaled by at most 1.5 / √0.5 each time.
+    assert float((result(pixels).detach() - expected).abs().max()) <= 3 * 27**0.5 * 4 * 2 * 2 * U * float(
+        expected.abs().max()
+    )
+
+
+def test_folding_through_a_maximum_asks_for_positive_scales_and_is_left_out_on_demand():
+    pooled = nn.Sequential(convolution(), nn.MaxPool2d(2), nn.BatchNorm2d(4)).eval()
+    assert batch_norms(fold(copy.deepcopy(pooled), through_pooling=True)) == 0
+    assert batch_norms(fold(copy.deepcopy(pooled), through_pooling=False)) == 1
+    pooled[2].weight.data[1] = 0.0
+    assert batch_norms(fold(copy.deepcopy(pooled), through_pooling=True)) == 1
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "eval"])
+def test_dropout_is_gone(mode):
+    class Functional(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return F.dropout(inputs, 0.5, training=self.training)
+
+    parts = [convolution(), nn.Dropout(0.5), nn.ReLU(), nn.Dropout2d(0.5), Functional(), nn.Flatten()]
+    model = Classifier(nn.Sequential(*parts), nn.Linear(4 * 64, 2)).train(mode)
+    frozen = freeze(model, dtype=torch.float32)
+    pixels = images(size=8)
+    assert torch.equal(frozen(pixels), frozen(pixels))
+    assert torch.equal(frozen(pixels), model.eval()(pixels))
+    assert not any(isinstance(layer, nn.Dropout | nn.Dropout2d) for layer in frozen.modules())
+
+
+class Calls(nn.Module):
+    """One function, called on the images."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.function(inputs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (nn.BatchNorm2d(3, track_running_stats=False), r"1 \(BatchNorm2d\) keeps no running statistics"),
+        (nn.RReLU(), r"1 \(RReLU\) is not known to treat each image on its own"),
+        (nn.utils.parametrizations.weight_norm(convolution()), r"1 \(ParametrizedConv2d\) is not known"),
+        (Calls(torch.randn_like), "randn_like draws at random"),
+        (Calls(lambda x: x.bernoulli()), "bernoulli draws at random"),
+        (Calls(lambda x: F.dropout(x, 0.5)), "dropout is called as in training"),
+        (Calls(lambda x: F.dropout(x, 0.5, True)), "dropout is called as in training"),
+        (Calls(lambda x: F.batch_norm(x, None, None, training=True)), "batch_norm is called as in training"),
+    ],
+    ids=["own statistics", "unknown", "parametrised", "noise", "method", "dropout", "dropout by place", "batch norm"],
+)
+def test_what_cannot_be_trusted_is_refused_by_name(layer, named):
+    with pytest.raises(TypeError, match=named):
+        freeze(Classifier(nn.Sequential(convolution(3, 3), layer), nn.Linear(3, 2)))
+
+
+def test_a_layer_with_hooks_is_refused_by_name():
+    layer = nn.ReLU()
+    layer.register_forward_hook(lambda *_: None)
+    with pytest.raises(TypeError, match=r"layer 1 \(ReLU\) has hooks"):
+        freeze(Classifier(nn.Sequential(convolution(), layer), nn.Linear(3, 2)))
+
+
+def test_refolding_a_network_that_was_not_folded_is_refused():
+    with pytest.raises(ValueError, match="that the original has not"):
+        refold(fold(lived_in(nn.Sequential(convolution(), nn.BatchNorm2d(4))), through_pooling=True), nn.ReLU())
