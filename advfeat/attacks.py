@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,11 @@ from torch.nn import functional as F
 
 from advfeat import kernels, replay
 from advfeat.models import Classifier
+
+
+def _check_eps(eps: float) -> None:
+    if not eps >= 0:
+        raise ValueError(f"eps must be 0 or more, got {eps}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Linf:
 
 
 Threat = L2 | Linf
+FREE = L2(math.inf)  # a ball in which only the box holds an image
 
 
 def pgd(
@@ -114,7 +120,6 @@ def pgd(
 
     Source: Madry et al. 2018; section 3.2 of Ilyas et al. 2019 for the targeted form.
     """
-    _check_loop(model, steps, step_size)
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
     if generator is not None and start is not None:
@@ -126,9 +131,9 @@ def pgd(
     def gain(logits: Tensor, labels: Tensor) -> Tensor:
         return ascent * F.cross_entropy(logits, labels, reduction="sum")
 
-    origin = images if start is None else start
-    key = ("pgd", threat, step_size, targeted)
-    return _ascend(model, model, Classifier.classify, gain, images, labels, threat, origin, steps, step_size, key)
+    return ascend(
+        model, gain, images, labels, threat, name=("pgd", targeted), start=start, steps=steps, step_size=step_size
+    )
 
 
 def fgsm(
@@ -170,7 +175,6 @@ def match_representation(
 
     Source: section 3.1 of Ilyas et al. 2019; the loss is that of MadryLab/robust_representations, image_inversion.
     """
-    _check_loop(model, steps, step_size)
     if len(start) != len(target):
         raise ValueError(f"{len(start)} images but {len(target)} targets")
     size = target.norm(dim=1, keepdim=True)
@@ -180,32 +184,48 @@ def match_representation(
     def gain(representation: Tensor, aim: Tensor) -> Tensor:
         return -((representation - aim[:, :-1]).norm(dim=1) / aim[:, -1]).sum()
 
-    free = L2(math.inf)  # in a ball of infinite radius only the box holds the images
-    key = ("match", step_size)
-    return _ascend(
-        model, model.representation, Classifier.represent, gain, start, aim, free, start, steps, step_size, key
-    )
+    return ascend(model, gain, start, aim, FREE, name="match", inside=True, steps=steps, step_size=step_size)
 
 
-def _ascend(
+def ascend(
     model: nn.Module,
-    output: Callable[[Tensor], Tensor],
-    inner_output: Callable[[Classifier, Tensor], Tensor],
     gain: Callable[[Tensor, Tensor], Tensor],
-    images: Tensor,
+    images: Float[Tensor, "n c h w"],
     aim: Tensor,
     threat: Threat,
-    start: Tensor,
+    *,
+    name: Hashable,
     steps: int,
     step_size: float,
-    key: tuple[Hashable, ...],
-) -> Tensor:
-    """``steps`` steps from ``start`` that raise ``gain(output(images), aim)`` within ``threat`` around ``images``.
+    inside: bool = False,
+    start: Float[Tensor, "n c h w"] | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """The loop below every attack: ``steps`` steps up the gradient of a gain, within ``threat`` around ``images``.
 
-    Everything happens in memory that is laid out once, and nothing is read back before the end. A frozen classifier
-    consists of known operations only, so its steps can be recorded, under ``key`` (see ``replay``); and it is entered
-    behind its normalisation, by ``inner_output``, because the step normalises on the fly.
+    Everything happens in memory that is laid out once, and nothing is read back to the host before the end. A frozen
+    classifier consists of known operations only, so its steps can be recorded (see ``replay``); and it is entered
+    behind its normalisation, because a step normalises on the fly. Any other model simply runs.
+
+    Args:
+        gain: ``gain(output, aim)``, a sum over images, from the model's logits or, with ``inside``, its representation.
+            It must treat each image on its own, and read no value back.
+        aim: what the gain needs to know of each image, first dimension n.
+        threat: ``FREE`` if only the box is to hold the images.
+        name: tells this gain from others: what is recorded under one name is replayed under it.
+        start: where to begin, if not at the images.
+
+    Raises:
+        ValueError: the model is in training mode, ``steps`` is negative, or ``step_size`` is not positive.
+        FloatingPointError: a gradient was not finite.
     """
+    if model.training:
+        raise ValueError(
+            "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
+        )
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    if not step_size > 0:
+        raise ValueError(f"step_size must be positive, got {step_size}")
     frozen = model if type(model) is Classifier and model.frozen else None
 
     def buffers() -> dict[str, Tensor]:
@@ -217,20 +237,27 @@ def _ascend(
     if frozen is None:
         recording = replay.Recording(buffers())
     else:
-        recording = replay.recording(frozen, (*key, images.shape, images.dtype), buffers)
+        key = (name, threat, step_size, inside, images.shape, images.dtype, aim.shape, aim.dtype)
+        recording = replay.recording(frozen, key, buffers)
     adv, origin, aims = (recording.buffers[name] for name in ("adv", "origin", "aim"))
-    adv.copy_(start)
-    origin.copy_(images)
-    aims.copy_(aim)
     network = None
-    if frozen is not None:
-        network = kernels.NetworkInput(recording.buffers["values"], frozen.mean, frozen.std)
-        network.read(adv)
+    with torch.no_grad():
+        adv.copy_(images if start is None else start)
+        origin.copy_(images)
+        aims.copy_(aim)
+        if frozen is not None:
+            network = kernels.NetworkInput(recording.buffers["values"], frozen.mean, frozen.std)
+            network.read(adv)
+
+    def output(inputs: Tensor) -> Tensor:
+        if frozen is None:
+            return cast("Classifier", model).representation(inputs) if inside else model(inputs)
+        return frozen.represent(inputs) if inside else frozen.classify(inputs)
 
     def step() -> None:
         inputs = (adv if network is None else network.values).detach().requires_grad_()
         with torch.enable_grad():
-            total = gain(output(inputs) if frozen is None else inner_output(frozen, inputs), aims)
+            total = gain(output(inputs), aims)
         (gradient,) = torch.autograd.grad(total, inputs)
         threat.step(adv, origin, gradient, step_size, out=adv, network=network)
 
@@ -248,19 +275,3 @@ def gray_noise(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor
     Source: MadryLab/robust_representations, image_inversion.
     """
     return torch.randn(tuple(shape), generator=generator).div_(20).add_(0.5).clamp_(0, 1)
-
-
-def _check_eps(eps: float) -> None:
-    if not eps >= 0:
-        raise ValueError(f"eps must be 0 or more, got {eps}")
-
-
-def _check_loop(model: nn.Module, steps: int, step_size: float) -> None:
-    if model.training:
-        raise ValueError(
-            "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
-        )
-    if steps < 0:
-        raise ValueError(f"steps must be 0 or more, got {steps}")
-    if not step_size > 0:
-        raise ValueError(f"step_size must be positive, got {step_size}")

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from advfeat import kernels
-from advfeat.attacks import match_representation
+from advfeat.attacks import FREE, ascend, match_representation
 from advfeat.models import Classifier
 
 
@@ -81,23 +80,16 @@ def excite(
 
     Source: direct feature visualisation and feature manipulation in Engstrom et al. 2019 (arXiv 1906.00945).
     """
-    if model.training:
-        raise ValueError("model is in training mode: call model.eval() or freeze(model)")
-    if steps < 0 or not step_size > 0:
-        raise ValueError(f"steps must be 0 or more and step_size positive, got steps={steps}, step_size={step_size}")
-    images = start.clone()
-    for _ in range(steps):
-        images.requires_grad_()
-        with torch.enable_grad():
-            value = model.representation(images).gather(1, units[:, None])[:, 0]
-            if ceiling is not None:
-                value = torch.minimum(value, ceiling)  # at the ceiling the gradient is 0, and a step stays put
-        (gradient,) = torch.autograd.grad(value.sum(), images)
-        images = images.detach()
-        images = kernels.l2_step(images, images, gradient, eps=torch.inf, step_size=step_size)
-    if not bool(images.isfinite().all()):
-        raise FloatingPointError("the gradient of a unit was not finite")
-    return images
+    highest = torch.full((len(start), 1), torch.inf, device=start.device) if ceiling is None else ceiling[:, None]
+    # Which unit, and how far: a float64 holds both exactly.
+    aim = torch.cat([units[:, None].double(), highest.double()], dim=1)
+
+    def gain(representation: Tensor, aim: Tensor) -> Tensor:
+        value = representation.gather(1, aim[:, :1].long())
+        # At the ceiling the gradient is 0, and a step stays put.
+        return torch.minimum(value, aim[:, 1:].to(value.dtype)).sum()
+
+    return ascend(model, gain, start, aim, FREE, name="excite", inside=True, steps=steps, step_size=step_size)
 
 
 def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

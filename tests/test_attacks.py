@@ -392,6 +392,15 @@ def test_entering_behind_the_normalisation_gives_the_bits_of_entering_through_it
     assert not torch.equal(results[0], images)
 
 
+def test_a_target_that_belongs_to_a_graph_leaves_no_graph_behind():
+    model = build_model("resnet9", width=4).eval()
+    images = images_between(0, 1, n=2, size=12)
+    target = model.representation(images.flip(0))
+    assert target.requires_grad
+    assert not match_representation(model, images, target, steps=2, step_size=0.1).requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_the_result_lies_in_memory_as_the_images_do():
     frozen = freeze(build_model("resnet9", width=4), dtype=torch.float32)
     images = images_between(0, 1, n=2, size=12)

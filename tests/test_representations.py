@@ -132,8 +132,8 @@ def test_pixels_stay_in_the_box_and_the_start_is_left_alone():
 def test_bad_searches_are_refused():
     model, _ = linear_units()
     units = torch.tensor([0])
-    for steps, step_size in ((-1, 0.1), (1, 0.0)):
-        with pytest.raises(ValueError, match=f"steps={steps}, step_size={step_size}"):
+    for steps, step_size, named in ((-1, 0.1, "steps must .*got -1"), (1, 0.0, "step_size must .*got 0.0")):
+        with pytest.raises(ValueError, match=named):
             excite(model, pictures(1), units, steps=steps, step_size=step_size)
     with pytest.raises(ValueError, match="training mode"):
         excite(model.train(), pictures(1), units, steps=1, step_size=0.1)
