@@ -167,10 +167,10 @@ def flat(*means: float, labels: list[int]) -> Dataset:
 
 @pytest.mark.parametrize("early_drop", [True, False])
 def test_fooled_on_the_way_is_fooled(early_drop, monkeypatch):
-    # A scripted attack: two images that start on a crest. After two steps the first is in a trough, after four both are
+    # A scripted attack: two images that start on a crest. After one step the first is in a trough, after two both are
     # on a crest again. Whoever looks at the last iterate only finds both of them right.
     data = flat(0.43, 0.45, labels=[1, 1])
-    iterates = {0: flat(0.37, 0.45, labels=[1, 1]).images, 1: flat(0.43, 0.43, labels=[1, 1]).images}
+    iterates = [flat(0.37, 0.45, labels=[1, 1]).images, flat(0.43, 0.43, labels=[1, 1]).images]
     asked = []
 
     def scripted(model, images, labels, threat, *, steps, step_size, start):
@@ -178,9 +178,9 @@ def test_fooled_on_the_way_is_fooled(early_drop, monkeypatch):
         return iterates[len(asked) - 1][-len(images) :]
 
     monkeypatch.setattr(measures, "pgd", scripted)
-    stands = withstands(striped(), data, Linf(0.2), steps=4, early_drop=early_drop)
+    stands = withstands(striped(), data, Linf(0.2), steps=2, early_drop=early_drop)
     assert stands.tolist() == [False, True]
-    assert asked == [(2, 2), (1 if early_drop else 2, 2)]
+    assert asked == [(2, 1), (1 if early_drop else 2, 1)]
 
 
 def test_an_attack_does_not_set_a_wrong_answer_right():
@@ -242,8 +242,8 @@ def test_dropping_fooled_images_changes_the_work_and_not_the_answer(threat, monk
     assert sum(work) < 60 * 20 * 2 / 2
 
 
-@pytest.mark.parametrize(("steps", "pauses"), [(1, [0, 1]), (2, [0, 2]), (3, [0, 2, 3]), (20, [0, 2, 4, 8, 16, 20])])
-def test_looks_come_after_2_4_8_steps_and_the_last(steps, pauses):
+@pytest.mark.parametrize(("steps", "pauses"), [(1, [0, 1]), (3, [0, 1, 2, 3]), (20, [0, 2, 3, 5, 7, 11, 16, 20])])
+def test_looks_come_after_a_tenth_and_then_half_as_many_steps_again(steps, pauses):
     assert measures._pauses(steps) == pauses
 
 

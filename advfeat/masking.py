@@ -1,0 +1,127 @@
+"""Whether a robust accuracy can be believed: checks that a model fails when its gradients mislead the attack.
+
+A network can look robust because its gradients vanish, are shattered or are random, while adversarial images are as
+near as ever. Such masking shows: the attack then breaks rules that every attack with true gradients keeps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from advfeat.attacks import Linf, Threat, pgd
+from advfeat.data import Dataset, batches
+from advfeat.measures import predictions, withstands
+from advfeat.models import Classifier, freeze
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule, whether it held, and the numbers behind that."""
+
+    rule: str
+    passed: bool
+    found: str
+
+
+def masking_checks(
+    model: Classifier,
+    dataset: Dataset,
+    threat: Threat,
+    *,
+    steps: int,
+    surrogate: Classifier | None = None,
+    slack: float = 0.02,
+    pairs: int = 50,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> list[Check]:
+    """Signs of masked gradients, each against ``withstands`` with PGD of ``steps`` steps inside ``threat``.
+
+    1. Five times the steps of the same length fool hardly any more images: the attack had converged.
+    2. One step of the full radius fools hardly any image that many steps do not.
+    3. With the whole box in reach (ε = 1 in ℓ∞, the box's diagonal in ℓ2) nothing withstands.
+    4. An attack that sees no gradient fools hardly any image that PGD does not. It climbs the margin
+       m = max_{k≠y} z_k − z_y along Σ (m(x + ρu) − m(x − ρu)) u / 2ρ over ``pairs`` random directions u, remembers nine
+       tenths of the last step's sum, and takes the steps of PGD; ρ is a twentieth of a pixel's range.
+    5. Neither do images made for ``surrogate``, another network for the same task, where one is given.
+
+    "Hardly" is a share of at most ``slack`` of all images. A model that passes may still be masked; one that fails has
+    a robust accuracy that says nothing.
+
+    Raises:
+        ValueError: ``steps`` is not positive, the radius is 0, or from ``withstands``.
+
+    Source: Athalye, Carlini and Wagner 2018, section 3; Carlini et al. 2019, section 4.
+    """
+    if steps < 1 or threat.eps == 0:
+        raise ValueError(f"steps and radius must be positive, got steps={steps}, {threat}")
+    size = 2.5 * threat.eps / steps
+    judge = freeze(model, dtype=torch.float32)
+
+    def resist(bound: Threat, count: int, length: float) -> Tensor:
+        return withstands(model, dataset, bound, steps=count, step_size=length, batch_size=batch_size)
+
+    def judged(adv: list[Tensor]) -> Tensor:
+        return predictions(judge, dataset.replace(images=torch.cat(adv)), batch_size=batch_size) == dataset.labels
+
+    def hardly(rule: str, weaker: Tensor, stronger: Tensor, name: str) -> Check:
+        share = float((stronger & ~weaker).float().mean())
+        return Check(rule, share <= slack, f"{name} fools {share:.1%} of the images that PGD-{steps} leaves")
+
+    standing = resist(threat, steps, size)
+    parts = list(batches(dataset, batch_size=batch_size))
+    everything = type(threat)(1.0 if isinstance(threat, Linf) else math.sqrt(dataset.images[0].numel()))
+    left = float(resist(everything, steps, 2.5 * everything.eps / steps).float().mean())
+    generator = torch.Generator().manual_seed(seed)
+    blind = [
+        _climb(judge, images, labels, threat, steps=steps, step_size=size, pairs=pairs, generator=generator)
+        for images, labels in parts
+    ]
+    found = [
+        hardly("more steps gain little", resist(threat, 5 * steps, size), standing, f"PGD-{5 * steps}"),
+        hardly("one step is not stronger", resist(threat, 1, threat.eps), standing, "one step"),
+        Check("the whole box is fatal", left == 0, f"with {everything} PGD-{steps} leaves {left:.1%} of the images"),
+        hardly("no gradient is not better", judged(blind), standing, f"climbing by {2 * pairs * steps:,} queries"),
+    ]
+    if surrogate is not None:
+        made_for = freeze(surrogate)
+        moved = [pgd(made_for, images, labels, threat, steps=steps, step_size=size) for images, labels in parts]
+        found.append(hardly("another network is not better", judged(moved), standing, "the other network's attack"))
+    return found
+
+
+def _margin(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    logits = model(images)
+    own = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.amax(1) - own.flatten()
+
+
+@torch.no_grad()
+def _climb(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float,
+    pairs: int,
+    generator: torch.Generator,
+    reach: float = 0.05,
+) -> Float[Tensor, "n c h w"]:
+    """Steps along a slope that is measured from outside; the margin, unlike the cross-entropy, never saturates."""
+    adv, slope = images.clone(), torch.zeros_like(images)
+    for _ in range(steps):
+        slope *= 0.9
+        for _ in range(pairs):
+            direction = torch.randn(images.shape, generator=generator).to(images)
+            rise = _margin(model, adv + reach * direction, labels) - _margin(model, adv - reach * direction, labels)
+            slope += (rise / (2 * reach)).view(-1, 1, 1, 1) * direction
+        adv = threat.step(adv, images, slope, step_size)
+    return adv
