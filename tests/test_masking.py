@@ -78,8 +78,9 @@ def test_a_saturated_network_is_exposed(data):
 def test_an_attack_that_has_not_converged_is_exposed(data):
     # Ten steps of a fortieth of the radius each would pass a lazy check; here one long step is stronger.
     class Short(L2):
-        def step(self, adv, origin, gradient, step_size):
-            return super().step(adv, origin, gradient, min(step_size, self.eps if step_size == self.eps else 0.01))
+        def step(self, adv, origin, gradient, step_size, **place):
+            short = step_size if step_size == self.eps else min(step_size, 0.01)
+            return super().step(adv, origin, gradient, short, **place)
 
     found = verdicts(network(), data, Short(0.3))
     assert not found["more steps gain little"]
