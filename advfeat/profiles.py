@@ -52,6 +52,9 @@ class Profile:
         truth_images: images of the planted world on which features are compared with the planted truth.
         feature_images: test images, equally many of each class, on which the units of a network are attacked.
         feature_steps: PGD steps of that attack, down and up, per unit and image.
+        represent_images: test images that are inverted, pairs that are interpolated and units that are shown.
+        represent_steps: steps of each of these searches.
+        represent_step_size: their ℓ2 length, in pixel units.
     """
 
     name: str
@@ -90,6 +93,9 @@ class Profile:
     truth_images: int = 5000
     feature_images: int = 500
     feature_steps: int = 8
+    represent_images: int = 200
+    represent_steps: int = 200
+    represent_step_size: float = 0.2
 
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
@@ -131,6 +137,9 @@ PROFILES: dict[str, Profile] = {
             watch_images=250,
             feature_images=100,
             feature_steps=3,
+            represent_images=50,
+            represent_steps=60,
+            represent_step_size=0.35,
         ),
         Profile(
             name="cifar10-small",
