@@ -68,6 +68,7 @@ def build_model(
     width: int | None = None,
     depth: int | None = None,
     patch: int = 1,
+    boost: float = 1.0,
     seed: int = 0,
 ) -> Classifier:
     """A fresh network with weights drawn from ``seed``.
@@ -93,23 +94,24 @@ def build_model(
         depth: at most so many blocks in each stage of torchvision's networks; default: all.
         patch: side of the square of pixels, 1, 2 or 4, that torchvision's networks see as one point: a coarser stem
             that divides the multiply-adds by about ``patch``². VGG-16 leaves out as many poolings instead.
+        boost: how many times as large the stem makes the highest frequencies inside a patch.
 
     Raises:
-        ValueError: unknown name; a number of classes, a width, a depth or a patch that is not accepted.
+        ValueError: unknown name; a number of classes, a width, a depth, a patch or a boost that is not accepted.
     """
     if classes < 1:
         raise ValueError(f"classes must be positive, got classes={classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in TORCHVISION:
-            features, size = TORCHVISION[name](Scale(FULL_WIDTH if width is None else width, depth, patch))
+            features, size = TORCHVISION[name](Scale(FULL_WIDTH if width is None else width, depth, patch, boost))
             logit_scale = 1.0
         elif name in OWN:
             construct, own_width, logit_scale = OWN[name]
-            if depth is not None or patch != 1 or (width is not None and width < 1):
+            if (depth, patch, boost) != (None, 1, 1) or (width is not None and width < 1):
                 raise ValueError(
-                    f"{name} takes a positive width and neither depth nor patch, "
-                    f"got width={width}, depth={depth}, patch={patch}"
+                    f"{name} takes a positive width and no depth, patch or boost, "
+                    f"got {width=}, {depth=}, {patch=}, {boost=}"
                 )
             features, size = construct(own_width if width is None else width)
         else:

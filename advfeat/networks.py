@@ -22,14 +22,18 @@ class Scale:
         width: channels of the first stage. Every channel count is multiplied by width / 64.
         depth: at most so many blocks in each stage (convolutions in VGG-16, layers in DenseNet); None keeps all.
         patch: side of the square of pixels that the first layer sees as one point.
+        boost: how many times as large the highest frequencies inside a patch are made, see ``block_cosines``. 1 leaves
+            the patches as they are.
 
     Raises:
-        ValueError: ``width`` is not a positive multiple of 4, ``depth`` not positive or ``patch`` not 1, 2 or 4.
+        ValueError: ``width`` is not a positive multiple of 4, ``depth`` or ``boost`` not positive, ``patch`` not 1, 2
+            or 4, or a ``boost`` without patches.
     """
 
     width: int = FULL_WIDTH
     depth: int | None = None
     patch: int = 1
+    boost: float = 1.0
 
     def __post_init__(self) -> None:
         # Every channel count is a multiple of 16, so these widths scale all of them exactly, and concatenated branches
@@ -40,6 +44,8 @@ class Scale:
             raise ValueError(f"depth must be 1 or more, got {self.depth}")
         if self.patch not in (1, 2, 4):
             raise ValueError(f"patch must be 1, 2 or 4, got {self.patch}")
+        if not (self.boost > 0 and (self.boost == 1 or self.patch > 1)):
+            raise ValueError(f"boost must be positive, and 1 where patch is 1, got {self.boost}")
 
     def blocks(self, count: int) -> int:
         """How many of ``count`` blocks of a stage are kept."""
@@ -58,6 +64,25 @@ class Residual(nn.Module):
         return inputs + self.block(inputs)
 
 
+def block_cosines(patch: int, boost: float) -> nn.Conv2d:
+    """A fixed layer on unshuffled patches: their cosine transform, high frequencies up to ``boost`` times as large.
+
+    Coefficient (u, v) of the p×p pixels of a channel is multiplied by 1 + (boost − 1) · min(1, (u + v) / (p − 1)). The
+    transform is orthonormal, so with ``boost=1`` it would be a mere rotation. Natural training finds faint
+    high-frequency features in the end; the boost lets a small network find them within seconds.
+    """
+    index = torch.arange(float(patch))
+    cosines = torch.cos(math.pi * (index + 0.5) * index[:, None] / patch) * math.sqrt(2 / patch)
+    cosines[0] /= math.sqrt(2)
+    size = patch**2
+    basis = torch.einsum("ui,vj->uvij", cosines, cosines).reshape(size, size)
+    gain = 1 + (boost - 1) * ((index[:, None] + index) / (patch - 1)).clamp(max=1).reshape(size, 1)
+    layer = nn.Conv2d(3 * size, 3 * size, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.kron(torch.eye(3), gain * basis)[:, :, None, None])
+    return layer.requires_grad_(False)
+
+
 def cnn4(width: int) -> tuple[nn.Module, int]:
     """Four convolutions on 4×4 patches: a step costs milliseconds on a CPU. Enough for the planted world only."""
 
@@ -67,7 +92,7 @@ def cnn4(width: int) -> tuple[nn.Module, int]:
 
     features = nn.Sequential(
         nn.PixelUnshuffle(4),
-        _block_cosines(),
+        block_cosines(4, boost=1.7),
         *block(48, width, 1, 1),
         *block(width, width, 3, 1),
         *block(width, 2 * width, 3, 2),
@@ -203,23 +228,6 @@ def _conv(inputs: int, outputs: int, *, pool: bool = False) -> list[nn.Module]:
     return [*layers, nn.BatchNorm2d(outputs), nn.GELU()]
 
 
-def _block_cosines(boost: float = 1.7) -> nn.Conv2d:
-    """A fixed layer on unshuffled 4×4 patches: their cosine transform, high frequencies up to ``boost`` times as large.
-
-    The transform is orthonormal, so with ``boost=1`` it would be a mere rotation. Natural training finds faint
-    high-frequency features in the end; the boost lets so small a network find them within seconds.
-    """
-    index = torch.arange(4.0)
-    cosines = torch.cos(math.pi * (index + 0.5) * index[:, None] / 4) / math.sqrt(2)
-    cosines[0] /= math.sqrt(2)
-    patch = torch.einsum("ui,vj->uvij", cosines, cosines).reshape(16, 16)
-    gain = 1 + (boost - 1) * ((index[:, None] + index) / 3).clamp(max=1).reshape(16, 1)
-    layer = nn.Conv2d(48, 48, 1, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(torch.kron(torch.eye(3), gain * patch)[:, :, None, None])
-    return layer.requires_grad_(False)
-
-
 def _resnet(block: type, counts: tuple[int, ...], scale: Scale) -> tuple[nn.Module, int]:
     from torchvision.models.resnet import ResNet
 
@@ -251,4 +259,7 @@ def _made(plan: nn.Module, size: int, scale: Scale) -> tuple[nn.Module, int]:
                 setattr(parent, name, fresh)
             elif isinstance(layer, nn.BatchNorm2d):
                 setattr(parent, name, nn.BatchNorm2d(scaled(layer.num_features), eps=layer.eps))
-    return plan if scale.patch == 1 else nn.Sequential(nn.PixelUnshuffle(scale.patch), plan), scaled(size)
+    if scale.patch == 1:
+        return plan, scaled(size)
+    transform = [] if scale.boost == 1 else [block_cosines(scale.patch, scale.boost)]
+    return nn.Sequential(nn.PixelUnshuffle(scale.patch), *transform, plan), scaled(size)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advfeat.attacks import L2
+from advfeat.networks import Scale
 from advfeat.train import TrainConfig
 
 
@@ -55,6 +56,10 @@ class Profile:
         represent_images: test images that are inverted, pairs that are interpolated and units that are shown.
         represent_steps: steps of each of these searches.
         represent_step_size: their ℓ2 length, in pixel units.
+        architectures: name → scale of the other networks that are compared with the profile's own.
+        architecture_standard: their training on the ordinary images.
+        architecture_det: their training on D_det.
+        transfer_images: test images on which adversarial images go from network to network.
     """
 
     name: str
@@ -77,6 +82,9 @@ class Profile:
     match_steps: int
     match_step_size: float
     match_sweep: tuple[int, ...]
+    architectures: Mapping[str, Scale]
+    architecture_standard: TrainConfig
+    architecture_det: TrainConfig
     match_start: str = "other"
     match_eps: float = 0.5
     robust_eps: tuple[float, ...] = (0.25, 0.5, 1.0)
@@ -96,10 +104,21 @@ class Profile:
     represent_images: int = 200
     represent_steps: int = 200
     represent_step_size: float = 0.2
+    transfer_images: int = 1000
 
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
+_PLANTED_ARCHITECTURES = TrainConfig(epochs=4, batch_size=50, lr=0.1, weight_decay=5e-3)
 _CIFAR = TrainConfig(epochs=12, batch_size=250, lr=0.2, shift=2, flip=True)
+# About 20 million multiply-adds each, as many as resnet9 at half its width. Half the resolution costs a quarter.
+_CPU_ARCHITECTURES = {
+    "resnet50": Scale(16, patch=2),
+    "inception_v3": Scale(12, patch=2),
+    "resnet18": Scale(24, patch=2),
+    "densenet": Scale(20, patch=2),
+    "vgg16": Scale(16, patch=2),
+}
+_TORCHVISION = ("resnet50", "inception_v3", "resnet18", "densenet", "vgg16")
 _GPU = TrainConfig(epochs=40, batch_size=250, lr=0.2, shift=4, flip=True, precision="bfloat16")
 
 PROFILES: dict[str, Profile] = {
@@ -132,6 +151,17 @@ PROFILES: dict[str, Profile] = {
             match_steps=50,
             match_step_size=0.6,
             match_sweep=(4, 12),
+            # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five learn
+            # the shapes alone in so short a training.
+            architectures={
+                "resnet50": Scale(12, depth=1, patch=4, boost=8.0),
+                "inception_v3": Scale(8, depth=1, patch=4, boost=8.0),
+                "resnet18": Scale(16, depth=1, patch=4, boost=8.0),
+                "densenet": Scale(16, depth=2, patch=4, boost=8.0),
+                "vgg16": Scale(16, depth=1, patch=4, boost=8.0),
+            },
+            architecture_standard=_PLANTED_ARCHITECTURES,
+            architecture_det=_PLANTED_ARCHITECTURES,
             construct_steps=10,
             eval_images=500,
             watch_images=250,
@@ -140,6 +170,7 @@ PROFILES: dict[str, Profile] = {
             represent_images=50,
             represent_steps=60,
             represent_step_size=0.35,
+            transfer_images=300,
         ),
         Profile(
             name="cifar10-small",
@@ -162,6 +193,9 @@ PROFILES: dict[str, Profile] = {
             match_steps=100,
             match_step_size=0.1,
             match_sweep=(12, 35),
+            architectures=_CPU_ARCHITECTURES,
+            architecture_standard=dataclasses.replace(_CIFAR, lr=0.1),
+            architecture_det=dataclasses.replace(_CIFAR, lr=0.1, weight_decay=5e-3),
             construct_steps=12,
             eval_images=500,
             watch_images=500,
@@ -189,6 +223,9 @@ PROFILES: dict[str, Profile] = {
             match_steps=100,
             match_step_size=0.1,
             match_sweep=(12, 25, 50),
+            architectures=_CPU_ARCHITECTURES,
+            architecture_standard=dataclasses.replace(_CIFAR, lr=0.1),
+            architecture_det=dataclasses.replace(_CIFAR, lr=0.1, weight_decay=5e-3),
             construct_steps=5,
             construct_step_size=0.2,
             eval_images=10_000,
@@ -217,6 +254,9 @@ PROFILES: dict[str, Profile] = {
             match_steps=1000,
             match_step_size=0.1,
             match_sweep=(30, 100, 300),
+            architectures={name: Scale() for name in _TORCHVISION},
+            architecture_standard=dataclasses.replace(_GPU, lr=0.1),
+            architecture_det=dataclasses.replace(_GPU, lr=0.1, shift=0, flip=False),
             construct_steps=100,
             eval_steps=50,
             eval_images=10_000,
@@ -230,7 +270,7 @@ def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Pro
     """The profile called ``name``, with some of its numbers replaced.
 
     ``overrides`` mirrors the fields; a mapping reaches into a training configuration:
-    ``{"eps": 0.25, "standard": {"epochs": 3}}``.
+    ``{"eps": 0.25, "standard": {"epochs": 3}}``, and into the scale of an architecture.
 
     Raises:
         ValueError: unknown profile or field, with the list of what exists.
@@ -250,6 +290,10 @@ def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
         old = getattr(config, key)
         if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
             fresh[key] = _replace(old, value, key)
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
+            if unknown := value.keys() - old.keys():
+                raise ValueError(f"unknown override {min(unknown)!r} in {key}; there are {', '.join(sorted(old))}")
+            fresh[key] = {**old, **{name: _replace(old[name], changes, name) for name, changes in value.items()}}
         elif isinstance(old, tuple) and isinstance(value, list | tuple) and all(map(_is_number, value)):
             whole = old and all(isinstance(item, int) for item in (*old, *value))
             fresh[key] = tuple(int(item) if whole else float(item) for item in value)

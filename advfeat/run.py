@@ -42,7 +42,12 @@ class Trained:
     @property
     def network(self) -> str:
         """Its architecture, in words."""
-        return "{name}, width {width}".format_map(self.recipe["network"])
+        network = self.recipe["network"]
+        words = [network["name"], f"width {network['width']}"]
+        words += [f"depth {network['depth']}"] if network.get("depth") else []
+        words += [f"patch {network['patch']}"] if network.get("patch", 1) > 1 else []
+        words += [f"boost {network['boost']:g}"] if network.get("boost", 1) != 1 else []
+        return ", ".join(words)
 
     @property
     def seed(self) -> int:
@@ -105,10 +110,18 @@ class Run:
         """The test images."""
         return self._load(train=False)
 
-    def standard(self, *, seed: int) -> Trained:
-        """The network trained on the ordinary images."""
-        recipe = self._standard_recipe(seed)
-        return self._trained(lambda: self.train_set, recipe, self.profile.standard, "standard")
+    def standard(self, *, seed: int, architecture: str | None = None) -> Trained:
+        """The network trained on the ordinary images: the profile's own, or one of its ``architectures``.
+
+        Raises:
+            ValueError: an architecture that the profile does not have.
+        """
+        if architecture is None:
+            recipe, config = self._standard_recipe(seed), self.profile.standard
+        else:
+            config = self.profile.architecture_standard
+            recipe = self._model_recipe(self._data_recipe, config, seed, architecture=architecture)
+        return self._trained(lambda: self.train_set, recipe, config, architecture or "standard")
 
     def robust(self, *, seed: int, eps: float | None = None) -> Trained:
         """The network trained on adversarial images: of the profile's radius, or of ``eps`` with steps to match."""
@@ -179,15 +192,27 @@ class Run:
 
         return self.store.dataset(recipe, build).to(self.device)
 
-    def trained_on(self, kind: str, *, source_seed: int, seed: int) -> Trained:
-        """A fresh network of ``seed`` trained on the constructed dataset of ``source_seed``, see ``constructed``."""
+    def trained_on(self, kind: str, *, source_seed: int, seed: int, architecture: str | None = None) -> Trained:
+        """A fresh network of ``seed`` trained on the constructed dataset of ``source_seed``, see ``constructed``.
+
+        Its architecture is the profile's own, or on D_det one of the profile's ``architectures``.
+
+        Raises:
+            ValueError: another ``kind``, or an architecture that the profile does not have or not for that kind.
+        """
         data = self._constructed_recipe(kind, source_seed)
         profile = self.profile
         config = {
             "D_R": profile.on_robust, "D_NR": profile.on_nonrobust, "D_rand": profile.on_rand, "D_det": profile.on_det
         }[kind]  # fmt: skip
-        recipe = self._model_recipe(data, config, seed, width=profile.learner_width)
-        return self._trained(lambda: self.constructed(kind, source_seed=source_seed), recipe, config, kind)
+        if architecture is None:
+            recipe, description = self._model_recipe(data, config, seed, width=profile.learner_width), kind
+        elif kind == "D_det":
+            config, description = profile.architecture_det, f"{architecture} on {kind}"
+            recipe = self._model_recipe(data, config, seed, architecture=architecture)
+        else:
+            raise ValueError(f"architectures are trained on D_det, got kind={kind!r}")
+        return self._trained(lambda: self.constructed(kind, source_seed=source_seed), recipe, config, description)
 
     def describe(self) -> dict[str, Any]:
         """The profile's every setting and the device, in JSON types, for records."""
@@ -229,9 +254,14 @@ class Run:
         return Trained(model, history, recipe)
 
     def _model_recipe(
-        self, data: Recipe, config: TrainConfig, seed: int, *, width: int | None = None
+        self, data: Recipe, config: TrainConfig, seed: int, *, width: int | None = None, architecture: str | None = None
     ) -> dict[str, Any]:
         network = {"name": self.profile.network, "width": width or self.profile.width}
+        if architecture is not None:
+            scales = self.profile.architectures
+            if architecture not in scales:
+                raise ValueError(f"unknown architecture {architecture!r}; there are {', '.join(sorted(scales))}")
+            network = {"name": architecture, **_plain(scales[architecture])}
         return {"network": network, "data": data, "train": _plain(config), "seed": seed}
 
     def _standard_recipe(self, seed: int) -> dict[str, Any]:
@@ -276,9 +306,11 @@ class Run:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses and tuples as JSON types; a threat as its own words, which name the norm."""
+    """Dataclasses, mappings and tuples as JSON types; a threat as its own words, which name the norm."""
     if isinstance(value, Threat):
         return str(value)
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value

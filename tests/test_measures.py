@@ -252,3 +252,27 @@ def test_settings_that_make_no_attack_are_refused(linear, levels):
         robust_accuracy(linear, levels, L2(0.5))
     with pytest.raises(ValueError, match="restarts must be 0 or more, got -1"):
         robust_accuracy(linear, levels, L2(0.5), steps=1, restarts=-1)
+
+
+def test_a_correlation_has_fishers_interval():
+    # By hand: sums of squares 10 and 10, of products 9, so r = 0.9; artanh 0.9 = ln 19 / 2, half-width 1.96 / √2.
+    pairs = torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 4.0], [4.0, 3.0], [5.0, 5.0]])
+    estimate = Estimate.of_correlation(pairs)
+    half = 1.959963984540054 / math.sqrt(2)
+    assert estimate.value == pytest.approx(0.9, abs=1e-12)
+    assert estimate.low == pytest.approx(math.tanh(math.log(19) / 2 - half), abs=1e-12)
+    assert estimate.high == pytest.approx(math.tanh(math.log(19) / 2 + half), abs=1e-12)
+    assert (estimate.n, estimate.rate) == (5, False)
+    mirrored = Estimate.of_correlation(pairs * torch.tensor([1.0, -1.0]))
+    assert (mirrored.low, mirrored.high) == pytest.approx((-estimate.high, -estimate.low), abs=1e-12)
+    # Neither place nor scale matters; a perfect line has no spread to measure.
+    assert Estimate.of_correlation(pairs * torch.tensor([8.0, 1.0]) - 3).value == pytest.approx(0.9, abs=1e-12)
+    line = Estimate.of_correlation(torch.stack([pairs[:, 0], 2 * pairs[:, 0] + 1], 1))
+    assert line.low == pytest.approx(1.0, abs=1e-6)
+    assert line.low <= line.value <= line.high
+
+
+@pytest.mark.parametrize("pairs", [[[1.0, 1], [2, 2], [3, 4]], [[1.0, 5], [2, 5], [3, 5], [4, 5]]])
+def test_a_correlation_that_is_none_is_refused(pairs):
+    with pytest.raises(ValueError, match="four or more pairs that differ, got"):
+        Estimate.of_correlation(torch.tensor(pairs))

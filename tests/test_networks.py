@@ -152,13 +152,35 @@ def test_a_patch_lowers_the_resolution_and_leaves_the_filters(name):
         ({"name": "vgg16", "width": 0}, "width must be a positive multiple of 4, got 0"),
         ({"name": "densenet", "depth": 0}, "depth must be 1 or more, got 0"),
         ({"name": "resnet18", "patch": 3}, "patch must be 1, 2 or 4, got 3"),
-        ({"name": "resnet9", "patch": 2}, "resnet9 takes a positive width and neither depth nor patch, .*patch=2"),
+        ({"name": "resnet9", "patch": 2}, "resnet9 takes a positive width and no depth, patch or boost, .*patch=2"),
         ({"name": "cnn4", "depth": 1}, "cnn4 takes .*depth=1"),
+        ({"name": "vgg16", "boost": 2.0}, "boost must be positive, and 1 where patch is 1, got 2.0"),
+        ({"name": "vgg16", "patch": 2, "boost": 0.0}, "boost must be positive, .*got 0.0"),
     ],
 )
 def test_a_scale_that_does_not_fit_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_model(**arguments)
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_a_boosted_stem_enlarges_high_frequencies_and_keeps_the_mean(patch):
+    """Gain at the wrong end, or cosines that are not orthonormal, would show."""
+    boost = 3.0
+    features = build_model("vgg16", width=4, depth=1, patch=patch, boost=boost).features
+    unshuffle, transform = features[0], features[1]
+    rows = torch.arange(8.0)
+    flat, fastest = torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8) * (-1) ** rows * (-1) ** rows[:, None]
+    seen = transform(unshuffle(torch.cat([flat, fastest])))
+    # Per patch and channel: the mean keeps its length p; the board of ±1 has length p and is no pure cosine for p = 4,
+    # but all of it lies where u + v >= p − 1, since its rows have no even frequencies.
+    per_channel = seen.unflatten(1, (3, patch**2)).norm(dim=2)
+    assert float((per_channel[0] - patch).abs().max()) <= 1e-5
+    if patch == 2:
+        assert float((per_channel[1] - boost * patch).abs().max()) <= 1e-5
+    else:
+        assert patch * (1 + (boost - 1) * 2 / 3) < float(per_channel[1].min()) < boost * patch
+    assert not transform.weight.requires_grad
 
 
 def test_a_scale_counts_blocks():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from advfeat.attacks import L2
 from advfeat.models import build_model
+from advfeat.networks import TORCHVISION
 from advfeat.profiles import PROFILES, get_profile
 
 
@@ -21,6 +23,7 @@ def test_every_profile_can_be_run(name):
     build_model(profile.network, width=profile.width)  # raises where network or width do not exist
     ordinary = (profile.standard, profile.on_robust, profile.on_nonrobust, profile.on_rand, profile.on_det)
     build_model(profile.network, width=profile.learner_width)
+    ordinary += (profile.architecture_standard, profile.architecture_det)
     for config in (*ordinary, profile.robust, profile.overfit):
         assert config.batch_size <= profile.train_images
         assert config.epochs >= 1
@@ -34,7 +37,11 @@ def test_every_profile_can_be_run(name):
     assert profile.match_step_size > 0
     assert profile.match_start in ("other", "noise")
     assert 0 < profile.eval_images <= profile.test_images
-    assert max(profile.watch_images, profile.autoattack_images) <= profile.test_images
+    assert max(profile.watch_images, profile.autoattack_images, profile.transfer_images) <= profile.test_images
+    assert set(profile.architectures) == set(TORCHVISION)
+    for architecture, scale in profile.architectures.items():
+        with torch.device("meta"):
+            build_model(architecture, **dataclasses.asdict(scale)).eval()(torch.empty(1, 3, 32, 32))
     for radii in (profile.eval_eps, profile.curve_eps, profile.robust_eps, profile.autoattack_eps):
         assert list(radii) == sorted(radii)
     # The attack can reach the edge of its ball, and so can the one that trains the robust network.
@@ -70,6 +77,12 @@ def test_an_override_reaches_into_the_threat():
     assert get_profile("planted", {"robust": {"threat": {"eps": 0.25}}}).robust.threat == L2(0.25)
 
 
+def test_an_override_reaches_into_one_architecture_and_leaves_the_others():
+    before, after = PROFILES["planted"], get_profile("planted", {"architectures": {"vgg16": {"boost": 1}}})
+    assert after.architectures["vgg16"] == dataclasses.replace(before.architectures["vgg16"], boost=1.0)
+    assert {**after.architectures, "vgg16": before.architectures["vgg16"]} == before.architectures
+
+
 def test_a_whole_number_may_stand_for_a_float():
     eps = get_profile("planted", {"eps": 1}).eps
     assert eps == 1.0
@@ -82,6 +95,8 @@ def test_a_whole_number_may_stand_for_a_float():
         ({"epsilon": 0.5}, "unknown override 'epsilon' in profile; there are .*eps, eval_eps"),
         ({"standard": {"epoch": 3}}, "unknown override 'epoch' in standard; there are .*epochs"),
         ({"name": "mine"}, "unknown override 'name'"),
+        ({"architectures": {"vgg19": {}}}, "unknown override 'vgg19' in architectures; there are densenet, .*vgg16"),
+        ({"architectures": {"vgg16": {"breadth": 8}}}, "unknown override 'breadth' in vgg16"),
         ({"data": "cifar10"}, "unknown override 'data'"),
         ({"standard": {"lr": -0.1}}, "lr=-0.1 is out of range"),
         ({"robust": {"threat": {"eps": -1.0}}}, "eps must be 0 or more"),

@@ -41,6 +41,12 @@ TINY = {
     "on_det": {"epochs": 1, "batch_size": 20},
 }
 
+SMALL_VGG = {
+    "architectures": {"vgg16": {"width": 4}},
+    "architecture_standard": {"epochs": 1, "batch_size": 20, "lr": 0.1},
+    "architecture_det": {"epochs": 1, "batch_size": 20, "lr": 0.05},
+}
+
 
 def open_run(**changes: object) -> Run:
     return Run("planted", device="cpu", overrides={**TINY, **changes})
@@ -183,14 +189,14 @@ def test_training_and_test_images_are_different_images_of_one_world():
     assert not any(image.numpy().tobytes() in pixels for image in run.test_set.images)
 
 
-ARTIFACTS = ("standard", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_rand")
+ARTIFACTS = ("standard", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_rand", "vgg16")
 
 
 @pytest.mark.parametrize(
     ("change", "moves"),
     [
         ({"train_images": 41}, set(ARTIFACTS)),
-        ({"width": 5}, set(ARTIFACTS)),
+        ({"width": 5}, set(ARTIFACTS) - {"vgg16"}),
         ({"learner_width": 5}, {"on_robust", "on_rand"}),
         ({"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}}, {"standard", "D_NR", "D_rand", "on_rand"}),
         ({"robust": {"epochs": 1, "batch_size": 20, "threat": {"eps": 0.1}}}, {"robust", "D_R", "on_robust"}),
@@ -205,6 +211,8 @@ ARTIFACTS = ("standard", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_ran
         ({"construct_step_size": 0.2}, {"D_rand", "on_rand"}),
         ({"on_rand": {"epochs": 1, "batch_size": 20, "flip": True}}, {"on_rand"}),
         ({"eval_steps": 3}, set()),
+        ({"architectures": {"vgg16": {"width": 8}}}, {"vgg16"}),
+        ({"architecture_standard": {"epochs": 1}}, {"vgg16"}),
         ({"test_images": 10, "eval_images": 10}, set()),
     ],
     ids=str,
@@ -241,7 +249,34 @@ def keys(overrides: dict) -> dict[str, str]:
         run.constructed(kind, source_seed=0)
     for kind in ("D_R", "D_rand"):
         run.trained_on(kind, source_seed=0, seed=0)
+    run.standard(seed=0, architecture="vgg16")
     return dict(zip(ARTIFACTS, run.store.asked, strict=True))
+
+
+def test_architectures_are_trained_on_the_images_and_on_d_det_each_once(monkeypatch):
+    first = open_run(**SMALL_VGG)
+    standard = first.standard(seed=1, architecture="vgg16")
+    det = first.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16")
+    assert standard.network == det.network == "vgg16, width 4, depth 1, patch 4, boost 8"
+    assert not same_weights(standard, det)
+    assert standard.recipe["train"]["lr"] == 0.1
+    assert det.recipe["train"]["lr"] == 0.05
+
+    def never(*args: object, **kwargs: object) -> None:
+        pytest.fail("it was in the store")
+
+    monkeypatch.setattr(run_module, "train", never)
+    second = open_run(**SMALL_VGG)
+    assert same_weights(second.standard(seed=1, architecture="vgg16"), standard)
+    assert same_weights(second.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16"), det)
+
+
+def test_an_architecture_that_the_profile_does_not_have_is_refused():
+    run = open_run()
+    with pytest.raises(ValueError, match=r"unknown architecture 'vgg19'; there are densenet, .*vgg16"):
+        run.standard(seed=0, architecture="vgg19")
+    with pytest.raises(ValueError, match="architectures are trained on D_det, got kind='D_rand'"):
+        run.trained_on("D_rand", source_seed=0, seed=0, architecture="vgg16")
 
 
 def test_seeds_make_different_networks():

@@ -1,0 +1,157 @@
+"""How often adversarial images made with one network fool another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from advfeat.attacks import Threat, pgd
+from advfeat.data import Dataset, batches
+from advfeat.measures import Estimate, predictions
+from advfeat.models import Classifier, freeze
+from advfeat.progress import progress
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What networks answer on images, and on the adversarial images made with each network in turn.
+
+    Attributes:
+        labels: classes of the images.
+        targets: classes that the attacks aimed at, or None for untargeted attacks.
+        clean: network → its answers on the images themselves.
+        attacked: source → network → that network's answers on the images made with the source.
+    """
+
+    labels: Int[Tensor, " n"]
+    targets: Int[Tensor, " n"] | None
+    clean: Mapping[str, Int[Tensor, " n"]]
+    attacked: Mapping[str, Mapping[str, Int[Tensor, " n"]]]
+
+    def rate(self, source: str, target: str, *, among: str = "fooled") -> Estimate:
+        """Share of the images made with ``source`` that fool ``target``.
+
+        Fooled means f(x') ≠ y after an untargeted attack, f(x') = t after a targeted one. The literature differs in the
+        images that it counts:
+
+        - ``fooled``: those that both networks classify as labelled and whose attack fooled the source. What is left is
+          the step from one network to the other, 100 % from a network to itself.
+        - ``all``: every image. Mistakes that ``target`` makes anyway and attacks that fail on the source are in the
+          number, too.
+
+        Raises:
+            KeyError: an unknown network.
+            ValueError: another ``among``, or there is no image to count.
+        """
+        hit = self._fools(self.attacked[source][target])
+        if among == "fooled":
+            counted = self._fools(self.attacked[source][source])
+            counted &= (self.clean[source] == self.labels) & (self.clean[target] == self.labels)
+        elif among == "all":
+            counted = torch.ones_like(hit)
+        else:
+            raise ValueError(f"among must be 'fooled' or 'all', got {among!r}")
+        if not bool(counted.any()):
+            raise ValueError(f"no image is classified as labelled by {source} and {target} and fools {source}")
+        return Estimate.of_rate(int((hit & counted).sum()), int(counted.sum()))
+
+    def _fools(self, answers: Tensor) -> Tensor:
+        return answers != self.labels if self.targets is None else answers == self.targets
+
+
+def transfer(
+    models: Mapping[str, Classifier],
+    dataset: Dataset,
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float | None = None,
+    targets: Int[Tensor, " n"] | None = None,
+    sources: Mapping[str, Classifier] | None = None,
+    batch_size: int = 500,
+) -> Transfer:
+    """Attack ``dataset`` with each source by PGD and ask every network, in float32, for its answers.
+
+    Args:
+        models: name → network that is asked.
+        steps: PGD steps, from the image itself; the last iterate counts.
+        step_size: default 2.5 · eps / steps.
+        targets: the class that each image is attacked towards; untargeted without.
+        sources: those of ``models`` that make images; default: all.
+
+    Raises:
+        ValueError: a source that is not among the models, another number of targets than of images, and from ``pgd``.
+    """
+    sources = models if sources is None else sources
+    if strangers := sources.keys() - models.keys():
+        raise ValueError(f"sources must be among the models, got {', '.join(sorted(strangers))}")
+    if targets is not None and len(targets) != len(dataset):
+        raise ValueError(f"{len(dataset)} images but {len(targets)} targets")
+    aim = dataset if targets is None else dataset.replace(labels=targets)
+    size = 2.5 * threat.eps / steps if step_size is None else step_size
+    judges = {name: freeze(model, dtype=torch.float32) for name, model in models.items()}
+    attacked: dict[str, dict[str, Tensor]] = {}
+    with progress(total=len(sources) * len(dataset), unit="img", description=f"transfer, {threat}") as bar:
+        for name, source in sources.items():
+            frozen = freeze(source)
+            images = torch.empty_like(dataset.images)
+            for start, (clean, labels) in zip(
+                range(0, len(aim), batch_size), batches(aim, batch_size=batch_size), strict=True
+            ):
+                images[start : start + len(labels)] = pgd(
+                    frozen, clean, labels, threat, steps=steps, step_size=size, targeted=targets is not None
+                )
+                bar.update(len(labels))
+            found = dataset.replace(images=images)
+            attacked[name] = {
+                other: predictions(judge, found, batch_size=batch_size) for other, judge in judges.items()
+            }
+    clean_answers = {name: predictions(judge, dataset, batch_size=batch_size) for name, judge in judges.items()}
+    return Transfer(dataset.labels, targets, clean_answers, attacked)
+
+
+def transfer_rate(
+    source: Classifier,
+    target: Classifier,
+    dataset: Dataset,
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float | None = None,
+    targets: Int[Tensor, " n"] | None = None,
+    among: str = "fooled",
+    batch_size: int = 500,
+) -> Estimate:
+    """Share of the images made with ``source`` that fool ``target``: one entry of ``transfer``, see ``Transfer.rate``.
+
+    Raises:
+        ValueError: from ``transfer`` and ``Transfer.rate``.
+    """
+    models = {"source": source, "target": target}
+    found = transfer(
+        models,
+        dataset,
+        threat,
+        steps=steps,
+        step_size=step_size,
+        targets=targets,
+        sources={"source": source},
+        batch_size=batch_size,
+    )
+    return found.rate("source", "target", among=among)
+
+
+def other_classes(labels: Int[Tensor, " n"], classes: int, *, seed: int) -> Int[Tensor, " n"]:
+    """A target for each label, drawn from ``seed`` uniformly from the classes that are not it.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    if classes < 2:
+        raise ValueError(f"classes must be 2 or more, got {classes}")
+    step = torch.randint(1, classes, labels.shape, generator=torch.Generator().manual_seed(seed))
+    return (labels + step.to(labels.device)) % classes
