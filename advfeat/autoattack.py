@@ -9,6 +9,7 @@ attacks by an untargeted APGD and DeepFool.
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,11 @@ MIN_CLASSES = 4
 
 MIN_SIDE = 5
 """Square divides the image into five by five tiles."""
+
+
+def installed() -> bool:
+    """Whether the extra is there."""
+    return find_spec("pyautoattack") is not None
 
 
 def autoattack(

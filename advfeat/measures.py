@@ -223,3 +223,33 @@ def _pauses(steps: int) -> list[int]:
         pauses.add(math.ceil(at))
         at *= 1.5
     return sorted(pauses)
+
+
+def signal_kept(dataset: Dataset, original: Dataset, templates: Float[Tensor, "classes 3 h w"]) -> Estimate:
+    """How much of what a known linear feature says about the labels is still in a dataset made from ``original``.
+
+    With f_c(x) = ⟨x, T_c⟩ an image labelled y says f_y(x) minus the mean of f_c(x) over the other classes c. This is
+    the mean of that over ``dataset``, each image with the label that it has there, divided by the mean over
+    ``original``: 1 if the feature tells as much about the label as before, 0 if it tells nothing, negative if it
+    misleads. The denominator is taken as exact.
+
+    Args:
+        templates: T, one per class, such as the shapes or the textures of a planted world.
+
+    Raises:
+        ValueError: not one template per class, or the feature says nothing true about the labels of ``original``.
+
+    Source: section 3.1 of Ilyas et al. 2019, which defines D_R by E[f(x) y], for features that are known.
+    """
+    if len(templates) != dataset.num_classes:
+        raise ValueError(f"{len(templates)} templates for {dataset.num_classes} classes")
+
+    def said(of: Dataset) -> Tensor:
+        responses = of.images.flatten(1).double() @ templates.flatten(1).T.to(of.images.device).double()
+        own = responses.gather(1, of.labels[:, None]).squeeze(1)
+        return own - (responses.sum(1) - own) / (of.num_classes - 1)
+
+    whole = float(said(original).mean())
+    if not whole > 0:
+        raise ValueError(f"the templates say nothing true about the labels of {original.name}: mean {whole:.3g}")
+    return Estimate.of_mean((said(dataset) / whole).cpu())

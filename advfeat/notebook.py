@@ -9,7 +9,10 @@ import pandas as pd
 from IPython.display import Markdown, display
 from torch import Tensor
 
-from advfeat.measures import Estimate
+from advfeat.attacks import L2
+from advfeat.autoattack import installed
+from advfeat.measures import Estimate, robust_accuracy
+from advfeat.models import Classifier
 from advfeat.records import BOOK, Measured, Record, load_record, results_root, save_record
 from advfeat.run import Run, Trained
 
@@ -92,20 +95,43 @@ def recorded(chapter: str) -> list[Record]:
     return sorted(found, key=lambda record: -max(run["config"]["train_images"] for run in record.runs.values()))
 
 
-def paper_values() -> dict[str, float]:
-    """The paper's own numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``."""
+def autoattacked(run: Run, model: Classifier) -> dict[float, Estimate]:
+    """Radius → accuracy under AutoAttack, as the profile asks for it; where it is not measured, the page says why."""
+    profile = run.profile
+    if profile.autoattack_eps and installed():
+        subset = run.test_set.subset(slice(0, profile.autoattack_images))
+        return {eps: robust_accuracy(model, subset, L2(eps), attack="autoattack") for eps in profile.autoattack_eps}
+    if profile.autoattack_eps:
+        display(Markdown('*AutoAttack is not installed here: `pip install "advfeat[autoattack]"` adds it.*'))
+    else:
+        display(
+            Markdown(f"*AutoAttack takes long, and the profile `{profile.name}` leaves it out; recorded runs do it.*")
+        )
+    return {}
+
+
+def paper_values(by: str = "paper") -> dict[str, float]:
+    """Published numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``.
+
+    ``by`` is ``paper`` for the paper's own, or ``library`` for those of the networks that its authors published with
+    their library, probably the same ones.
+    """
     entries = json.loads(PAPER.read_text())
-    return {key: entry["value"] for key, entry in entries.items()}
+    return {key: entry["value"] for key, entry in entries.items() if entry.get("by", "paper") == by}
 
 
 def paper_and_ours(records: Sequence[Record], rows: Mapping[str, str]) -> pd.DataFrame:
     """One row per id in ``rows`` (id → name): the paper's value, and each record's value, interval, n and seeds.
 
-    An id without a published or a recorded value shows a dash.
+    An id without a published or a recorded value shows a dash. A value of the paper that is known only through others
+    says so.
     """
-    paper = paper_values()
+    paper, entries = paper_values(), json.loads(PAPER.read_text())
     table = pd.DataFrame(index=pd.Index(list(rows.values()), name="trained on"))
-    table["paper"] = [f"{paper[key]:.1%}" if key in paper else "–" for key in rows]
+    table["paper"] = [
+        f"{paper[key]:.1%}{' (second-hand)' if 'second-hand' in entries[key]['where'] else ''}" if key in paper else "–"
+        for key in rows
+    ]
     for record in records:
         for key, name in rows.items():
             if key in record.ids():

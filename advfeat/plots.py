@@ -191,6 +191,56 @@ def usefulness_plane(axis: Axes, *, lowest: float) -> None:
     axis.set(xlim=(-0.02, 1.02), ylim=(lowest, 1.02), xlabel=r"usefulness $\rho$", ylabel=r"robust usefulness $\gamma$")
 
 
+def grouped_bars(
+    axis: Axes,
+    groups: Mapping[str, Mapping[str, Interval]],
+    *,
+    paper: Mapping[tuple[str, str], float] | None = None,
+) -> None:
+    """One group of bars per outer name, one bar with its interval per inner name, the same in every group.
+
+    ``paper`` puts a diamond at (outer name, inner name) where it has a value.
+
+    Raises:
+        ValueError: the groups hold different names.
+    """
+    names = list(next(iter(groups.values())))
+    if any(list(bars) != names for bars in groups.values()):
+        raise ValueError(f"every group must hold {', '.join(names)}, got {[list(bars) for bars in groups.values()]}")
+    width = 0.8 / len(names)
+    colors = [BLUE, ORANGE, RED, GREEN, PURPLE, GREY]
+    marks: dict[float, float] = {}
+    for index, name in enumerate(names):
+        items = [bars[name] for bars in groups.values()]
+        places = [place + (index - (len(names) - 1) / 2) * width for place in range(len(groups))]
+        errors = [
+            [max(0.0, item.value - item.low) for item in items],
+            [max(0.0, item.high - item.value) for item in items],
+        ]
+        axis.bar(
+            places, [item.value for item in items], yerr=errors, width=0.92 * width, capsize=2, label=name,
+            color=colors[index % len(colors)],
+        )  # fmt: skip
+        for place, item in zip(places, items, strict=True):
+            axis.annotate(
+                f"{item.value:.0%}",
+                (place, item.high),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+        for place, group in zip(places, groups, strict=True):
+            if paper and (group, name) in paper:
+                marks[place] = paper[group, name]
+    if marks:
+        axis.plot(list(marks), list(marks.values()), "D", color="black", markersize=6, label="paper")
+    axis.set(ylim=(0, 1.12), ylabel="test accuracy", xticks=range(len(groups)), xticklabels=list(groups))
+    axis.legend(ncols=len(names) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.14), fontsize=10)
+    axis.grid(False, axis="x")
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
 def learning_curves(axis: Axes, curves: Mapping[str, Sequence[float]], *, ylabel: str) -> None:
     """One line per name against the epoch, from 1."""
     for name, values in curves.items():

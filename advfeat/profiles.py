@@ -37,7 +37,8 @@ class Profile:
         match_images: images that D_R and D_NR are made from, from the first training image on.
         match_eps: ℓ2 radius of the adversarial training of the network that D_R is made with.
         match_steps: steps of representation matching per image of D_R and D_NR.
-        match_step_size: their ℓ2 length, in pixel units.
+        match_step_size: their ℓ2 length for D_R, in pixel units.
+        nonrobust_step_size: the same for D_NR, whose search has a shorter way to go.
         match_start: where they start, ``other`` (another image) or ``noise``.
         match_sweep: smaller numbers of steps, tried to see how many are enough.
         eps: ℓ2 radius of D_rand and D_det, in pixel units.
@@ -81,6 +82,7 @@ class Profile:
     match_images: int
     match_steps: int
     match_step_size: float
+    nonrobust_step_size: float
     match_sweep: tuple[int, ...]
     architectures: Mapping[str, Scale]
     architecture_standard: TrainConfig
@@ -137,20 +139,21 @@ PROFILES: dict[str, Profile] = {
             robust=dataclasses.replace(
                 _PLANTED, epochs=3, lr=0.3, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
             ),
-            robust_eps=(0.25, 0.5, 2.0),
+            robust_eps=(0.1, 0.5, 2.0),
             overfit=dataclasses.replace(
                 _PLANTED, epochs=30, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
             ),
             overfit_images=400,
-            on_robust=_PLANTED,
-            on_nonrobust=_PLANTED,
+            on_robust=dataclasses.replace(_PLANTED, epochs=4, batch_size=50, weight_decay=2e-2),
+            on_nonrobust=dataclasses.replace(_PLANTED, epochs=4),
             on_rand=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
             on_det=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
             match_images=2000,
             match_eps=2.0,
-            match_steps=50,
-            match_step_size=0.6,
-            match_sweep=(4, 12),
+            match_steps=30,
+            match_step_size=1.0,
+            nonrobust_step_size=0.4,
+            match_sweep=(3, 10),
             # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five learn
             # the shapes alone in so short a training.
             architectures={
@@ -192,6 +195,7 @@ PROFILES: dict[str, Profile] = {
             match_images=10_000,
             match_steps=100,
             match_step_size=0.1,
+            nonrobust_step_size=0.1,
             match_sweep=(12, 35),
             architectures=_CPU_ARCHITECTURES,
             architecture_standard=dataclasses.replace(_CIFAR, lr=0.1),
@@ -222,6 +226,7 @@ PROFILES: dict[str, Profile] = {
             match_images=50_000,
             match_steps=100,
             match_step_size=0.1,
+            nonrobust_step_size=0.1,
             match_sweep=(12, 25, 50),
             architectures=_CPU_ARCHITECTURES,
             architecture_standard=dataclasses.replace(_CIFAR, lr=0.1),
@@ -253,6 +258,7 @@ PROFILES: dict[str, Profile] = {
             match_images=50_000,
             match_steps=1000,
             match_step_size=0.1,
+            nonrobust_step_size=0.1,
             match_sweep=(30, 100, 300),
             architectures={name: Scale() for name in _TORCHVISION},
             architecture_standard=dataclasses.replace(_GPU, lr=0.1),

@@ -176,7 +176,7 @@ class Run:
             }
             match: dict[str, Any] = {
                 "steps": profile.match_steps,
-                "step_size": profile.match_step_size,
+                "step_size": profile.match_step_size if kind == "D_R" else profile.nonrobust_step_size,
                 "start": profile.match_start,
                 "seed": source_seed,
                 "shards": shards,
@@ -287,7 +287,7 @@ class Run:
                 "source": robust if kind == "D_R" else self._standard_recipe(source_seed),
                 "start": profile.match_start,
                 "steps": profile.match_steps,
-                "step_size": profile.match_step_size,
+                "step_size": profile.match_step_size if kind == "D_R" else profile.nonrobust_step_size,
                 "images": profile.match_images,
                 "precision": precision,
             }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from advfeat import measures
 from advfeat.attacks import L2, Linf
-from advfeat.autoattack import autoattack
+from advfeat.autoattack import autoattack, installed
 from advfeat.data import Dataset
 from advfeat.measures import robust_accuracy, withstands
 from advfeat.models import Classifier
@@ -152,6 +152,7 @@ def test_images_too_small_for_square_are_refused(package):
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    assert not installed()
     model = linear(4)
     data = greys(model, 2)
     with pytest.raises(ModuleNotFoundError, match=r"pip install .advfeat\[autoattack\]"):

@@ -13,7 +13,7 @@ from torch import nn
 from advfeat import measures
 from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
-from advfeat.measures import Estimate, accuracy, predictions, robust_accuracy, withstands
+from advfeat.measures import Estimate, accuracy, predictions, robust_accuracy, signal_kept, withstands
 from advfeat.models import Classifier, build_model, freeze
 
 SIZE = 4
@@ -276,3 +276,41 @@ def test_a_correlation_has_fishers_interval():
 def test_a_correlation_that_is_none_is_refused(pairs):
     with pytest.raises(ValueError, match="four or more pairs that differ, got"):
         Estimate.of_correlation(torch.tensor(pairs))
+
+
+TEMPLATES = torch.eye(3)[:, :, None, None].expand(-1, -1, 2, 2) * 0.2  # class c brightens channel c
+
+
+def drawn(strength: float, seen: list[int], labels: list[int]) -> Dataset:
+    """Grey images that hold ``strength`` times the template of the class that is seen in each."""
+    images = 0.5 + strength * TEMPLATES[torch.tensor(seen)]
+    return Dataset(images=images, labels=torch.tensor(labels), classes=("a", "b", "c"), name="drawn")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kept"),
+    [
+        (drawn(1.0, [0, 1, 2], [0, 1, 2]), 1.0),
+        (drawn(0.25, [0, 1, 2], [0, 1, 2]), 0.25),
+        (drawn(2.0, [0, 1, 2], [0, 1, 2]), 2.0),
+        (drawn(1.0, [2, 0, 1], [2, 0, 1]), 1.0),  # new labels, as in D_rand: the label that counts is the new one
+        (drawn(1.0, [1, 2, 0], [0, 1, 2]), -0.5),  # own response 0, others 0 and 1: it misleads by half
+        (drawn(1.0, [0, 1, 2] * 3, [0, 0, 0, 1, 1, 1, 2, 2, 2]), 0.0),  # independent of the label
+    ],
+    ids=["all", "a quarter", "double", "relabelled", "misleading", "independent"],
+)
+def test_the_signal_kept_is_the_share_that_was_drawn(dataset, kept):
+    original = drawn(1.0, [0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 2])
+    estimate = signal_kept(dataset, original, TEMPLATES)
+    # Pixels are float32, so a strength drawn on grey is off by 2**-25 of 1 over an amplitude of 0.2.
+    assert abs(estimate.value - kept) <= 12 * 2**-25 / 0.2
+    assert estimate.n == len(dataset)
+    assert not estimate.rate
+
+
+def test_the_signal_needs_a_template_per_class_and_something_to_keep():
+    original = drawn(1.0, [0, 1, 2], [0, 1, 2])
+    with pytest.raises(ValueError, match="2 templates for 3 classes"):
+        signal_kept(original, original, TEMPLATES[:2])
+    with pytest.raises(ValueError, match="the templates say nothing true about the labels of drawn"):
+        signal_kept(original, drawn(1.0, [1, 2, 0], [0, 1, 2]), TEMPLATES)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from advfeat import notebook
+from advfeat.attacks import L2
 from advfeat.measures import Estimate
 from advfeat.models import build_model
 from advfeat.run import Run, Trained
@@ -71,7 +72,41 @@ def test_nothing_recorded_is_said(results, monkeypatch):
 
 def test_published_values_are_rates_with_their_place():
     entries = json.loads(notebook.PAPER.read_text())
-    assert set(notebook.paper_values()) == set(entries)
+    assert set(notebook.paper_values()) | set(notebook.paper_values("library")) == set(entries)
     for entry in entries.values():
         assert 0 <= entry["value"] <= 1
         assert entry["where"]
+        assert entry.get("by", "paper") in ("paper", "library")
+
+
+def test_a_library_checkpoint_is_never_shown_as_the_papers():
+    library = notebook.paper_values(by="library")
+    assert library["training/eps0.5/eps0.25"] == 0.8234
+    assert not set(library) & set(notebook.paper_values())
+    table = notebook.paper_and_ours([], {"training/eps0.5/eps0.25": "a", "fig2/adversarial/eps0.25": "b"})
+    assert list(table["paper"]) == ["–", "82.5% (second-hand)"]
+
+
+def test_autoattack_runs_as_the_profile_asks_or_the_page_says_why_not(monkeypatch):
+    shown, asked = [], []
+    monkeypatch.setattr(notebook, "display", lambda what: shown.append(what.data))
+
+    def measured(model, dataset, threat, *, attack):
+        asked.append((model, len(dataset), threat, attack))
+        return Estimate(0.5, 0.4, 0.6, len(dataset))
+
+    monkeypatch.setattr(notebook, "robust_accuracy", measured)
+    model = build_model("cnn4", width=8)
+    numbers = {"train_images": 40, "test_images": 20, "autoattack_eps": [0.25, 0.5], "autoattack_images": 7}
+    some, none = Run("planted", device="cpu", overrides=numbers), Run("planted", device="cpu")
+
+    monkeypatch.setattr(notebook, "installed", lambda: True)
+    assert list(notebook.autoattacked(some, model)) == [0.25, 0.5]
+    assert asked == [(model, 7, L2(eps), "autoattack") for eps in (0.25, 0.5)]
+    assert shown == []
+    assert notebook.autoattacked(none, model) == {}
+    monkeypatch.setattr(notebook, "installed", lambda: False)
+    assert notebook.autoattacked(some, model) == {}
+    assert "leaves it out" in shown[0]
+    assert "not installed" in shown[1]
+    assert len(asked) == 2

@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advfeat.attacks import L2
-from advfeat.construct import deterministic_target_dataset, random_target_dataset
-from advfeat.measures import accuracy, robust_accuracy
+from advfeat.construct import (
+    deterministic_target_dataset,
+    nonrobust_dataset,
+    random_target_dataset,
+    robust_dataset,
+)
+from advfeat.measures import accuracy, robust_accuracy, signal_kept
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
 from advfeat.profiles import get_profile
@@ -293,6 +298,33 @@ def test_non_robust_features_suffice(target, standard, training_set, test_set):
     attack = {"steps": PROFILE.construct_steps, "step_size": PROFILE.construct_step_size}
     if target == "random":
         dataset, config = random_target_dataset(standard, training_set, L2(0.5), seed=3, **attack), PROFILE.on_rand
+        # Its labels agree with the textures that the attack wrote, and with no shape.
+        assert signal_kept(dataset, training_set, WORLD.textures()).value >= 0.8
+        assert abs(signal_kept(dataset, training_set, WORLD.shapes()).value) <= 0.1
     else:
         dataset, config = deterministic_target_dataset(standard, training_set, L2(0.5), **attack), PROFILE.on_det
     assert accuracy(_trained(dataset, config, seed=10), test_set).value >= 0.6
+
+
+def test_matching_with_a_robust_network_keeps_shapes_and_drops_textures(standard, training_set, test_set):
+    """Swapped networks, labels of the start image or a search inside a ball would each fail one of these lines."""
+    few = training_set.subset(slice(PROFILE.match_images))
+    source = _trained(training_set, PROFILE.robust.at_radius(PROFILE.match_eps))
+    dataset = robust_dataset(source, few, steps=PROFILE.match_steps, step_size=PROFILE.match_step_size, seed=0)
+    assert signal_kept(dataset, few, WORLD.shapes()).value >= 0.9
+    assert signal_kept(dataset, few, WORLD.textures()).value <= 0.1
+    model, subset = _trained(dataset, PROFILE.on_robust), test_set.subset(slice(500))
+    # Ordinary training on either set; one network is robust, the other is not.
+    of_original = robust_accuracy(standard, subset, L2(0.25), steps=20).value
+    assert robust_accuracy(model, subset, L2(0.25), steps=20).value >= of_original + 0.4
+
+
+def test_matching_with_an_ordinary_network_keeps_textures_and_drops_shapes(standard, training_set, test_set):
+    few = training_set.subset(slice(PROFILE.match_images))
+    size = PROFILE.nonrobust_step_size
+    dataset = nonrobust_dataset(standard, few, steps=PROFILE.match_steps, step_size=size, seed=0)
+    assert signal_kept(dataset, few, WORLD.textures()).value >= 0.8
+    assert abs(signal_kept(dataset, few, WORLD.shapes()).value) <= 0.1
+    model = _trained(dataset, PROFILE.on_nonrobust)
+    assert accuracy(model, test_set).value >= 0.6
+    assert robust_accuracy(model, test_set.subset(slice(500)), L2(0.25), steps=20).value <= 0.05

@@ -74,3 +74,21 @@ def test_bars_curves_and_markers_stand_at_their_values():
     plots.learning_curves(axis, {"a": [0.1, 0.2, 0.3]}, ylabel="accuracy")
     assert list(axis.lines[0].get_xdata()) == [1, 2, 3]
     assert figure.axes[0].get_ylabel() == "accuracy"
+
+
+def test_grouped_bars_stand_in_their_groups_and_at_their_values():
+    low, high = Estimate(0.2, 0.1, 0.3, 100), Estimate(0.9, 0.85, 0.93, 100)
+    figure, axis = plt.subplots()
+    groups = {"D": {"clean": high, "attacked": low}, "D_R": {"clean": low, "attacked": high}}
+    plots.grouped_bars(axis, groups, paper={("D_R", "attacked"): 0.48})
+    bars = {patch.get_x() + patch.get_width() / 2: patch.get_height() for patch in axis.patches}
+    assert [bars[place] for place in sorted(bars)] == [0.9, 0.2, 0.2, 0.9]
+    assert [round(place) for place in sorted(bars)] == [0, 0, 1, 1]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["D", "D_R"]
+    (diamond,) = [line for line in axis.lines if line.get_marker() == "D"]
+    assert list(diamond.get_ydata()) == [0.48]
+    assert abs(diamond.get_xdata()[0] - max(bars)) <= 1e-12
+    # Whichever bars have a published value, the legend names the diamond, once.
+    assert [text.get_text() for text in axis.get_legend().get_texts()].count("paper") == 1
+    with pytest.raises(ValueError, match="every group must hold clean, attacked"):
+        plots.grouped_bars(axis, {**groups, "D_NR": {"clean": low}})

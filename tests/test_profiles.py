@@ -34,7 +34,7 @@ def test_every_profile_can_be_run(name):
     assert all(config.threat is None for config in ordinary)
     assert profile.match_steps > max(profile.match_sweep)
     assert all(type(steps) is int and steps >= 1 for steps in profile.match_sweep)
-    assert profile.match_step_size > 0
+    assert min(profile.match_step_size, profile.nonrobust_step_size) > 0
     assert profile.match_start in ("other", "noise")
     assert 0 < profile.eval_images <= profile.test_images
     assert max(profile.watch_images, profile.autoattack_images, profile.transfer_images) <= profile.test_images

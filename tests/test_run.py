@@ -96,8 +96,11 @@ def test_attacked_data_come_from_the_training_images_and_the_source():
 def test_matched_data_come_from_the_right_network_and_keep_their_labels():
     run = open_run()
     profile = run.profile
-    for kind, build, source in (("D_R", robust_dataset, run.robust), ("D_NR", nonrobust_dataset, run.standard)):
-        numbers = {"steps": profile.match_steps, "step_size": profile.match_step_size, "start": profile.match_start}
+    for kind, build, source, step_size in (
+        ("D_R", robust_dataset, run.robust, profile.match_step_size),
+        ("D_NR", nonrobust_dataset, run.standard, profile.nonrobust_step_size),
+    ):
+        numbers = {"steps": profile.match_steps, "step_size": step_size, "start": profile.match_start}
         expected = build(source(seed=1).model, run.train_set.subset(slice(0, 30)), seed=1, **numbers)
         made = run.constructed(kind, source_seed=1)
         assert made.name == kind
@@ -201,7 +204,8 @@ ARTIFACTS = ("standard", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_ran
         ({"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}}, {"standard", "D_NR", "D_rand", "on_rand"}),
         ({"robust": {"epochs": 1, "batch_size": 20, "threat": {"eps": 0.1}}}, {"robust", "D_R", "on_robust"}),
         ({"match_steps": 3}, {"D_R", "D_NR", "on_robust"}),
-        ({"match_step_size": 0.3}, {"D_R", "D_NR", "on_robust"}),
+        ({"match_step_size": 0.3}, {"D_R", "on_robust"}),
+        ({"nonrobust_step_size": 0.3}, {"D_NR"}),
         ({"match_start": "noise"}, {"D_R", "D_NR", "on_robust"}),
         ({"match_images": 20}, {"D_R", "D_NR", "on_robust"}),
         ({"match_eps": 1.0}, {"D_R", "on_robust"}),
