@@ -78,7 +78,7 @@ def test_bars_curves_and_markers_stand_at_their_values():
 
 def test_grouped_bars_stand_in_their_groups_and_at_their_values():
     low, high = Estimate(0.2, 0.1, 0.3, 100), Estimate(0.9, 0.85, 0.93, 100)
-    figure, axis = plt.subplots()
+    _, axis = plt.subplots()
     groups = {"D": {"clean": high, "attacked": low}, "D_R": {"clean": low, "attacked": high}}
     plots.grouped_bars(axis, groups, paper={("D_R", "attacked"): 0.48})
     bars = {patch.get_x() + patch.get_width() / 2: patch.get_height() for patch in axis.patches}
