@@ -24,14 +24,18 @@ CHAPTER ?=
 PROFILE ?= planted
 ARGS ?=
 PORT ?= 8000
+CLASS ?= class
+CLASS_SEED ?= 0
+ASSIGNMENT ?=
+SUBMISSIONS ?=
 # The chapters compare with themselves on this machine; only clocks and addresses in memory may differ.
 NBVAL := ADVFEAT_PROGRESS=off $(BIN)/python -m pytest -q -o filterwarnings=default --nbval-current-env --nbval-cell-timeout 600 \
   --nbval-sanitize-with tests/nbval.ini
 
-.PHONY: help book test chapter record refresh list serve lint clean distclean
+.PHONY: help book test chapter record refresh list serve assignments class-zip grade marks lint clean distclean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # Installed once; again only when what is to be installed has changed.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -70,6 +74,18 @@ list: $(VENV)/installed ## chapters with their parameters, and profiles
 serve: $(VENV)/installed ## show the built pages in a browser: PORT=8000
 	@test -f $(PAGES)/index.html || { echo "No pages yet: make book" >&2; exit 1; }
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(PAGES) $(PORT)
+
+assignments: $(VENV)/installed ## problem sets for a class, in the folder CLASS=class: CLASS_SEED=17 makes another world
+	$(BIN)/python -m advfeat.classroom assignments --folder "$(CLASS)" --class-seed "$(CLASS_SEED)"
+
+class-zip: $(VENV)/installed ## the archive that students get, from the folder CLASS=class
+	$(BIN)/python -m advfeat.classroom zip --folder "$(CLASS)"
+
+grade: $(VENV)/installed ## grade a folder of submissions: ASSIGNMENT=ps1-attacks SUBMISSIONS=downloads/ps1
+	$(BIN)/python -m advfeat.classroom grade "$(ASSIGNMENT)" "$(SUBMISSIONS)" --folder "$(CLASS)" $(ARGS)
+
+marks: $(VENV)/installed ## enter the marks for written answers: ASSIGNMENT=ps1-attacks
+	$(BIN)/python -m advfeat.classroom marks "$(ASSIGNMENT)" --folder "$(CLASS)"
 
 lint: $(VENV)/installed ## style, layering and types
 	$(BIN)/ruff check .

@@ -1,0 +1,112 @@
+"""The command line of the classroom: ``python -m advfeat.classroom COMMAND``.
+
+``validate`` is for students; ``assignments``, ``zip``, ``grade`` and ``marks`` are for instructors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m advfeat.classroom", description="Problem sets of a class.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("validate", help="for students: does a notebook run, and pass the tests it shows?")
+    command.add_argument("notebook", type=Path)
+
+    command = commands.add_parser("assignments", help="make the notebooks of a class")
+    command.add_argument("--class-seed", type=int, default=0, help="another seed, another planted world (default 0)")
+    _folder(command)
+
+    command = commands.add_parser("zip", help="pack what students get")
+    command.add_argument("--to", type=Path, help="the archive (default: in the folder of the class)")
+    _folder(command)
+
+    command = commands.add_parser("grade", help="grade a folder, or a ZIP, of submissions")
+    command.add_argument("assignment")
+    command.add_argument("submissions", type=Path)
+    command.add_argument("--jobs", type=int, help="how many at a time (default: one per core)")
+    command.add_argument("--cell", type=float, default=60, help="seconds for one cell (default 60)")
+    command.add_argument("--total", type=float, default=180, help="seconds for one notebook (default 180)")
+    _folder(command)
+
+    command = commands.add_parser("marks", help="enter the marks for written answers")
+    command.add_argument("assignment")
+    _folder(command)
+    return parser.parse_args(argv)
+
+
+def _folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--folder", type=Path, default=Path("class"), help="the folder of the class (default: class)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 1 where a notebook fails, 2 for a mistake in the call."""
+    arguments = _arguments(argv)
+    if arguments.command == "validate":
+        from advfeat.classroom.validate import validate  # late, as below: students need no nbgrader
+
+        return validate(arguments.notebook)
+    try:
+        for line in _instruct(arguments):
+            print(line, flush=True)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
+    """Carry out an instructor's command; yields what to tell."""
+    from advfeat.classroom import landlock, marks, release
+    from advfeat.classroom.collect import collect
+    from advfeat.classroom.grade import check_reference, grade
+    from advfeat.classroom.sandbox import Limits
+
+    classroom = release.Classroom(arguments.folder.resolve())
+    if arguments.command == "assignments":
+        release.make(classroom, class_seed=arguments.class_seed)
+        yield from (str(classroom.notebook("release", name)) for name in release.assignments())
+        return
+    if arguments.command == "zip":
+        default = classroom.folder / f"advfeat-class-{classroom.class_seed}.zip"
+        yield str(release.pack(classroom, arguments.to or default))
+        return
+
+    name = arguments.assignment
+    if name not in release.assignments():
+        raise ValueError(f"no problem set {name!r}; there are {', '.join(release.assignments())}")
+    if arguments.command == "marks":
+        waiting = sum(len(found.to_mark) for found in marks.enter_marks(classroom, name))
+        yield f"{waiting} written answers have no marks yet"
+        yield str(marks.grades_path(classroom, name))
+        return
+
+    start = time.monotonic()
+    limits = Limits(cell=arguments.cell, total=arguments.total)
+    submissions = collect(classroom, name, arguments.submissions)
+    yield f"{len(submissions)} submissions of {name}, class {classroom.class_seed}"
+    if not landlock.edition():
+        yield "This system cannot fence submissions in: their code could read and change your files (see the guide)."
+    yield f"its own solution: full marks in {check_reference(classroom, name).seconds:.0f} s"
+    grades = grade(classroom, name, submissions, limits=limits, jobs=arguments.jobs)
+    for found in grades:
+        yield f"  {found.student:24} {found.score:5g}  {found.seconds:5.0f} s  {found.status}"
+    yield f"graded in {time.monotonic() - start:.0f} s"
+    yield str(marks.write_grades(classroom, name, grades))
+    sheet = marks.write_sheet(classroom, name)
+    if sheet:
+        yield f"written answers wait for marks: fill in {sheet}, then run `marks {name}`"
+    yield f"feedback pages: {classroom.folder / 'feedback'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

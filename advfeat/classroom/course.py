@@ -1,0 +1,124 @@
+"""What the notebooks of the problem sets stand on: the world of a class, its images and its networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from advfeat.data import Dataset
+from advfeat.models import Classifier, build_model
+from advfeat.planted import PlantedWorld, planted
+from advfeat.profiles import get_profile
+from advfeat.store import Store
+from advfeat.train import Checkpoint, train
+
+NETWORKS = ("standard", "robust")
+
+
+class NotHere(RuntimeError):
+    """A function of the library was called in a problem set that asks for exactly that function."""
+
+
+def class_world(class_seed: int) -> PlantedWorld:
+    """The planted world of a class: the book's own for 0, another one for every other seed.
+
+    Worlds differ in which texture belongs to which class, in how long the textures are, and in how often shape and
+    texture are those of the label, so that what students measure differs from class to class.
+
+    Raises:
+        ValueError: ``class_seed`` is not an integer in [0, 2**63).
+    """
+    world = PlantedWorld(seed=class_seed)
+    if class_seed == 0:
+        return world
+    generator = torch.Generator().manual_seed(class_seed)
+    shape, texture, length = (int(torch.randint(steps, (), generator=generator)) for steps in (9, 7, 7))
+    return dataclasses.replace(
+        world,
+        shape_reliability=round(0.85 + 0.01 * shape, 2),
+        texture_reliability=round(0.965 + 0.005 * texture, 3),
+        texture_norm=round(0.24 + 0.02 * length, 2),
+    )
+
+
+class Course:
+    """One class: its world, images drawn from it, and networks trained on them.
+
+    Args:
+        class_seed: the class; see ``class_world``.
+        yours: functions of the library that students write themselves, as ``"attacks.pgd"``. From now on a notebook
+            that calls one of them gets ``NotHere``; the library itself goes on using them.
+
+    Raises:
+        ValueError: no class has that seed, or a name in ``yours`` is not of the form ``"module.name"``.
+    """
+
+    def __init__(self, *, class_seed: int, yours: Sequence[str] = ()) -> None:
+        self.class_seed = class_seed
+        self.world = class_world(class_seed)
+        for name in yours:
+            _switch_off(name)
+
+    def __repr__(self) -> str:
+        return f"the planted world of class {self.class_seed}"
+
+    @cached_property
+    def train_set(self) -> Dataset:
+        """4,000 images to learn from."""
+        return self.images(get_profile("planted").train_images, seed=1)
+
+    @cached_property
+    def test_set(self) -> Dataset:
+        """1,000 images to test on."""
+        return self.images(get_profile("planted").test_images, seed=2)
+
+    def images(self, n: int, *, seed: int) -> Dataset:
+        """``n`` fresh images of the class's world; seeds 1 and 2 begin with the training and the test images."""
+        return planted(self.world, n, seed=seed)
+
+    def network(self, kind: str) -> Classifier:
+        """A network trained on ``train_set``, in eval mode: ``"standard"``, or ``"robust"`` (adversarially, ℓ2, 0.5).
+
+        Trained once, in a quarter of a minute; from then on it comes from the store.
+
+        Raises:
+            ValueError: another ``kind``.
+        """
+        if kind not in NETWORKS:
+            raise ValueError(f"kind must be one of {', '.join(NETWORKS)}, got {kind!r}")
+        profile = get_profile("planted")
+        config = profile.standard if kind == "standard" else profile.robust
+
+        def fit(model: Classifier, checkpoint: Checkpoint) -> list[dict[str, float]]:
+            return train(model, self.train_set, config, seed=0, checkpoint=checkpoint, description=kind)
+
+        network = {"name": profile.network, "width": profile.width}
+        recipe = {"network": network, "world": dataclasses.asdict(self.world), "train": repr(config), "seed": 0}
+        return Store().model(recipe, build_model(profile.network, width=profile.width, seed=0), fit)[0]
+
+
+def _switch_off(name: str) -> None:
+    module_name, _, attribute = name.rpartition(".")
+    if not module_name:
+        raise ValueError(f"yours must name functions as 'module.name', got {name!r}")
+    module = importlib.import_module(f"advfeat.{module_name}")
+    setattr(module, attribute, _stand_in(getattr(module, attribute), name))
+
+
+def _stand_in(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """``function`` for callers inside the library, a refusal for a notebook."""
+    original = getattr(function, "__wrapped__", function)
+
+    def stand_in(*arguments: Any, **named: Any) -> Any:
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("advfeat."):
+            return original(*arguments, **named)
+        raise NotHere(f"advfeat.{name} is what this problem set asks you to write, so it is switched off here")
+
+    stand_in.__wrapped__ = original  # type: ignore[attr-defined]
+    return stand_in

@@ -1,0 +1,215 @@
+"""Grade what a class handed in: run every notebook under limits, keep the grade book, write feedback pages."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.apps import NbGraderAPI
+from nbgrader.converters import Autograde
+from nbgrader.converters.base import BaseConverter, NbGraderException
+from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrades
+from nbgrader.utils import determine_grade, is_grade
+
+from advfeat.classroom.collect import Submission
+from advfeat.classroom.release import Classroom
+from advfeat.classroom.sandbox import Limits, Outcome, run
+from advfeat.progress import progress
+
+
+class ReferenceFailed(RuntimeError):
+    """The problem set's own solution does not get full marks on this machine, so nobody can be graded."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What one student got for one problem set.
+
+    Attributes:
+        student: as in the grade book.
+        points: per graded cell; None where a person has yet to give marks.
+        status: ``graded``, or why the run was stopped, or why it could not be graded.
+        seconds: how long the notebook ran.
+    """
+
+    student: str
+    points: dict[str, float | None]
+    status: str
+    seconds: float
+
+    @property
+    def score(self) -> float:
+        """Points so far."""
+        return sum(points or 0 for points in self.points.values())
+
+    @property
+    def to_mark(self) -> list[str]:
+        """Cells that a person has yet to mark."""
+        return [cell for cell, points in self.points.items() if points is None]
+
+
+class _Sanitise(Autograde):
+    """The first half of nbgrader's work: tests put back as they were made, hidden ones added, outputs removed."""
+
+    def convert_single_notebook(self, notebook_filename: str) -> None:
+        self._sanitizing = True
+        self._init_preprocessors()
+        BaseConverter.convert_single_notebook(self, notebook_filename)
+
+
+class _Save(Autograde):
+    """The second half, on notebooks that have been run: points and outputs into the grade book."""
+
+    _sanitizing = False
+
+    def init_destination(self, assignment_id: str, student_id: str) -> bool:  # noqa: ARG002
+        return True
+
+    def init_assignment(self, assignment_id: str, student_id: str) -> None:
+        """Nothing is copied: the notebook is changed in place."""
+
+    def convert_single_notebook(self, notebook_filename: str) -> None:
+        self._init_preprocessors()
+        BaseConverter.convert_single_notebook(self, notebook_filename)
+
+
+def maximum(classroom: Classroom, assignment: str) -> dict[str, float]:
+    """Points that each graded cell is worth, in the order of the notebook."""
+    notebook = nbformat.read(classroom.notebook("source", assignment), as_version=4)
+    marks = [cell.metadata.get("nbgrader", {}) for cell in notebook.cells]
+    return {mark["grade_id"]: float(mark["points"]) for mark in marks if "points" in mark}
+
+
+def check_reference(classroom: Classroom, assignment: str) -> Outcome:
+    """Run the problem set's own solution; keep the networks that it trains for the submissions, which then need not.
+
+    Raises:
+        ReferenceFailed: it does not get full marks.
+    """
+    source = classroom.notebook("source", assignment)
+    notebook = nbformat.read(source, as_version=4)
+    limits = Limits(cell=900, total=1800)  # training takes its time on a busy machine, and this code is trusted
+    outcome = run(notebook, files=source.parent, limits=limits, store=classroom.store, keep_store=True)
+    _forgive_warnings(notebook)
+    lost = [
+        f"{cell.metadata.nbgrader.grade_id}: {_first_error(cell)}"
+        for cell in notebook.cells
+        if is_grade(cell) and cell.cell_type == "code" and determine_grade(cell)[0] != determine_grade(cell)[1]
+    ]
+    if lost or outcome.stopped:
+        raise ReferenceFailed(f"{assignment}: its own solution fails here. {outcome.stopped} " + "; ".join(lost))
+    return outcome
+
+
+def grade(
+    classroom: Classroom, assignment: str, submissions: Sequence[Submission], *, limits: Limits, jobs: int | None = None
+) -> list[Grade]:
+    """Grade collected submissions, ``jobs`` at a time (default: one per core), and write feedback pages.
+
+    Marks that a person has given stay.
+    """
+    statuses = {submission.student: submission.problem for submission in submissions}
+    outcomes: dict[str, Outcome] = {}
+    fine = [submission.student for submission in submissions if not submission.problem]
+    for student in list(fine):
+        problem = _convert(_Sanitise, classroom, assignment, student)
+        if problem:
+            statuses[student] = problem
+            fine.remove(student)
+    with (
+        progress(total=len(fine), unit="notebook", description=assignment) as bar,
+        ThreadPoolExecutor(jobs or os.cpu_count()) as pool,
+    ):
+        running = {pool.submit(_run, classroom, assignment, student, limits): student for student in fine}
+        try:
+            for done in as_completed(running):
+                outcomes[running[done]] = done.result()
+                bar.update(1)
+        except BaseException:
+            _cancel(running)
+            raise
+    for student, outcome in outcomes.items():
+        statuses[student] = _convert(_Save, classroom, assignment, student) or outcome.stopped
+    write_feedback(classroom, assignment, outcomes)
+    seconds = {student: outcome.seconds for student, outcome in outcomes.items()}
+    return read_grades(classroom, assignment, statuses, seconds)
+
+
+def _cancel(running: Iterable[Future[Outcome]]) -> None:
+    for future in running:
+        future.cancel()
+
+
+def _run(classroom: Classroom, assignment: str, student: str, limits: Limits) -> Outcome:
+    path = classroom.notebook("autograded", assignment, student)
+    notebook = nbformat.read(path, as_version=4)
+    outcome = run(notebook, files=path.parent, limits=limits, store=classroom.store)
+    _forgive_warnings(notebook)
+    nbformat.write(notebook, path)
+    return outcome
+
+
+def _forgive_warnings(notebook: NotebookNode) -> None:
+    """nbgrader gives no points to a cell that wrote to stderr, even if every test passed; a warning is no mistake."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.name = "stdout"
+
+
+def _first_error(cell: NotebookNode) -> str:
+    errors = [output.evalue for output in cell.outputs if output.output_type == "error"]
+    return errors[0] if errors else "lost points without an error"
+
+
+def _convert(kind: type[Autograde], classroom: Classroom, assignment: str, student: str) -> str:
+    """One of the two halves; returns what went wrong, or nothing."""
+    settings = classroom.config()
+    settings.BaseConverter.permissions = 644
+    course = classroom.course()
+    course.assignment_id, course.student_id = assignment, student
+    converter = kind(coursedir=course, config=settings)
+    converter.force = True
+    converter.autograde_preprocessors = [LimitOutput, SaveAutoGrades, CheckCellMetadata]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nbgrader's own, about its data base
+            converter.start()
+    except NbGraderException as error:
+        return f"nbgrader could not read it: {error}"
+    return ""
+
+
+def write_feedback(classroom: Classroom, assignment: str, students: Iterable[str]) -> None:
+    """Feedback pages, ``feedback/STUDENT/ASSIGNMENT/ASSIGNMENT.html``."""
+    api = NbGraderAPI(classroom.course(), config=classroom.config())
+    for student in students:
+        result = api.generate_feedback(assignment, student, force=True)
+        if not result["success"]:
+            raise RuntimeError(f"no feedback for {student}: {result.get('log', '')}{result.get('error', '')}")
+
+
+def read_grades(
+    classroom: Classroom, assignment: str, statuses: Mapping[str, str], seconds: Mapping[str, float]
+) -> list[Grade]:
+    """What the grade book holds for the students in ``statuses``; nothing for those without ``seconds``."""
+    cells = maximum(classroom, assignment)
+    grades = []
+    with Gradebook(classroom.course().db_url, "advfeat") as book:
+        for student, problem in sorted(statuses.items()):
+            points: dict[str, float | None] = dict.fromkeys(cells, 0.0)
+            for cell in cells if student in seconds else ():
+                try:
+                    found = book.find_grade(cell, assignment, assignment, student)
+                except MissingEntry:
+                    continue
+                waits = found.manual_score is None and found.auto_score is None
+                points[cell] = None if waits else float(found.score)
+            grades.append(Grade(student, points, problem or "graded", seconds.get(student, 0.0)))
+    return grades

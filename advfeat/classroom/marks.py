@@ -1,0 +1,138 @@
+"""Tables of a problem set: grades for the instructor, and a sheet on which marks for written answers are entered."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import nbformat
+from nbgrader.api import Gradebook
+
+from advfeat.classroom.grade import Grade, maximum, read_grades, write_feedback
+from advfeat.classroom.release import Classroom
+
+_SHEET = ("student", "part", "points", "of", "comment", "answer")
+SHOWN = 5000
+"""Characters of an answer on the sheet; the feedback page has all of it."""
+
+
+def grades_path(classroom: Classroom, assignment: str) -> Path:
+    """One row per student."""
+    return classroom.folder / "grades" / f"{assignment}.csv"
+
+
+def marks_path(classroom: Classroom, assignment: str) -> Path:
+    """One row per written answer, with empty cells for points and comment."""
+    return classroom.folder / "marks" / f"{assignment}.csv"
+
+
+def write_grades(classroom: Classroom, assignment: str, grades: Sequence[Grade]) -> Path:
+    """Write the table of grades; rows of students who are not in ``grades`` stay."""
+    cells = maximum(classroom, assignment)
+    path = grades_path(classroom, assignment)
+    rows = {row["student"]: row for row in _read(path)}
+    for grade in grades:
+        points = {cell: "" if value is None else f"{value:g}" for cell, value in grade.points.items()}
+        rows[grade.student] = {
+            "student": grade.student,
+            "score": f"{grade.score:g}",
+            "maximum": f"{sum(cells.values()):g}",
+            "to mark": str(len(grade.to_mark)),
+            "status": grade.status,
+            "seconds": f"{grade.seconds:.1f}",
+            **points,
+        }
+    columns = ["student", "score", "maximum", "to mark", "status", "seconds", *cells]
+    return _write(path, columns, [rows[student] for student in sorted(rows)])
+
+
+def write_sheet(classroom: Classroom, assignment: str) -> Path | None:
+    """Write the sheet for marks: every written answer that was handed in, with the marks it has so far.
+
+    Returns:
+        Its path, or None if the problem set has no written answers or nobody gave one.
+    """
+    worth = maximum(classroom, assignment)
+    rows = []
+    with Gradebook(classroom.course().db_url, "advfeat") as book:
+        for submission in sorted(book.assignment_submissions(assignment), key=lambda found: found.student_id):
+            student = submission.student_id
+            answers = _answers(classroom.notebook("autograded", assignment, student))
+            for part, answer in answers.items():
+                grade = book.find_grade(part, assignment, assignment, student)
+                if grade.manual_score is None and grade.auto_score is not None:
+                    continue  # left as it was: no answer, no points
+                points = "" if grade.manual_score is None else f"{grade.manual_score:g}"
+                comment = book.find_comment(part, assignment, assignment, student).manual_comment or ""
+                rows.append(
+                    dict(zip(_SHEET, (student, part, points, f"{worth[part]:g}", comment, answer), strict=True))
+                )
+    return _write(marks_path(classroom, assignment), _SHEET, rows) if rows else None
+
+
+def enter_marks(classroom: Classroom, assignment: str) -> list[Grade]:
+    """Take the marks from the sheet into the grade book; renew feedback pages and grades.
+
+    Raises:
+        FileNotFoundError: there is no sheet.
+        ValueError: a mark is not a number from 0 to what the answer is worth; nothing has been entered then.
+    """
+    path = marks_path(classroom, assignment)
+    if not path.exists():
+        raise FileNotFoundError(f"no sheet of written answers at {path}; run `grade` first")
+    worth = maximum(classroom, assignment)
+    marked = [row for row in _read(path) if row["points"].strip()]
+    for number, row in enumerate(marked, 1):
+        try:
+            fits = 0 <= float(row["points"].replace(",", ".")) <= worth[row["part"]]
+        except (KeyError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{path.name}, marked answer {number} ({row['student']}, {row['part']}): points must be a number "
+                f"from 0 to {worth.get(row['part'], '?')}, got {row['points']!r}"
+            )
+    with Gradebook(classroom.course().db_url, "advfeat") as book:
+        for row in marked:
+            where = (row["part"], assignment, assignment, row["student"])
+            grade, comment = book.find_grade(*where), book.find_comment(*where)
+            grade.manual_score, grade.needs_manual_grade = float(row["points"].replace(",", ".")), False
+            comment.manual_comment = row["comment"] or None
+        book.db.commit()
+    table = _read(grades_path(classroom, assignment))
+    statuses = {row["student"]: row["status"] for row in table}
+    seconds = {row["student"]: float(row["seconds"]) for row in table if float(row["seconds"])}
+    write_feedback(classroom, assignment, sorted({row["student"] for row in marked}))
+    grades = read_grades(classroom, assignment, statuses, seconds)
+    write_grades(classroom, assignment, grades)
+    return grades
+
+
+def _answers(notebook: Path) -> dict[str, str]:
+    """Part → text of the cells that a person marks."""
+    found = {}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        mark = cell.metadata.get("nbgrader", {})
+        if mark.get("grade") and mark.get("solution"):
+            text = cell.source[:SHOWN]
+            # A spreadsheet takes such a text for a formula.
+            found[mark["grade_id"]] = "'" + text if text.startswith(("=", "+", "-", "@")) else text
+    return found
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _write(path: Path, columns: Iterable[str], rows: Iterable[dict[str, str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, list(columns), extrasaction="ignore")
+        table.writeheader()
+        table.writerows(rows)
+    return partial.replace(path)

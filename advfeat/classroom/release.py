@@ -1,0 +1,172 @@
+"""Make the notebooks that students get from the sources, for one class, and the archive to hand out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.apps import NbGraderAPI
+from nbgrader.coursedir import CourseDirectory
+from traitlets.config import Config
+
+from advfeat.classroom.course import class_world
+
+ROOT = Path(__file__).resolve().parents[2]
+ASSIGNMENTS = ROOT / "book" / "assignments"
+
+_SEED = re.compile(r"\bclass_seed=\d+")
+_REGION = re.compile(r"### BEGIN (SOLUTION|HIDDEN TESTS)\n(.*?)### END \1", re.DOTALL)
+
+
+class Leak(RuntimeError):
+    """A notebook for students holds a line of a solution or of a hidden test."""
+
+
+@dataclass(frozen=True)
+class Classroom:
+    """The folder of one class: ``source``, ``release``, ``submitted``, ``autograded``, ``feedback``, a grade book.
+
+    Attributes:
+        folder: where it is. What ``release`` and ``source`` hold can be made again; the rest is the class's work.
+    """
+
+    folder: Path
+
+    @property
+    def class_seed(self) -> int:
+        """The seed that the notebooks were made with.
+
+        Raises:
+            FileNotFoundError: no notebooks have been made there.
+        """
+        try:
+            return int(json.loads((self.folder / "class.json").read_text())["class_seed"])
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.folder} is not the folder of a class; run `assignments` first") from None
+
+    @property
+    def store(self) -> Path:
+        """Trained networks of the class's world."""
+        return self.folder / "store"
+
+    def notebook(self, step: str, assignment: str, student: str = ".") -> Path:
+        """The notebook of ``assignment`` in ``source``, ``release``, or a student's in one of the other steps."""
+        return self.folder / step / student / assignment / f"{assignment}.ipynb"
+
+    def config(self) -> Config:
+        """Settings of nbgrader; the same stand in the folder for whoever calls nbgrader itself."""
+        settings = Config()
+        settings.CourseDirectory.root = str(self.folder)
+        settings.CourseDirectory.course_id = "advfeat"
+        settings.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
+        settings.Application.log_level = settings.NbGraderAPI.log_level = "ERROR"
+        return settings
+
+    def course(self) -> CourseDirectory:
+        """nbgrader's view of the folder."""
+        return CourseDirectory(config=self.config())
+
+
+def assignments() -> list[str]:
+    """Names of the problem sets, in order."""
+    return sorted(path.parent.name for path in (ASSIGNMENTS / "source").glob("*/*.ipynb"))
+
+
+def make(classroom: Classroom, *, class_seed: int) -> None:
+    """Make every problem set for the class of ``class_seed``: in full to ``source``, for students to ``release``.
+
+    Raises:
+        ValueError: no class has that seed, or the folder belongs to a class of another seed.
+        Leak: a students' notebook would hold part of a solution.
+        RuntimeError: nbgrader could not make a notebook, with its reason.
+    """
+    class_world(class_seed)  # refuses a seed before anything is written
+    classroom.folder.mkdir(parents=True, exist_ok=True)
+    card = classroom.folder / "class.json"
+    if card.exists() and classroom.class_seed != class_seed:
+        raise ValueError(
+            f"{classroom.folder} belongs to the class of seed {classroom.class_seed}; "
+            f"take another folder for {class_seed}"
+        )
+    card.write_text(json.dumps({"class_seed": class_seed}) + "\n")
+    shutil.copy(ASSIGNMENTS / "nbgrader_config.py", classroom.folder)
+    # nbgrader sets up a new grade book with a program of its environment, which need not be activated.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    api = NbGraderAPI(classroom.course(), config=classroom.config())
+    for assignment in assignments():
+        source = nbformat.read(ASSIGNMENTS / "source" / assignment / f"{assignment}.ipynb", as_version=4)
+        place = classroom.notebook("source", assignment)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(for_class(source, class_seed), place)
+        result = api.generate_assignment(assignment, force=True)
+        if not result["success"]:
+            raise RuntimeError(f"{assignment}: {result.get('log', '')}{result.get('error', '')}")
+        found = leaks(source, classroom.notebook("release", assignment).read_text())
+        if found:
+            shutil.rmtree(classroom.notebook("release", assignment).parent)
+            raise Leak(f"{assignment}: the students' notebook would hold {found[0]!r}")
+
+
+def for_class(source: NotebookNode, class_seed: int) -> NotebookNode:
+    """``source`` with every ``class_seed=...`` in its code set to that of the class."""
+    for cell in source.cells:
+        if cell.cell_type == "code":
+            cell.source = _SEED.sub(f"class_seed={class_seed}", cell.source)
+    return source
+
+
+def leaks(source: NotebookNode, text: str) -> list[str]:
+    """Lines of the solutions and hidden tests of ``source`` that stand in ``text``, and in no open part of ``source``.
+
+    Lines that are too short to say anything are passed over. A written answer counts as a solution.
+    """
+    closed, opened = [], []
+    for cell in source.cells:
+        mark = cell.metadata.get("nbgrader", {})
+        if cell.cell_type == "markdown" and mark.get("solution"):
+            closed.append(cell.source)
+            continue
+        closed += [body for _, body in _REGION.findall(cell.source)]
+        opened.append(_REGION.sub("", cell.source))
+    plain = "\n".join(opened)
+    lines = {line.strip() for body in closed for line in body.splitlines()}
+    telling = {line for line in lines if len(re.sub(r"\W", "", line)) >= 12 and line not in plain}
+    marks = {"BEGIN SOLUTION", "END SOLUTION", "BEGIN HIDDEN TESTS", "END HIDDEN TESTS"}
+    # In a notebook file a line is a JSON string.
+    return sorted(line for line in telling | marks if json.dumps(line, ensure_ascii=False)[1:-1] in text)
+
+
+def pack(classroom: Classroom, archive: Path) -> Path:
+    """Write the archive that students get: notebooks, the library, its versions, and how to work with them.
+
+    Raises:
+        FileNotFoundError: no notebooks have been made there.
+        Leak: a file of the archive holds part of a solution.
+    """
+    class_seed = classroom.class_seed
+    files = {f"{name}/{name}.ipynb": classroom.notebook("release", name).read_text() for name in assignments()}
+    readme = (ASSIGNMENTS / "for-students.md").read_text()
+    files["README.md"] = readme.replace("CLASS_SEED", str(class_seed))
+    files["environment.yml"] = (ROOT / "environment.yml").read_text().replace("[book,test]", "[student]")
+    for name in ("pyproject.toml", "constraints.txt", "LICENSE"):
+        files[name] = (ROOT / name).read_text()
+    for path in sorted((ROOT / "advfeat").rglob("*.py")):
+        files[path.relative_to(ROOT).as_posix()] = path.read_text()
+    for assignment in assignments():
+        source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
+        for name, text in files.items():
+            if found := leaks(source, text):
+                raise Leak(f"{name} would hold a line of the solution of {assignment}: {found[0]!r}")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, text in files.items():
+            bundle.writestr(f"{archive.stem}/{name}", text)
+    return archive

@@ -1,0 +1,38 @@
+"""Submissions made from the sources: right, changed, and put where downloads would be."""
+
+from __future__ import annotations
+
+import nbformat
+
+
+def answered(classroom, assignment, changes=()):
+    """The students' notebook with the answers of the source, some of them changed: (answer, old text, new text)."""
+    notebook = nbformat.read(classroom.notebook("release", assignment), as_version=4)
+    source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
+    answers = {cell.metadata.nbgrader.grade_id: cell.source for cell in source.cells if "nbgrader" in cell.metadata}
+    cells = {cell.metadata.nbgrader.grade_id: cell for cell in notebook.cells if "nbgrader" in cell.metadata}
+    for name, cell in cells.items():
+        if cell.metadata.nbgrader.solution:
+            cell.source = answers[name]
+    for name, old, new in changes:
+        if old:
+            assert cells[name].source.count(old) == 1, f"{name} does not hold, exactly once, {old!r}"
+        cells[name].source = cells[name].source.replace(old, new) if old else new
+    return notebook
+
+
+def hand_in(notebook, folder, student, assignment):
+    """Put a notebook where a student's download would be."""
+    (folder / student).mkdir(parents=True)
+    nbformat.write(notebook, folder / student / f"{assignment}.ipynb")
+
+
+def shared_out(wrong):
+    """Wrong solutions of one problem set, dealt to as few students as can be: no two in one answer."""
+    students = []
+    for one in wrong:
+        place = next((s for s in students if one.answer not in {other.answer for other in s}), None)
+        if place is None:
+            students.append(place := [])
+        place.append(one)
+    return {f"wrong-{number}": dealt for number, dealt in enumerate(students, 1)}
