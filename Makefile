@@ -19,6 +19,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Other attack libraries, which ask for packages too old for the book's tools.
+BENCH := .venv-bench
+PEERS := torchattacks foolbox adversarial-robustness-toolbox robustness
 PAGES := runs/stage/_build/html
 CHAPTER ?=
 PROFILE ?= planted
@@ -32,7 +35,7 @@ SUBMISSIONS ?=
 NBVAL := ADVFEAT_PROGRESS=off $(BIN)/python -m pytest -q -o filterwarnings=default --nbval-current-env --nbval-cell-timeout 600 \
   --nbval-sanitize-with tests/nbval.ini
 
-.PHONY: help book test chapter record refresh list serve assignments class-zip grade marks lint clean distclean
+.PHONY: help book test chapter record refresh list bench gpu-check serve assignments class-zip grade marks lint clean distclean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -71,6 +74,27 @@ refresh: $(VENV)/installed ## run in place on the defaults, before a commit: CHA
 list: $(VENV)/installed ## chapters with their parameters, and profiles
 	@$(BIN)/python -m advfeat.chapters list
 
+# The other libraries one by one: one that cannot be installed here becomes a line of the tables, and the rest goes on.
+$(BENCH)/installed: pyproject.toml constraints-bench.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found: make PYTHON=/path/to/python3.12 bench" >&2; exit 1; }
+	test -x $(BENCH)/bin/python || "$(PYTHON)" -m venv $(BENCH)
+	@echo "Installing into $(BENCH): some minutes and, with PyTorch for GPUs, some gigabytes"
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -e . -c constraints-bench.txt
+	for peer in $(PEERS); do \
+	  $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $$peer -c constraints-bench.txt \
+	  || echo "$$peer cannot be installed here; the tables will say so"; done
+	@touch $@
+
+bench: $(BENCH)/installed ## the attack engine beside other libraries, some ten minutes: ARGS=--quick for a trial
+	$(BENCH)/bin/python -m advfeat.bench $(ARGS)
+
+# The first interpreter whose PyTorch sees a GPU; nothing is installed.
+gpu-check: ## on a machine with a GPU: kernel tests, gate and benchmark into gpu-check/, within eight minutes
+	@for python in $(BENCH)/bin/python $(BIN)/python python3 python; do \
+	  if "$$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' >/dev/null 2>&1; then \
+	    exec "$$python" -m advfeat.gpu_check; fi; done; \
+	echo "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, so nothing was checked" >&2; exit 2
+
 serve: $(VENV)/installed ## show the built pages in a browser: PORT=8000
 	@test -f $(PAGES)/index.html || { echo "No pages yet: make book" >&2; exit 1; }
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(PAGES) $(PORT)
@@ -97,4 +121,4 @@ clean: ## remove what runs and builds left; trained models and constructed datas
 	find advfeat tests book -name __pycache__ -o -name .ipynb_checkpoints | xargs -r rm -rf
 
 distclean: clean ## and the installed environment
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BENCH)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -168,9 +170,23 @@ def _parts(network: NetworkInput | None) -> tuple[Tensor, Tensor, Tensor] | tupl
     return (None, None, None) if network is None else (network.values, network.mean, network.std)
 
 
+@contextmanager
+def twins_only() -> Iterator[None]:
+    """Let the lines of PyTorch do the work on a GPU, too: for comparisons."""
+    global _twins
+    before, _twins = _twins, True
+    try:
+        yield
+    finally:
+        _twins = before
+
+
+_twins = False
+
+
 def _fused(images: Tensor) -> bool:
     """Whether the Triton kernels do the work: float32 on a GPU, where Triton is installed."""
-    return images.is_cuda and images.dtype == torch.float32 and _has_triton()
+    return images.is_cuda and images.dtype == torch.float32 and _has_triton() and not _twins
 
 
 @functools.cache

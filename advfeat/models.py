@@ -177,6 +177,8 @@ def freeze(
     frozen.features = folded
     frozen.dtype = dtype or kernels.fast_dtype(model.head.weight.device.type)
     frozen.features.to(frozen.dtype).to(memory_format=torch.channels_last)
+    if (model.head.weight.device.type, frozen.dtype) == ("cpu", torch.float32):
+        folding.lay_out_for_float32(frozen.features)
     frozen.frozen, frozen.refoldable = True, refoldable
     return frozen.eval()  # once more: tracing leaves fresh containers in training mode
 

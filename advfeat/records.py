@@ -13,7 +13,8 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,7 +92,7 @@ class Record:
     """All runs of one chapter at one profile, and where its sheets lie.
 
     Attributes:
-        runs: seed → ``{"provenance", "config", "values", "series", "seconds"}`` in JSON types.
+        runs: seed → ``{"provenance", "config", "values", "series", "seconds"}``, perhaps ``"tables"``, in JSON types.
     """
 
     chapter: str
@@ -150,6 +151,19 @@ def results_root() -> Path:
     return Path(os.environ.get("ADVFEAT_RESULTS") or BOOK / "results")
 
 
+@contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """Let ``results_root`` be another folder: what is saved within is no part of the book."""
+    before = os.environ.get("ADVFEAT_RESULTS")
+    os.environ["ADVFEAT_RESULTS"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop("ADVFEAT_RESULTS")
+        if before is not None:
+            os.environ["ADVFEAT_RESULTS"] = before
+
+
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Where and with what a result is computed: commit, dirty flag, versions, device, threads, time (UTC)."""
     kind = torch.device(device).type
@@ -175,6 +189,7 @@ def save_record(
     seconds: Mapping[str, float],
     series: Mapping[str, list[float]] | None = None,
     sheets: Mapping[str, Float[Tensor, "rows columns 3 h w"]] | None = None,
+    tables: Mapping[str, Sequence[Mapping[str, object]]] | None = None,
 ) -> Path:
     """Add the run of one seed to a record (or replace it) and bring the index up to date.
 
@@ -186,6 +201,7 @@ def save_record(
         seconds: stage → wall time.
         series: curves that the chapter draws, such as accuracy by epoch.
         sheets: name → grid of images in [0, 1], kept as one PNG each.
+        tables: name → rows in JSON types, for what is no number with an interval.
 
     Raises:
         ValueError: a value is neither a rate in [0, 1] nor inside its interval, ``n`` is not positive, or another seed
@@ -202,6 +218,7 @@ def save_record(
         "seconds": dict(seconds),
         "values": {key: _written(item) for key, item in sorted(values.items())},
         "series": dict(series or {}),
+        **({"tables": {name: [dict(row) for row in rows] for name, rows in tables.items()}} if tables else {}),
     }
     path = folder / "record.json"
     with FileLock(results_root() / ".lock"):
@@ -216,8 +233,13 @@ def save_record(
         for name, grid in (sheets or {}).items():
             _write_sheet(folder / f"{name}.png", grid)
         _write_json(path, {"chapter": chapter, "profile": profile, "runs": runs})
-        _write_json(results_root() / "index.json", index_rows())
+        write_index()
     return path
+
+
+def write_index() -> None:
+    """Bring ``index.json`` up to date, after a record was copied here from another machine, say."""
+    _write_json(results_root() / "index.json", index_rows())
 
 
 def load_record(chapter: str, profile: str) -> Record:

@@ -67,16 +67,17 @@ def interleaved(
     rounds: int,
     device: torch.device,
     deadline: float = float("inf"),
+    warm_up: bool = True,
 ) -> dict[str, list[float]]:
     """Seconds of every contender in every round, taking turns; after ``deadline`` no round begins except the first.
 
-    Each is called once before, untimed: what compiles, captures or allocates on first use does so then.
-
     Args:
         deadline: a value of ``time.monotonic``.
+        warm_up: call each once before, untimed: what compiles, records or allocates on first use does so then.
     """
-    for call in contenders.values():
-        call()
+    if warm_up:
+        for call in contenders.values():
+            call()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     for count in range(rounds):
@@ -146,7 +147,7 @@ def machine_rates(device: torch.device, dtype: torch.dtype, *, rounds: int = 5) 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Where one attack step goes, in seconds, and the arithmetic in it.
+    """Where one attack step goes, in seconds, with the arithmetic and the least traffic of its parts.
 
     ``convolutions``: all convolutions and matrix products alone, forward and towards the input. ``step``: the update of
     the images alone. ``network``: forward pass and gradient. ``total``: the step of the attack that contains them.
@@ -157,6 +158,8 @@ class Breakdown:
     convolutions: float
     step: float
     operations: float
+    bytes: float
+    step_operations: float
     step_bytes: float
 
 
@@ -171,8 +174,9 @@ def breakdown(
 ) -> Breakdown:
     """Measure ``attack(steps)``, a ``pgd`` on ``model``, and its parts, taking turns: medians over ``rounds``.
 
-    ``operations`` counts two per multiply-add, once forward and once backward. ``step_bytes`` is the least traffic of
-    an update: image, origin and gradient are read, the image is written.
+    ``operations`` counts two per multiply-add of the convolutions, once forward and once backward; ``bytes`` what they
+    read and write if each does so once: inputs, weights, outputs. An update reads image, origin and gradient and writes
+    the image (``step_bytes``); it does a dozen operations a pixel (``step_operations``).
     """
     layers = _layers(model, images)
     device = images.device
@@ -201,6 +205,8 @@ def breakdown(
         convolutions=middle["convolutions"],
         step=middle["step"],
         operations=sum(_operations(layer, given) for layer, given in layers),
+        bytes=sum(_bytes(layer, given) for layer, given in layers),
+        step_operations=12.0 * images.numel(),
         step_bytes=4.0 * images.numel() * images.element_size(),
     )
 
@@ -225,6 +231,13 @@ def _operations(layer: nn.Module, given: Tensor) -> float:
         outputs = layer(given)
     per_output = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else given.shape[-1]
     return 2 * 2.0 * outputs.numel() * per_output
+
+
+def _bytes(layer: nn.Module, given: Tensor) -> float:
+    with torch.no_grad():
+        outputs = layer(given)
+    weights = sum(parameter.numel() for parameter in layer.parameters())
+    return 2.0 * given.element_size() * (given.numel() + outputs.numel() + weights)
 
 
 def _wait(device: torch.device) -> None:

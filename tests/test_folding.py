@@ -260,3 +260,35 @@ def test_a_layer_with_hooks_is_refused_by_name():
 def test_refolding_a_network_that_was_not_folded_is_refused():
     with pytest.raises(ValueError, match="that the original has not"):
         refold(fold(lived_in(nn.Sequential(convolution(), nn.BatchNorm2d(4))), through_pooling=True), nn.ReLU())
+
+
+def test_wide_convolutions_on_small_maps_read_channel_by_channel_in_float32_alone():
+    seen = {}
+
+    def layout(name):
+        def note(_, given):
+            by_channel = given[0].is_contiguous() and not given[0].is_contiguous(memory_format=torch.channels_last)
+            seen.setdefault(name, []).append((given[0].shape[2], by_channel))
+
+        return note
+
+    wide = nn.Sequential(
+        nn.Conv2d(3, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1), nn.BatchNorm2d(256), nn.ReLU(),
+        nn.Conv2d(256, 256, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    model = Classifier(wide, nn.Linear(256, 4, bias=False)).eval()
+    for dtype in (torch.float32, torch.bfloat16):
+        seen.clear()
+        frozen = freeze(model, dtype=dtype)
+        for name, layer in frozen.features.named_modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.register_forward_pre_hook(layout(name))
+        for side in (8, 12):
+            images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(side))
+            with torch.no_grad():
+                logits, expected = frozen(images), model(images)
+            if dtype == torch.float32:
+                assert float((logits - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+        small_by_channel = dtype == torch.float32
+        assert seen["2"] == [(8, small_by_channel), (12, False)]
+        assert all(not by_channel for _, by_channel in seen["0"]), "few channels come in"

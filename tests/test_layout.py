@@ -41,7 +41,7 @@ def test_layering():
 def test_every_module_has_a_place_in_the_layering():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     named = {name.strip() for layer in contracts[0]["layers"] for name in layer.split(":")}
-    beside = {"advfeat.plots", "advfeat.chapters"}
+    beside = {f"advfeat.{name}" for name in ("plots", "chapters", "bench", "gpu_check", "contest", "peers")}
     assert named | beside == {
         f"advfeat.{path.stem}" for path in (ROOT / "advfeat").glob("*.py") if path.stem != "__init__"
     }
@@ -126,8 +126,9 @@ def test_randomness_is_an_argument(path):
     assert not [call.lineno for call, name in calls.items() if name in seeds and call not in local]
 
 
-def test_constraints_name_released_default_builds():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-bench.txt"])
+def test_constraints_name_released_default_builds(file):
+    lines = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
     for line in lines:
         name, _, version = line.partition("==")
         assert version, line

@@ -1,0 +1,238 @@
+"""Timed contests: the engine and other libraries make the same attack, and only equal attacks are compared.
+
+Two comparisons. *As a user calls them*: everyone is given the same network in float32 and calls its own attack; ours
+freezes the network first, once for all batches, since that is how it is called. *Engine only*: everyone attacks our
+frozen network, so only the loop differs. A time counts if the contender leaves the same share of images right as we do,
+as the unfrozen network in float32 judges, to 0.2 points or one image; if that share tells attacks apart; and if the
+images are in the ball and in the box. A library that fails is a row that says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from advfeat import speed
+from advfeat.attacks import L2, pgd
+from advfeat.data import Dataset
+from advfeat.models import Classifier, build_model, freeze
+from advfeat.peers import PEERS, Setting, reason
+from advfeat.planted import PlantedWorld, planted
+from advfeat.speed import Ratio
+
+OURS, BARE = "advfeat", "bare"
+EPS = {"resnet9": 1.0, "resnet18": 0.3}
+"""ℓ2 radii at which the contest's networks are neither robust nor hopeless."""
+TOLERANCE = 0.002
+TELLING = (0.02, 0.98)
+"""Robust accuracies that tell a weak attack from a strong one."""
+FIRST = 2
+"""Rounds with every peer; after them only the fastest, and those within ``CLOSE`` of it, go on."""
+CLOSE = 1.15
+LONG = 1.0
+"""Seconds of an attack on a CPU next to which what happens at first use is nothing: the judged attack is a round."""
+
+Makers = Mapping[str, Callable[[Setting], Callable[[], Tensor]]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """``rounds`` runs of every contender with ``steps`` steps on one batch, of all peers or of the fastest so far."""
+
+    network: str
+    batch: int
+    steps: int
+    rounds: int = 7
+    all_peers: bool = True
+
+    @property
+    def name(self) -> str:
+        """As in the ids of the record."""
+        return f"{self.network}-l2-b{self.batch}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one case gave, by contender: seconds of each round, the share of images left right, what voids its time."""
+
+    comparison: str
+    case: Case
+    times: dict[str, list[float]]
+    robust: dict[str, float]
+    void: dict[str, str]
+
+    @property
+    def ranking(self) -> list[str]:
+        """The peers whose times count, fastest first."""
+        counted = (name for name in self.times if name not in (OURS, BARE))
+        return sorted(counted, key=lambda name: median(self.times[name]))
+
+    def against(self, name: str) -> Ratio:
+        """Time of ``name`` over ours in the same round: above 1 we are faster."""
+        times = self.times[name]
+        return Ratio.of(times, self.times[OURS][: len(times)])
+
+    def over_bare(self) -> Ratio:
+        """Our time over that of the forward passes and gradients alone."""
+        return Ratio.of(self.times[OURS], self.times[BARE])
+
+    def lines(self) -> Iterator[dict[str, object]]:
+        """One line of the table for each contender, ourselves first: its ratio, or why there is none."""
+        about = {"comparison": self.comparison, "network": self.case.network, "batch": self.case.batch,
+                 "steps": self.case.steps}  # fmt: skip
+        for name in (OURS, *self.ranking, *(name for name in self.void if name != OURS)):
+            line = {**about, "contender": name, "robust": self.robust.get(name), "void": self.void.get(name, "")}
+            if name in self.ranking:
+                line |= _spread(self.against(name))
+            yield line
+        if BARE in self.times and OURS in self.times:
+            yield {**about, "contender": BARE, "robust": None, "void": "", **_spread(self.over_bare())}
+
+
+def _spread(ratio: Ratio) -> dict[str, object]:
+    return {"ratio": ratio.median, "lower": ratio.lower, "upper": ratio.upper, "pairs": ratio.pairs}
+
+
+class Contest:
+    """The networks and the images on one device.
+
+    The networks have seeded random weights, which cost the same time as trained ones, and the labels are their own
+    answers, so nothing has to be trained or downloaded. Each filter is averaged over its window, which makes networks
+    of this kind slow to change their minds: their robust accuracy falls over radii like the paper's.
+
+    Args:
+        makers: name → what makes the attack of a peer from a setting.
+        width: of the networks, if not their own.
+    """
+
+    def __init__(
+        self, device: torch.device, makers: Makers | None = None, *, seed: int = 0, width: int | None = None
+    ) -> None:
+        self.device, self.seed, self.width = device, seed, width
+        self.makers = {name: make for name, (_, make) in PEERS.items()} if makers is None else makers
+        self.images = planted(PlantedWorld(), 1000, seed=2).images.to(device)
+        self._networks: dict[str, tuple[Classifier, Dataset]] = {}
+
+    def network(self, name: str) -> tuple[Classifier, Dataset]:
+        """A network in eval mode, and the images with its answers for labels."""
+        if name not in self._networks:
+            model = build_model(name, width=self.width, seed=self.seed).to(self.device)
+            with torch.no_grad():
+                for layer in model.modules():
+                    if isinstance(layer, nn.Conv2d):
+                        layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
+                    if isinstance(layer, nn.BatchNorm2d):
+                        layer.momentum = None  # the statistics of what follows, not a mixture with the initial ones
+                model.train()(self.images[:128])
+                labels = torch.cat([model.eval()(part).argmax(1) for part in self.images.split(250)])
+            names = tuple(f"answer {k}" for k in range(model.head.out_features))
+            self._networks[name] = model, Dataset(self.images, labels, names, "planted, labelled by the network")
+        return self._networks[name]
+
+    def compare(self, comparison: str, case: Case, peers: Sequence[str], *, deadline: float = float("inf")) -> Row:
+        """Judge, then time one case; no round after the second begins after ``deadline`` (of ``time.monotonic``).
+
+        Args:
+            comparison: ``user`` or ``engine``.
+        """
+        model, data = self.network(case.network)
+        data, threat = data.subset(slice(0, case.batch)), L2(EPS[case.network])
+        size, frozen = 2.5 * threat.eps / case.steps, freeze(model)
+        setting = Setting(model if comparison == "user" else frozen, data.images, data.labels, threat.eps, case.steps,
+                          size)  # fmt: skip
+        ours = functools.partial(pgd, frozen, data.images, data.labels, threat, steps=case.steps, step_size=size)
+        runs: dict[str, Callable[[], object]] = {}
+        robust: dict[str, float] = {}
+        void: dict[str, str] = {}
+        times: dict[str, list[float]] = {}
+        for name in (OURS, *peers):
+            attack: Callable[[], Tensor] = ours
+            try:
+                if name != OURS:
+                    attack = _leaving_the_mode(model, self.makers[name](setting))
+                start = time.perf_counter()
+                adv = attack()
+                taken = time.perf_counter() - start
+            except Exception as error:
+                if name == OURS:
+                    raise
+                void[name] = f"did not run: {reason(error)}"
+                continue
+            robust[name] = share_left(model, adv, data)
+            fault = faults(adv, data, threat, robust[name], robust[OURS])
+            if fault:
+                void[name] = fault
+            else:
+                runs[name] = attack
+                times[name] = [taken] if self.device.type == "cpu" and taken > LONG else []
+        if OURS in void:
+            return Row(comparison, case, {}, robust, void)
+        if comparison == "engine":
+            runs[BARE] = speed.bare(frozen, data.images, data.labels, steps=case.steps)
+            start = time.perf_counter()
+            runs[BARE]()  # as warm as the others, which have just been judged
+            times[BARE] = [time.perf_counter() - start] if times[OURS] else []
+        return Row(comparison, case, self._timed(runs, times, case.rounds, deadline), robust, void)
+
+    def _timed(
+        self, runs: Mapping[str, Callable[[], object]], times: dict[str, list[float]], rounds: int, deadline: float
+    ) -> dict[str, list[float]]:
+        """``times``, one entry for each judged run that counts, brought to ``rounds`` rounds: see ``FIRST``."""
+        # A peer that took less than LONG where we took more has no first round: then nobody has.
+        judged = min(len(values) for values in times.values())
+        times = {name: values[:judged] for name, values in times.items()}
+        turns = functools.partial(speed.interleaved, device=self.device, warm_up=False)
+        for name, values in turns(runs, rounds=min(FIRST, rounds) - judged).items():
+            times[name] += values
+        peers = [name for name in runs if name not in (OURS, BARE)]
+        best = min((median(times[name]) for name in peers), default=0.0)
+        going_on = {name: run for name, run in runs.items() if name not in peers or median(times[name]) <= CLOSE * best}
+        if rounds > FIRST and time.monotonic() < deadline:
+            more = turns(going_on, rounds=rounds - FIRST, deadline=deadline)
+            times = {name: values + more.get(name, []) for name, values in times.items()}
+        return times
+
+
+def _leaving_the_mode(model: nn.Module, attack: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """``attack``, after which ``model`` is in eval mode: some libraries leave it otherwise."""
+
+    def run() -> Tensor:
+        try:
+            return attack()
+        finally:
+            if model.training:
+                model.eval()
+
+    return run
+
+
+def share_left(model: Classifier, adv: Tensor, data: Dataset) -> float:
+    """The share of attacked images that ``model`` still gives their label."""
+    with torch.no_grad():
+        answers = torch.cat([model(part).argmax(1) for part in adv.split(250)])
+    return float((answers == data.labels).float().mean())
+
+
+def faults(adv: Tensor, data: Dataset, threat: L2, robust: float, ours: float) -> str:
+    """Why the time of an attack says nothing: its images are not admissible, or it is not as strong as ours.
+
+    Outside the ball means by more than the rounding of a norm.
+    """
+    found, count = [], len(data)
+    if not float(threat.distance(adv, data.images).max()) <= threat.eps * (1 + 1e-5):
+        found.append("images outside the ball")
+    if not 0 <= float(adv.min()) <= float(adv.max()) <= 1:
+        found.append("pixels outside the box")
+    # One image is the least by which shares can differ, and a thousandth above is rounding.
+    if abs(robust - ours) > max(TOLERANCE, 1 / count) * 1.001:
+        found.append(f"robust accuracy {robust:.1%}, ours {ours:.1%}")
+    low, high = TELLING
+    if count > 1 and not low <= ours <= high:
+        found.append(f"a robust accuracy of {ours:.1%} tells nothing")
+    return "; ".join(found)

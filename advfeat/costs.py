@@ -1,0 +1,149 @@
+"""What an attack costs: by steps and images, in memory, with early drop, beside a plain loop; and its update alone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advfeat import kernels, speed
+from advfeat.attacks import L2, Threat, pgd
+from advfeat.data import Dataset
+from advfeat.measures import withstands
+from advfeat.models import Classifier, freeze
+from advfeat.speed import Ratio
+
+
+def cost_lines(
+    model: Classifier, data: Dataset, threat: Threat, *, steps: Sequence[int], images: Sequence[int], batch_size: int,
+    rounds: int, device: torch.device,
+) -> dict[str, list[float]]:  # fmt: skip
+    """The time of PGD against its steps (on one batch) and against images (with the fewest steps), and the memory.
+
+    Each as a multiple of its first value; the best of ``rounds``. Memory is left out where the system does not tell.
+    """
+    frozen = freeze(model)
+
+    def attack(count: int, many: int) -> None:
+        for start in range(0, count, batch_size):
+            part = data.subset(slice(start, min(start + batch_size, count)))
+            pgd(frozen, part.images, part.labels, threat, steps=many, step_size=threat.eps / 10)
+
+    runs = {("steps", many): functools.partial(attack, batch_size, many) for many in steps}
+    runs |= {("images", count): functools.partial(attack, count, steps[0]) for count in images}
+    times = speed.interleaved({str(key): run for key, run in runs.items()}, rounds=rounds, device=device)
+    found = {"steps": [float(many) for many in steps], "images": [float(count) for count in images]}
+    for axis in ("steps", "images"):
+        best = [min(times[str((axis, int(value)))]) for value in found[axis]]
+        found[f"time_by_{axis}"] = [value / best[0] for value in best]
+    try:
+        memory = [speed.peak_memory(runs["images", count], device) for count in images]
+    except OSError:
+        return found
+    return found | {"memory_by_images": [value / memory[0] for value in memory]}
+
+
+def early_drop(
+    model: Classifier, data: Dataset, threat: Threat, *, steps: int, rounds: int, device: torch.device
+) -> tuple[Ratio, Tensor]:
+    """Time of ``withstands`` without dropping fooled images over its time with it, and the answer.
+
+    Raises:
+        RuntimeError: the two answers differ for an image.
+    """
+    answers: dict[bool, Tensor] = {}
+
+    def measure(drop: bool) -> None:
+        answers[drop] = withstands(model, data, threat, steps=steps, early_drop=drop)
+
+    runs = {str(drop): functools.partial(measure, drop) for drop in (False, True)}
+    times = speed.interleaved(runs, rounds=rounds, device=device)
+    if not torch.equal(answers[False], answers[True]):
+        raise RuntimeError(f"dropping fooled images changed {int((answers[False] != answers[True]).sum())} answers")
+    return Ratio.of(times["False"], times["True"]), answers[True]
+
+
+def update_beside_copy(device: torch.device, *, count: int | None = None, rounds: int = 7) -> dict[str, Ratio]:
+    """What the ℓ2 update of ``count`` images costs beside other things that it could be measured by.
+
+    ``copy``: time to copy as many bytes as an update has to move over its own time, so the share that it reaches of the
+    rate of a copy. ``twin``: time of the lines of PyTorch that specify it over its own; 1 where these are what runs.
+    """
+    count = count or (8192 if device.type == "cuda" else 512)
+    generator = torch.Generator().manual_seed(0)
+    origin = torch.rand(count, 3, 32, 32, generator=generator).to(device).to(memory_format=torch.channels_last)
+    gradient, adv = origin.flip(0), origin.clone()
+    # An update reads three arrays and writes one; a copy of twice the size of one reads two and writes two.
+    source = torch.rand(2 * origin.numel(), device=device)
+    target = torch.empty_like(source)
+
+    def update() -> None:
+        kernels.l2_step(adv, origin, gradient, eps=0.5, step_size=0.1, out=adv)
+
+    def twin() -> None:
+        with kernels.twins_only():
+            update()
+
+    times = speed.interleaved(
+        {"update": update, "twin": twin, "copy": lambda: target.copy_(source)}, rounds=rounds, device=device
+    )
+    return {name: Ratio.of(times[name], times["update"]) for name in ("copy", "twin")}
+
+
+def plain_pgd(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    threat: L2,
+    *,
+    steps: int,
+    step_size: float,
+    targeted: bool = False,
+) -> Float[Tensor, "n c h w"]:
+    """``attacks.pgd`` in ℓ2 as one writes it the first time: the loss of the whole network, ``backward()``, a step.
+
+    What the engine is measured by. The gradients of the weights, computed on the way, are dropped.
+    """
+    ascent = -1 if targeted else 1
+    adv = images.clone()
+    for _ in range(steps):
+        adv.requires_grad_()
+        loss = ascent * F.cross_entropy(model(adv), labels, reduction="sum")
+        loss.backward()
+        with torch.no_grad():
+            gradient = adv.grad
+            if gradient is None:
+                raise ValueError("model does not differentiate with respect to the images")
+            length = gradient.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, 1, 1, 1)
+            moved = adv + step_size * gradient / length - images
+            distance = moved.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, 1, 1, 1)
+            adv = (images + moved * (threat.eps / distance).clamp(max=1)).clamp(0, 1)
+    model.zero_grad(set_to_none=True)
+    return adv.detach()
+
+
+def beside_plain(
+    model: Classifier, data: Dataset, threat: L2, *, steps: int, step_size: float, rounds: int, device: torch.device
+) -> tuple[Ratio, dict[str, Tensor]]:
+    """Time of ``plain_pgd`` on ``model`` over that of the engine, freezing included, and the images of each.
+
+    Both go towards the labels of ``data``, as the construction of chapter 5 does.
+    """
+    made: dict[str, Tensor] = {}
+
+    def plain() -> None:
+        made["plain"] = plain_pgd(
+            model, data.images, data.labels, threat, steps=steps, step_size=step_size, targeted=True
+        )
+
+    def engine() -> None:
+        made["engine"] = pgd(
+            freeze(model), data.images, data.labels, threat, steps=steps, step_size=step_size, targeted=True
+        )
+
+    times = speed.interleaved({"plain": plain, "engine": engine}, rounds=rounds, device=device)
+    return Ratio.of(times["plain"], times["engine"]), made

@@ -1,0 +1,66 @@
+"""What only a GPU can show, in one command: ``python -m advfeat.gpu_check``, or ``make gpu-check``.
+
+Compiled kernels against their float64 twins, recorded steps against plain ones, the gate, then the benchmark: within
+eight minutes, everything into one folder. Needs PyTorch with CUDA, Triton and pytest, no network, no notebook tools and
+none of the other attack libraries; those that are there are compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from advfeat import bench, gate, records
+
+MINUTES = 7.5
+TESTS = ("tests/test_kernels.py", "tests/test_replay.py")
+TEST_SECONDS = 180
+
+
+def run_tests(folder: Path) -> bool:
+    """Run the tests of whatever differs on a GPU, their report to ``tests.txt``; whether they passed."""
+    # Warnings are errors where all versions are known; here they are only told.
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "filterwarnings=default", *TESTS]
+    path = folder / "tests.txt"
+    with path.open("w") as log:
+        try:
+            done = subprocess.run(
+                command, cwd=bench.ROOT, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=TEST_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            print(f"tests: not finished after {TEST_SECONDS} s, see {path}", flush=True)
+            return False
+    lines = path.read_text().splitlines() or ["no output"]
+    print(f"tests: {lines[-1].strip('= ')}, see {path}", flush=True)
+    return done.returncode == 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, 1 if a test or the gate failed, 2 without a GPU."""
+    parser = argparse.ArgumentParser(prog="python -m advfeat.gpu_check", description="Tests, gate, benchmark on a GPU.")
+    parser.add_argument("--out", type=Path, default=bench.ROOT / "gpu-check", help="folder for everything")
+    given = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        print("gpu-check needs a GPU: PyTorch sees no CUDA device here, so nothing was checked", file=sys.stderr)
+        return 2
+    start = time.monotonic()
+    given.out.mkdir(parents=True, exist_ok=True)
+    passed = run_tests(given.out)
+    try:
+        with records.results_in(given.out / "results"):
+            bench.benchmark(torch.device("cuda"), given.out, bench.PLANS["cuda"], deadline=start + 60 * MINUTES)
+    except gate.GateFailed as error:
+        (given.out / "gate.txt").write_text(f"{error}\n")
+        print(error, file=sys.stderr)
+        return 1
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

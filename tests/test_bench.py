@@ -1,0 +1,169 @@
+"""``make bench`` and ``make gpu-check``: the gate before any number, a record that loads, one line without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from advfeat import bench, gpu_check, kernels, records
+from advfeat.contest import Case, Contest
+from advfeat.models import build_model
+from advfeat.peers import PEERS
+from advfeat.planted import PlantedWorld, planted
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL_L2 = kernels.l2_step
+
+
+def without_projection(adv, origin, gradient, *, eps, **named):
+    return REAL_L2(adv, origin, gradient, eps=float("inf"), **named)
+
+
+@pytest.fixture(autouse=True)
+def small_gate(monkeypatch):
+    """The gate on small images: on large ones it is tested elsewhere."""
+    monkeypatch.setattr(bench, "GATE_SHAPES", ((3, 7, 5),))
+
+
+def test_with_a_broken_kernel_no_number_is_printed(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(kernels, "l2_step", without_projection)
+    monkeypatch.setattr(bench, "contests", lambda *_: pytest.fail("timed in spite of the gate"))
+    assert bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no time is measured" in printed.err
+    assert "FAIL L2" in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsys, tmp_path):
+    def failing(setting):
+        raise ImportError("no module of that name")
+
+    def untrained(device, epochs):
+        data = planted(PlantedWorld(), 40, seed=1)
+        return build_model("cnn4", width=8, seed=0).eval(), data, data
+
+    monkeypatch.setattr(bench, "presence", lambda: ({"art": "1.0"}, {"foolbox": "not installed"}))
+    monkeypatch.setitem(PEERS, "art", ("adversarial-robustness-toolbox", failing))
+    monkeypatch.setattr(bench, "ordinary", untrained)
+    plan = replace(bench.PLANS["quick"], cases=(Case("resnet18", 4, 2, rounds=2),), few=40, lines=((1, 2), (4, 8)))
+    monkeypatch.setitem(bench.PLANS, "quick", plan)
+    book = records.results_root()
+    before = sorted(book.rglob("*"))
+    assert bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    assert records.results_root() == book
+    assert sorted(book.rglob("*")) == before, "a trial is no record of the book"
+    out = capsys.readouterr().out
+    for text in (*bench.TITLES.values(), "absent foolbox: not installed", "The gate", "early drop"):
+        assert text in out
+    assert out.count("void: did not run: ImportError: no module of that name") == 2
+    assert (tmp_path / "bench.txt").read_text() == out
+    with records.results_in(tmp_path / "results"):
+        record = records.load_record(bench.CHAPTER, "cpu")
+    assert {"bench/cpu/engine/resnet18-l2-b4-bare", "bench/cpu/step/l2-twin", "bench/cpu/early-drop/cnn4-pgd10",
+            "bench/cpu/plain/cnn4-construct", "time/cpu/D_rand"} <= set(record.ids())  # fmt: skip
+    run = record.runs[0]
+    assert run["seconds"] == {}, "on a CPU no times are kept"
+    assert {row["contender"] for row in run["tables"]["contests"]} == {"advfeat", "art", "bare"}
+    assert len(run["series"]["roofline"]) == 5
+    assert json.loads((tmp_path / "results" / "index.json").read_text())
+
+
+def test_cases_for_which_no_time_is_left_are_named(capsys, tmp_path):
+    findings = bench.Findings(torch.device("cpu"), tmp_path)
+    plan = replace(bench.PLANS["cpu"], minutes=-1)
+    bench.contests(Contest(torch.device("cpu")), findings, plan, {})
+    assert capsys.readouterr().out.count("not measured: the time was up") == 2 * len(plan.cases)
+    assert findings.rows == []
+    assert findings.values == {}
+
+
+def test_results_go_elsewhere_for_a_while(monkeypatch, tmp_path):
+    monkeypatch.setenv("ADVFEAT_RESULTS", "before")
+    with records.results_in(tmp_path):
+        assert records.results_root() == tmp_path
+    assert records.results_root() == Path("before")
+    monkeypatch.delenv("ADVFEAT_RESULTS")
+    with records.results_in(tmp_path):
+        pass
+    assert "ADVFEAT_RESULTS" not in os.environ
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, which the check would use")
+def test_without_a_gpu_the_check_ends_with_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_check, "run_tests", lambda _: pytest.fail("went on"))
+    assert gpu_check.main(["--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert "gpu-check needs a GPU" in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, which the check would use")
+def test_make_gpu_check_ends_with_one_line(tmp_path):
+    for name in ("python", "python3"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    names = ["PYTHON=none", f"BENCH={tmp_path}/bench", f"VENV={tmp_path}/venv"]
+    done = subprocess.run(
+        ["make", "-s", "gpu-check", *names],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert [line for line in done.stderr.splitlines() if not line.startswith("make")] == [
+        "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, so nothing was checked"
+    ]
+
+
+def test_the_check_keeps_tests_gate_and_benchmark_in_one_folder(monkeypatch, capsys, tmp_path):
+    """With a stand-in for the GPU: what is called, where it writes, what it returns."""
+    asked = {}
+
+    def benchmark(device, folder, plan, *, deadline):
+        asked.update(device=device, folder=folder, plan=plan, results=records.results_root())
+
+    def run(command, *, stdout, timeout, **named):
+        assert all((ROOT / path).exists() for path in command[-2:])
+        if timeout == 0:
+            raise subprocess.TimeoutExpired(command, timeout)
+        print("=== 7 passed in 1.0s ===", file=stdout)
+        return subprocess.CompletedProcess(command, asked["status"])
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench, "benchmark", benchmark)
+    monkeypatch.setattr(gpu_check.subprocess, "run", run)
+    asked["status"] = 0
+    assert gpu_check.main(["--out", str(tmp_path)]) == 0
+    assert asked["device"] == torch.device("cuda")
+    assert asked["plan"] is bench.PLANS["cuda"]
+    assert asked["results"] == tmp_path / "results"
+    assert "tests: 7 passed in 1.0s, see " in capsys.readouterr().out
+    asked["status"] = 1
+    assert gpu_check.main(["--out", str(tmp_path)]) == 1, "the benchmark runs all the same, and says what it found"
+    monkeypatch.setattr(gpu_check, "TEST_SECONDS", 0)
+    assert not gpu_check.run_tests(tmp_path)
+    assert "not finished after" in capsys.readouterr().out
+
+
+def test_the_check_needs_no_tools_of_the_book():
+    """A machine that is lent for its GPU has PyTorch and pytest, not the rest."""
+    missing = ["papermill", "IPython", "jupyter_client", "nbformat", "myst_nb", "yaml", "pandas", "platformdirs",
+               "beartype", "pyautoattack"]  # fmt: skip
+    program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport advfeat.gpu_check"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
