@@ -177,12 +177,13 @@ def inception_v3(scale: Scale) -> tuple[nn.Module, int]:
         network = Inception3(aux_logits=False, transform_input=False, init_weights=False, dropout=0.0)
         if scale.blocks(3) == 1:
             network.Mixed_5b = InceptionA(192, pool_features=64)  # as many channels as the last of its stage has
-    size = network.fc.in_features
+    size = network.fc.in_features if scale.blocks(3) > 1 else 1280  # channels of 7b, or of 7a
     network.fc = network.maxpool1 = network.maxpool2 = nn.Identity()
     for block in (network.Conv2d_1a_3x3, network.Conv2d_2a_3x3, network.Conv2d_4a_3x3):
         block.conv.stride, block.conv.padding = (1, 1), (1, 1)
-    for stage in (("5c", "5d"), ("6c", "6d", "6e"), ("7c",)):
-        for name in stage[scale.blocks(len(stage) + 1) - 1 :]:
+    # The reductions 6a and 7a are the first blocks of their stages.
+    for stage in (("5b", "5c", "5d"), ("6a", "6b", "6c", "6d", "6e"), ("7a", "7b", "7c")):
+        for name in stage[scale.blocks(len(stage)) :]:
             setattr(network, f"Mixed_{name}", nn.Identity())
     return _made(network, size, scale)
 

@@ -113,11 +113,16 @@ def autoattacked(run: Run, model: Classifier) -> dict[float, Estimate]:
 def paper_values(by: str = "paper") -> dict[str, float]:
     """Published numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``.
 
+    What the paper shows without a number that could be confirmed is not among them.
     ``by`` is ``paper`` for the paper's own, or ``library`` for those of the networks that its authors published with
     their library, probably the same ones.
     """
     entries = json.loads(PAPER.read_text())
-    return {key: entry["value"] for key, entry in entries.items() if entry.get("by", "paper") == by}
+    return {
+        key: entry["value"]
+        for key, entry in entries.items()
+        if entry.get("by", "paper") == by and entry["value"] is not None
+    }
 
 
 def paper_and_ours(records: Sequence[Record], rows: Mapping[str, str]) -> pd.DataFrame:

@@ -241,6 +241,38 @@ def grouped_bars(
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
+def rate_matrix(axis: Axes, rates: Sequence[Sequence[Interval]], names: Sequence[str]) -> None:
+    """Rates from row to column as shades, with the percent written in each cell; the same ``names`` on both sides."""
+    values = np.array([[item.value for item in row] for row in rates])
+    axis.imshow(values, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*values.shape):
+        dark = values[row, column] > 0.55
+        axis.text(
+            column, row, f"{100 * values[row, column]:.0f}",
+            ha="center", va="center", color="white" if dark else "black",
+        )  # fmt: skip
+    places = range(len(names))
+    axis.set(xticks=places, xticklabels=names, yticks=places, yticklabels=names)
+    axis.set(xlabel="shown to", ylabel="made with")
+    axis.tick_params(length=0)
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+
+
+def rate_scatter(axis: Axes, points: Mapping[str, tuple[Interval, Interval]]) -> None:
+    """Named points of two rates each, with both intervals."""
+    for (name, (across, up)), marker in zip(points.items(), "osD^vPX", strict=False):
+        axis.errorbar(
+            across.value, up.value,
+            xerr=[[max(0.0, across.value - across.low)], [max(0.0, across.high - across.value)]],
+            yerr=[[max(0.0, up.value - up.low)], [max(0.0, up.high - up.value)]],
+            fmt=marker, ms=8, elinewidth=1, capsize=2, label=name,
+        )  # fmt: skip
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.legend()
+
+
 def learning_curves(axis: Axes, curves: Mapping[str, Sequence[float]], *, ylabel: str) -> None:
     """One line per name against the epoch, from 1."""
     for name, values in curves.items():

@@ -110,7 +110,7 @@ class Profile:
 
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
-_PLANTED_ARCHITECTURES = TrainConfig(epochs=4, batch_size=50, lr=0.1, weight_decay=5e-3)
+_PLANTED_ARCHITECTURES = TrainConfig(epochs=3, batch_size=100, lr=0.25, weight_decay=5e-3)
 _CIFAR = TrainConfig(epochs=12, batch_size=250, lr=0.2, shift=2, flip=True)
 # About 20 million multiply-adds each, as many as resnet9 at half its width. Half the resolution costs a quarter.
 _CPU_ARCHITECTURES = {
@@ -141,7 +141,7 @@ PROFILES: dict[str, Profile] = {
             ),
             robust_eps=(0.1, 0.5, 2.0),
             overfit=dataclasses.replace(
-                _PLANTED, epochs=30, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
+                _PLANTED, epochs=20, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
             ),
             overfit_images=400,
             on_robust=dataclasses.replace(_PLANTED, epochs=4, batch_size=50, weight_decay=2e-2),
@@ -157,23 +157,23 @@ PROFILES: dict[str, Profile] = {
             # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five learn
             # the shapes alone in so short a training.
             architectures={
-                "resnet50": Scale(12, depth=1, patch=4, boost=8.0),
-                "inception_v3": Scale(8, depth=1, patch=4, boost=8.0),
-                "resnet18": Scale(16, depth=1, patch=4, boost=8.0),
-                "densenet": Scale(16, depth=2, patch=4, boost=8.0),
-                "vgg16": Scale(16, depth=1, patch=4, boost=8.0),
+                "resnet50": Scale(12, depth=1, patch=4, boost=32.0),
+                "inception_v3": Scale(8, depth=1, patch=4, boost=32.0),
+                "resnet18": Scale(16, depth=1, patch=4, boost=32.0),
+                "densenet": Scale(16, depth=2, patch=4, boost=32.0),
+                "vgg16": Scale(16, depth=1, patch=4, boost=32.0),
             },
             architecture_standard=_PLANTED_ARCHITECTURES,
-            architecture_det=_PLANTED_ARCHITECTURES,
+            architecture_det=dataclasses.replace(_PLANTED_ARCHITECTURES, epochs=2),
             construct_steps=10,
-            eval_images=500,
+            eval_images=300,
             watch_images=250,
             feature_images=100,
             feature_steps=3,
             represent_images=50,
             represent_steps=60,
             represent_step_size=0.35,
-            transfer_images=300,
+            transfer_images=200,
         ),
         Profile(
             name="cifar10-small",

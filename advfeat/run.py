@@ -33,7 +33,13 @@ CONSTRUCTED = ("D_R", "D_NR", "D_rand", "D_det")
 
 @dataclass(frozen=True)
 class Trained:
-    """A model, its training history (one row per epoch) and the recipe that identifies it."""
+    """A model, its training history and the recipe that identifies it.
+
+    The history has one row per epoch, see ``train.train``. Rows of ``Run.standard``, ``Run.robust`` and
+    ``Run.overfitted``, at the profile's own architecture, also hold ``test_accuracy`` and, under the attack of
+    adversarial training, ``robust_test_accuracy`` on the first ``watch_images`` test images. They are there to be
+    looked at; no choice is made by them.
+    """
 
     model: Classifier
     history: list[dict[str, float]]
@@ -121,31 +127,21 @@ class Run:
         else:
             config = self.profile.architecture_standard
             recipe = self._model_recipe(self._data_recipe, config, seed, architecture=architecture)
-        return self._trained(lambda: self.train_set, recipe, config, architecture or "standard")
+        watch = self._watch if architecture is None else None
+        return self._trained(lambda: self.train_set, recipe, config, architecture or "standard", watch=watch)
 
     def robust(self, *, seed: int, eps: float | None = None) -> Trained:
         """The network trained on adversarial images: of the profile's radius, or of ``eps`` with steps to match."""
         recipe, config = self._robust_recipe(seed, eps)
-        return self._trained(lambda: self.train_set, recipe, config, f"robust, {config.threat}")
+        return self._trained(lambda: self.train_set, recipe, config, f"robust, {config.threat}", watch=self._watch)
 
     def overfitted(self, *, seed: int) -> Trained:
-        """The network trained on adversarial images for too long, watched on unseen ones.
-
-        It sees the first ``overfit_images`` training images. Each row of its history also holds ``test_accuracy`` and
-        ``robust_test_accuracy`` (under the attack of the training) on the first ``watch_images`` test images.
-        """
-        profile, config = self.profile, self.profile.overfit
-        unseen = self.test_set.subset(slice(0, profile.watch_images))
-
-        def watch(model: Classifier) -> dict[str, float]:
-            attack: dict[str, Any] = {"steps": config.attack_steps, "step_size": config.attack_step_size}
-            attacked = robust_accuracy(model, unseen, config.threat or L2(0), **attack)
-            return {"test_accuracy": accuracy(model, unseen).value, "robust_test_accuracy": attacked.value}
-
-        data = {**self._data_recipe, "images": profile.overfit_images, "watched": unseen.fingerprint()}
-        recipe = self._model_recipe(data, config, seed)
-        seen = slice(0, profile.overfit_images)
-        return self._trained(lambda: self.train_set.subset(seen), recipe, config, "overfitted", watch)
+        """The network trained on adversarial images for too long: the first ``overfit_images`` training images."""
+        seen, config = self.profile.overfit_images, self.profile.overfit
+        recipe = self._model_recipe({**self._data_recipe, "images": seen}, config, seed)
+        return self._trained(
+            lambda: self.train_set.subset(slice(0, seen)), recipe, config, "overfitted", watch=self._watch
+        )
 
     def constructed(self, kind: str, *, source_seed: int) -> Dataset:
         """A dataset made with the network of ``source_seed``, the robust one for D_R, else the standard one.
@@ -233,18 +229,27 @@ class Run:
             self._released[kind] = found.replace(info={**found.info, "fingerprint": found.fingerprint()})
         return self._released[kind]
 
+    def _watch(self, model: Classifier) -> dict[str, float]:
+        """Accuracy on some test images, ordinary and under the attack of adversarial training."""
+        config = self.profile.robust
+        attack: dict[str, Any] = {"steps": config.attack_steps, "step_size": config.attack_step_size}
+        unseen = self.test_set.subset(slice(0, self.profile.watch_images))
+        attacked = robust_accuracy(model, unseen, config.threat or L2(0), **attack)
+        return {"test_accuracy": accuracy(model, unseen).value, "robust_test_accuracy": attacked.value}
+
     def _trained(
         self,
         data: Callable[[], Dataset],
         recipe: Recipe,
         config: TrainConfig,
         description: str,
-        evaluate: Callable[[Classifier], dict[str, float]] | None = None,
+        *,
+        watch: Callable[[Classifier], dict[str, float]] | None = None,
     ) -> Trained:
         def fit(model: Classifier, checkpoint: Checkpoint) -> list[dict[str, float]]:
             dataset = data()
             whiten(model, dataset.images)
-            keep: dict[str, Any] = {"checkpoint": checkpoint, "evaluate": evaluate, "description": description}
+            keep: dict[str, Any] = {"checkpoint": checkpoint, "evaluate": watch, "description": description}
             return train(model, dataset, config, seed=seed, **keep)
 
         seed = recipe["seed"]

@@ -40,6 +40,8 @@ class Transfer:
 
         - ``fooled``: those that both networks classify as labelled and whose attack fooled the source. What is left is
           the step from one network to the other, 100 % from a network to itself.
+        - ``right``: those that both networks classify as labelled. From a network to itself this is how often the
+          attack succeeds at home.
         - ``all``: every image. Mistakes that ``target`` makes anyway and attacks that fail on the source are in the
           number, too.
 
@@ -48,15 +50,16 @@ class Transfer:
             ValueError: another ``among``, or there is no image to count.
         """
         hit = self._fools(self.attacked[source][target])
-        if among == "fooled":
-            counted = self._fools(self.attacked[source][source])
+        if among not in ("fooled", "right", "all"):
+            raise ValueError(f"among must be 'fooled', 'right' or 'all', got {among!r}")
+        counted = torch.ones_like(hit)
+        if among != "all":
             counted &= (self.clean[source] == self.labels) & (self.clean[target] == self.labels)
-        elif among == "all":
-            counted = torch.ones_like(hit)
-        else:
-            raise ValueError(f"among must be 'fooled' or 'all', got {among!r}")
+        if among == "fooled":
+            counted &= self._fools(self.attacked[source][source])
         if not bool(counted.any()):
-            raise ValueError(f"no image is classified as labelled by {source} and {target} and fools {source}")
+            also = f" and fools {source}" if among == "fooled" else ""
+            raise ValueError(f"no image is classified as labelled by {source} and {target}{also}")
         return Estimate.of_rate(int((hit & counted).sum()), int(counted.sum()))
 
     def _fools(self, answers: Tensor) -> Tensor:

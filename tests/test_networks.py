@@ -126,8 +126,8 @@ def test_depth_keeps_at_most_so_many_blocks_of_each_stage():
     # Stem, blocks, and for the ResNets one projection where a stage changes the number of channels.
     assert count["resnet18"] == [1 + 4 * 2 + 3, 1 + 8 * 2 + 3, 20]
     assert count["resnet50"] == [1 + 4 * 3 + 4, 1 + 8 * 3 + 4, 53]
-    # Stem of 5; blocks A of 7 convolutions, C of 10 and E of 9; the two reductions of 4 and 6.
-    assert count["inception_v3"] == [5 + 7 + 4 + 10 + 6 + 9, 5 + 14 + 4 + 20 + 6 + 18, 94]
+    # Stem of 5; blocks A of 7 convolutions, C of 10 and E of 9; reductions of 4 and 6 begin the later two stages.
+    assert count["inception_v3"] == [5 + 7 + 4 + 6, 5 + 14 + 4 + 10 + 6 + 9, 94]
     # Stem and three transitions; two convolutions a layer.
     assert count["densenet"] == [4 + 2 * 4, 4 + 2 * 8, 4 + 2 * 58]
     assert count["vgg16"] == [5, 10, 13]

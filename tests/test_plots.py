@@ -92,3 +92,23 @@ def test_grouped_bars_stand_in_their_groups_and_at_their_values():
     assert [text.get_text() for text in axis.get_legend().get_texts()].count("paper") == 1
     with pytest.raises(ValueError, match="every group must hold clean, attacked"):
         plots.grouped_bars(axis, {**groups, "D_NR": {"clean": low}})
+
+
+def test_a_matrix_of_rates_is_read_from_row_to_column():
+    rates = [[Estimate(value, 0.0, 1.0, 9) for value in row] for row in ((1.0, 0.25), (0.004, 0.996))]
+    _, axis = plt.subplots()
+    plots.rate_matrix(axis, rates, ["a", "b"])
+    written = {text.get_position(): text.get_text() for text in axis.texts}
+    assert written == {(0, 0): "100", (1, 0): "25", (0, 1): "0", (1, 1): "100"}  # (column, row)
+    assert axis.images[0].get_array().tolist() == [[1.0, 0.25], [0.004, 0.996]]
+    assert axis.images[0].get_clim() == (0, 1)  # the same shade means the same rate in every matrix
+
+
+def test_scattered_rates_stand_at_their_values_within_their_intervals():
+    _, axis = plt.subplots()
+    plots.rate_scatter(axis, {"a": (Estimate(0.4, 0.3, 0.6, 9), Estimate(0.8, 0.5, 0.9, 9))})
+    (container,) = axis.containers
+    assert container.get_label() == "a"
+    assert container.lines[0].get_xydata().tolist() == [[0.4, 0.8]]
+    spans = [line for collection in axis.collections for line in collection.get_segments()]
+    assert sorted(segment.tolist() for segment in spans) == [[[0.3, 0.8], [0.6, 0.8]], [[0.4, 0.5], [0.4, 0.9]]]

@@ -132,14 +132,15 @@ def test_another_radius_is_another_network_and_the_profiles_own_is_the_same():
 def test_the_overfitted_network_sees_few_images_and_is_watched_on_unseen_ones():
     run = open_run()
     overfitted = run.overfitted(seed=3)
-    profile, config = run.profile, run.profile.overfit
+    profile = run.profile
     again = build_model(profile.network, width=profile.width, seed=3)
     seen, unseen = run.train_set.subset(slice(0, 20)), run.test_set.subset(slice(0, 10))
     whiten(again, seen.images)
-    rows = train(again, seen, config, seed=3)
+    rows = train(again, seen, profile.overfit, seed=3)
+    # Watching it has not changed it: to the bit the network that is trained unwatched.
     assert all(torch.equal(again.state_dict()[key], value) for key, value in overfitted.model.state_dict().items())
     assert [row["accuracy"] for row in overfitted.history] == [row["accuracy"] for row in rows]
-    last = overfitted.history[-1]
+    last, config = overfitted.history[-1], profile.robust
     attack = {"steps": config.attack_steps, "step_size": config.attack_step_size}
     assert last["test_accuracy"] == accuracy(again, unseen).value
     assert last["robust_test_accuracy"] == robust_accuracy(again, unseen, config.threat, **attack).value
@@ -261,7 +262,7 @@ def test_architectures_are_trained_on_the_images_and_on_d_det_each_once(monkeypa
     first = open_run(**SMALL_VGG)
     standard = first.standard(seed=1, architecture="vgg16")
     det = first.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16")
-    assert standard.network == det.network == "vgg16, width 4, depth 1, patch 4, boost 8"
+    assert standard.network == det.network == "vgg16, width 4, depth 1, patch 4, boost 32"
     assert not same_weights(standard, det)
     assert standard.recipe["train"]["lr"] == 0.1
     assert det.recipe["train"]["lr"] == 0.05

@@ -71,6 +71,10 @@ def test_rates_count_what_they_say(networks, dataset, batch_size):
     assert found.rate("first", "first") == Estimate.of_rate(3, 3)
     assert found.rate("first", "same") == Estimate.of_rate(1, 2)
     assert found.rate("first", "other") == Estimate.of_rate(0, 3)
+    # Right at both, fooled or not: 0 to 5 at the source; without 3 at `same`, without 5 at `other`.
+    assert found.rate("first", "first", among="right") == Estimate.of_rate(3, 6)
+    assert found.rate("first", "same", among="right") == Estimate.of_rate(3, 5)
+    assert found.rate("first", "other", among="right") == Estimate.of_rate(0, 5)
     # Of all seven: whatever is fooled or wrong anyway.
     assert found.rate("first", "first", among="all") == Estimate.of_rate(4, 7)
     assert found.rate("first", "same", among="all") == Estimate.of_rate(5, 7)
@@ -122,7 +126,7 @@ def test_bad_arguments_are_refused(networks, dataset):
     with pytest.raises(ValueError, match="7 images but 2 targets"):
         transfer(networks, dataset, L2(0.2), steps=1, targets=torch.tensor([0, 1]))
     found = transfer(networks, dataset, L2(1e-3), steps=1)
-    with pytest.raises(ValueError, match="among must be 'fooled' or 'all', got 'most'"):
+    with pytest.raises(ValueError, match="among must be 'fooled', 'right' or 'all', got 'most'"):
         found.rate("first", "same", among="most")
     with pytest.raises(ValueError, match="no image is classified as labelled by first and same and fools first"):
         found.rate("first", "same")

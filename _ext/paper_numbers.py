@@ -1,0 +1,72 @@
+"""The directive ``paper-numbers``: a table of every number of the paper's main text beside what is recorded of it.
+
+It is made when the pages are built, from ``paper.json`` and ``results/index.json`` beside the page that holds it, so a
+new record appears there by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+HEADER = ("in the paper", "paper", "ours [95 % interval]", "n, seeds", "profile", "computed in")
+MISSING = "*not recorded yet*"
+
+
+def table_rows(paper: dict[str, dict[str, Any]], index: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """One row per number of the paper and profile that recorded it; one that says so where nothing is recorded.
+
+    Args:
+        paper: id → ``value`` (None: shown in a plot, or not confirmed), ``where`` in the paper, ``computed`` (label of
+            our figure); ``format`` if it is not a rate, ``data`` if it is not CIFAR-10, which then begins the id.
+            Entries ``by`` others than the paper, and those without ``computed``, have no row.
+        index: rows of ``results/index.json``. A record counts if its profile is of the same data.
+    """
+    rows = []
+    for key, entry in paper.items():
+        if entry.get("by", "paper") != "paper" or "computed" not in entry:
+            continue
+        data, spec = entry.get("data", "cifar10"), entry.get("format", ".1%")
+        confirmed = entry["value"] is not None and "second-hand" not in entry["where"]
+        published = format(entry["value"], spec) if confirmed else "–"
+        label = entry["computed"]
+        link = f"{{ref}}`chapter {int(label[6:8])} <{label}>`" if label else "–"
+        measured = key.removeprefix(f"{data}/")
+        found = [row for row in index if row["id"] == measured and row["profile"].startswith(data)]
+        for row in found:
+            value, low, high = (format(row[name], spec) for name in ("value", "low", "high"))
+            profile, count = f"`{row['profile']}`", f"{row['n']:,}, {row['seeds']}"
+            rows.append((entry["where"], published, f"{value} [{low}, {high}]", count, profile, link))
+        if not found:
+            rows.append((entry["where"], published, MISSING, "–", "–", link))
+    return rows
+
+
+class PaperNumbers(SphinxDirective):
+    """The table, as the page's own Markdown would write it."""
+
+    def run(self) -> list[nodes.Node]:
+        """Called by Sphinx."""
+        book = Path(self.env.doc2path(self.env.docname)).parent
+        published, recorded = book / "paper.json", Path(os.environ.get("ADVFEAT_RESULTS") or book / "results")
+        index = recorded / "index.json"
+        for path in (published, index):
+            self.env.note_dependency(str(path))
+        rows = table_rows(json.loads(published.read_text()), json.loads(index.read_text()) if index.exists() else [])
+        lines = [HEADER, ("---",) * len(HEADER), *rows]
+        container = nodes.container(classes=["paper-numbers"])
+        text = StringList([f"| {' | '.join(line)} |" for line in lines], str(published))
+        self.state.nested_parse(text, 0, container)
+        return [container]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_directive("paper-numbers", PaperNumbers)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

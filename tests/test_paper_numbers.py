@@ -1,0 +1,97 @@
+"""The table of the paper's numbers: what is recorded stands beside them, what is not says so, and the page builds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from advfeat.records import index_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPER = json.loads((ROOT / "book" / "paper.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def extension():
+    specification = importlib.util.spec_from_file_location("paper_numbers", ROOT / "_ext" / "paper_numbers.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def recorded(key: str, value: float, profile: str) -> dict:
+    return {"id": key, "value": value, "low": value - 0.01, "high": value + 0.02, "n": 10_000, "seeds": 2} | {
+        "profile": profile
+    }
+
+
+def test_without_records_every_number_has_a_row_that_says_so(extension):
+    rows = extension.table_rows(PAPER, [])
+    own = [entry for entry in PAPER.values() if entry.get("by", "paper") == "paper"]
+    assert [row[0] for row in rows] == [entry["where"] for entry in own]
+    assert {row[2] for row in rows} == {extension.MISSING}
+    shown = {row[0]: row[1] for row in rows}
+    assert shown["Table 1, CIFAR-10, trained on D_det"] == "43.7%"
+    # Neither what others report nor what is only a point of a plot is the paper's number.
+    doubtful = [row for row in rows if "second-hand" in row[0] or row[0].startswith("Fig. 3")]
+    assert len(doubtful) == 2 + 11
+    assert {row[1] for row in doubtful} == {"–"}
+
+
+def test_a_record_stands_beside_the_number_of_the_same_data_only(extension):
+    index = [
+        recorded("table1/D_det", 0.3, "cifar10-cpu"),
+        recorded("table1/D_det", 0.4, "cifar10-gpu"),
+        recorded("table1/D_det", 0.8, "planted"),
+        recorded("table1/D_rand", 0.7, "restricted-imagenet"),
+        recorded("fig3/correlation", -0.25, "cifar10-cpu"),
+        recorded("table1/D_det/eps0.1", 0.1, "cifar10-cpu"),
+    ]
+    rows = extension.table_rows(PAPER, index)
+    link = "{ref}`chapter 5 <fig-ch05-table1>`"
+    where = "Table 1, CIFAR-10, trained on D_det"
+    assert [row for row in rows if row[0] == where] == [
+        (where, "43.7%", "30.0% [29.0%, 32.0%]", "10,000, 2", "`cifar10-cpu`", link),
+        (where, "43.7%", "40.0% [39.0%, 42.0%]", "10,000, 2", "`cifar10-gpu`", link),
+    ]
+    ours = {row[0]: row[2] for row in rows}
+    assert ours["Table 1, Restricted ImageNet, trained on D_rand"] == "70.0% [69.0%, 72.0%]"
+    assert ours["Table 1, CIFAR-10, trained on D_rand"] == extension.MISSING
+    assert ours["Fig. 3, correlation of the two"] == "-0.25 [-0.26, -0.23]"  # no rate, so no percent
+
+
+def test_the_table_takes_the_committed_records(extension):
+    assert len(extension.table_rows(PAPER, index_rows())) >= len(extension.table_rows(PAPER, []))
+
+
+@pytest.mark.parametrize("records", [None, [recorded("table1/D_det", 0.345, "cifar10-cpu")]], ids=["none", "one"])
+def test_a_page_with_the_table_builds_strictly(tmp_path, records):
+    labels = sorted({entry["computed"] for entry in PAPER.values() if entry.get("computed")})
+    targets = "\n\n".join(f"({label})=\n## {label}" for label in labels)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]
+    assert config["local_extensions"]["paper_numbers"] == "_ext"
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / '_ext')!r})\nextensions = ['myst_parser', 'paper_numbers']\n"
+    )
+    (tmp_path / "index.md").write_text(f"# Numbers\n\n```{{paper-numbers}}\n```\n\n{targets}\n")
+    (tmp_path / "paper.json").write_text(json.dumps(PAPER))
+    if records:
+        (tmp_path / "results").mkdir()
+        (tmp_path / "results" / "index.json").write_text(json.dumps(records))
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "-E", str(tmp_path), str(tmp_path / "html")]
+    environment = {key: value for key, value in os.environ.items() if key != "ADVFEAT_RESULTS"}
+    built = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    html = (tmp_path / "html" / "index.html").read_text()
+    own = sum(entry.get("by", "paper") == "paper" for entry in PAPER.values())
+    assert html.count("<tr ") == own + 1
+    assert html.count("not recorded yet") == own - len(records or [])
+    assert ("34.5% [33.5%, 36.5%]" in html) == bool(records)
+    assert 'href="#fig-ch05-table1"' in html
