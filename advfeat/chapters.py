@@ -1,8 +1,8 @@
 """Run the chapters of the book: one at any profile, all of them for the pages, or in place before a commit.
 
-``python -m advfeat.chapters list|run|record|refresh|book``; ``make`` has a target for each. papermill only warns about
-an unknown parameter and takes a value of any type, so everything is checked here before the first cell runs. A wrong
-chapter, profile or parameter ends with exit code 2 and the list of what exists, a failing cell with 1.
+``python -m advfeat.chapters list|run|record|refresh|solutions|book``; ``make`` has a target for each. papermill only
+warns about an unknown parameter and takes a value of any type, so everything is checked here before the first cell
+runs. A wrong chapter, profile or parameter ends with exit code 2 and the list of what exists, a failing cell with 1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
 
 from advfeat.profiles import PROFILES, get_profile
@@ -208,6 +210,29 @@ def refresh(chapter: Path) -> None:
     copy.replace(chapter)
 
 
+def solutions(markdown: str) -> dict[str, str]:
+    """Label of an exercise → the code of its folded solution, its blocks one after the other; "" where it has none."""
+    found = re.findall(r"^:::+\{solution\} (\S+)\n(.*?)^:::+$", markdown, re.MULTILINE | re.DOTALL)
+    blocks = {label: re.findall(r"^```python\n(.*?)^```$", body, re.MULTILINE | re.DOTALL) for label, body in found}
+    return {label: "\n".join(code) for label, code in blocks.items()}
+
+
+def append_solutions(chapter: Path) -> Path:
+    """Write to ``runs/solutions`` a copy of a committed chapter with the code of its solutions as cells at the end.
+
+    They run in the state in which the chapter ends, one after the other, as for a reader who tries them all.
+    """
+    notebook = nbformat.read(chapter, as_version=4)
+    markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for label, code in solutions(markdown).items():
+        if code:
+            notebook.cells.append(nbformat.v4.new_code_cell(f"# solution of {label}\n{code}", id=label))
+    copy = RUNS / "solutions" / chapter.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, copy)
+    return copy
+
+
 def build_book(profile: str) -> Path:
     """Run every chapter into ``runs/stage``, build the pages there, return the path of the first page.
 
@@ -264,6 +289,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--profile", help=f"scale of the run (default {DEFAULT_PROFILE})")
         command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     commands.add_parser("refresh", help="run in place, on the defaults").add_argument("chapter", help="or: all")
+    commands.add_parser(
+        "solutions", help="copy all, with the solutions of their exercises as cells, to runs/solutions/"
+    )
     commands.add_parser("book", help="run all, build pages").add_argument("--profile", default=DEFAULT_PROFILE)
     return parser.parse_args(argv)
 
@@ -277,6 +305,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for chapter in chapters():
                 print(f"{chapter.stem}\n{_listing(chapter)}")
             print(f"profiles\n{_profiles()}")
+        elif arguments.command == "solutions":
+            for chapter in chapters():
+                print(append_solutions(chapter))
         elif arguments.command == "book":
             print(f"\n{build_book(arguments.profile)}")
         elif arguments.command == "refresh":

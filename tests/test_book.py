@@ -151,6 +151,25 @@ def test_every_exercise_has_a_folded_solution():
     assert solved == labels
 
 
+def test_solutions_become_cells_behind_the_chapter(tiny):
+    """`make test` runs them there; a block that the search misses would never run."""
+    for stem, text in pages().items():
+        found = runner.solutions(text)
+        bodies = re.findall(r"^:::+\{solution\}.*?^:::+$", text, re.MULTILINE | re.DOTALL)
+        assert len(found) == len(bodies)
+        assert sum(body.count("```python") for body in bodies) == sum(body.count("```") for body in bodies) / 2, stem
+        assert "```" not in "".join(found.values())
+        for label, code in found.items():
+            compile(code, label, "exec")
+    notebook = nbformat.read(tiny, as_version=4)
+    text = ":::{solution} ex-ch42-one\n:class: dropdown\n\nTry:\n\n```python\nanswer = 42\n```\n\nSo.\n:::"
+    notebook.cells.append(nbformat.v4.new_markdown_cell(text))
+    nbformat.write(notebook, tiny)
+    last = nbformat.read(runner.append_solutions(tiny), as_version=4).cells[-1]
+    assert last.source == "# solution of ex-ch42-one\nanswer = 42\n"
+    assert not last.outputs
+
+
 def glued(stem):
     """Name → text of what a chapter makes available to prose."""
     outputs = [

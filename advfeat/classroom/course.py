@@ -10,13 +10,16 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from advfeat.data import Dataset
+from advfeat.gaussian import Gaussians
 from advfeat.models import Classifier, build_model
 from advfeat.planted import PlantedWorld, planted
 from advfeat.profiles import get_profile
 from advfeat.store import Store
-from advfeat.train import Checkpoint, train
+from advfeat.train import Checkpoint, TrainConfig, train
 
 NETWORKS = ("standard", "robust")
 
@@ -82,8 +85,18 @@ class Course:
         """``n`` fresh images of the class's world; seeds 1 and 2 begin with the training and the test images."""
         return planted(self.world, n, seed=seed)
 
+    @cached_property
+    def gaussians(self) -> Gaussians:
+        """Two Gaussian classes in six dimensions, twenty times as loud in some directions as in others."""
+        generator = torch.Generator().manual_seed(self.class_seed)
+        basis = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))[0]
+        deviations = torch.logspace(-1, 0.3, 6, dtype=torch.float64)
+        share = 0.3 + 0.7 * torch.rand(6, generator=generator, dtype=torch.float64)
+        covariance = (basis * deviations.square()) @ basis.T
+        return Gaussians(basis @ (share * deviations), (covariance + covariance.T) / 2)
+
     def network(self, kind: str) -> Classifier:
-        """A network trained on ``train_set``, in eval mode: ``"standard"``, or ``"robust"`` (adversarially, ℓ2, 0.5).
+        """A network trained on ``train_set``, in eval mode: ``"standard"``, or ``"robust"`` (adversarially, ℓ2, 2).
 
         Trained once, in a quarter of a minute; from then on it comes from the store.
 
@@ -93,14 +106,27 @@ class Course:
         if kind not in NETWORKS:
             raise ValueError(f"kind must be one of {', '.join(NETWORKS)}, got {kind!r}")
         profile = get_profile("planted")
-        config = profile.standard if kind == "standard" else profile.robust
+        config = profile.standard if kind == "standard" else profile.robust.at_radius(profile.match_eps)
+        world = {"world": dataclasses.asdict(self.world)}
+        return self._trained(world, lambda: self.train_set, config, profile.width, seed=0)
+
+    def learn(self, images: Float[Tensor, "n 3 32 32"], labels: Int[Tensor, " n"]) -> Classifier:
+        """A fresh, narrow network trained on ``images`` in [0, 1] with ``labels`` in the ordinary way, in eval mode."""
+        config = dataclasses.replace(get_profile("planted").on_det, epochs=8, batch_size=50)
+        dataset = self.train_set.replace(images=images, labels=labels, truth={}, info={}, name="yours")
+        return self._trained({"images": dataset.fingerprint()}, lambda: dataset, config, 16, seed=1)
+
+    def _trained(
+        self, seen: dict[str, Any], images: Callable[[], Dataset], config: TrainConfig, width: int, *, seed: int
+    ) -> Classifier:
+        """A network from the store, or trained for it; ``seen`` names what it is trained on."""
+        network = get_profile("planted").network
 
         def fit(model: Classifier, checkpoint: Checkpoint) -> list[dict[str, float]]:
-            return train(model, self.train_set, config, seed=0, checkpoint=checkpoint, description=kind)
+            return train(model, images(), config, seed=seed, checkpoint=checkpoint, description="class network")
 
-        network = {"name": profile.network, "width": profile.width}
-        recipe = {"network": network, "world": dataclasses.asdict(self.world), "train": repr(config), "seed": 0}
-        return Store().model(recipe, build_model(profile.network, width=profile.width, seed=0), fit)[0]
+        recipe = {"network": {"name": network, "width": width}, **seen, "train": repr(config), "seed": seed}
+        return Store().model(recipe, build_model(network, width=width, seed=seed), fit)[0]
 
 
 def _switch_off(name: str) -> None:

@@ -80,13 +80,11 @@ def assignments() -> list[str]:
     return sorted(path.parent.name for path in (ASSIGNMENTS / "source").glob("*/*.ipynb"))
 
 
-def make(classroom: Classroom, *, class_seed: int) -> None:
-    """Make every problem set for the class of ``class_seed``: in full to ``source``, for students to ``release``.
+def make_sources(classroom: Classroom, *, class_seed: int) -> None:
+    """Write every problem set in full, for the class of ``class_seed``, to ``source``.
 
     Raises:
         ValueError: no class has that seed, or the folder belongs to a class of another seed.
-        Leak: a students' notebook would hold part of a solution.
-        RuntimeError: nbgrader could not make a notebook, with its reason.
     """
     class_world(class_seed)  # refuses a seed before anything is written
     classroom.folder.mkdir(parents=True, exist_ok=True)
@@ -97,18 +95,31 @@ def make(classroom: Classroom, *, class_seed: int) -> None:
             f"take another folder for {class_seed}"
         )
     card.write_text(json.dumps({"class_seed": class_seed}) + "\n")
-    shutil.copy(ASSIGNMENTS / "nbgrader_config.py", classroom.folder)
-    # nbgrader sets up a new grade book with a program of its environment, which need not be activated.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    api = NbGraderAPI(classroom.course(), config=classroom.config())
     for assignment in assignments():
         source = nbformat.read(ASSIGNMENTS / "source" / assignment / f"{assignment}.ipynb", as_version=4)
         place = classroom.notebook("source", assignment)
         place.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(for_class(source, class_seed), place)
+
+
+def make(classroom: Classroom, *, class_seed: int) -> None:
+    """Make every problem set for the class of ``class_seed``: in full to ``source``, for students to ``release``.
+
+    Raises:
+        ValueError: as in ``make_sources``.
+        Leak: a students' notebook would hold part of a solution.
+        RuntimeError: nbgrader could not make a notebook, with its reason.
+    """
+    make_sources(classroom, class_seed=class_seed)
+    shutil.copy(ASSIGNMENTS / "nbgrader_config.py", classroom.folder)
+    # nbgrader sets up a new grade book with a program of its environment, which need not be activated.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    api = NbGraderAPI(classroom.course(), config=classroom.config())
+    for assignment in assignments():
         result = api.generate_assignment(assignment, force=True)
         if not result["success"]:
             raise RuntimeError(f"{assignment}: {result.get('log', '')}{result.get('error', '')}")
+        source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
         found = leaks(source, classroom.notebook("release", assignment).read_text())
         if found:
             shutil.rmtree(classroom.notebook("release", assignment).parent)
@@ -161,9 +172,10 @@ def pack(classroom: Classroom, archive: Path) -> Path:
     for path in sorted((ROOT / "advfeat").rglob("*.py")):
         files[path.relative_to(ROOT).as_posix()] = path.read_text()
     for assignment in assignments():
+        # The library is public, and holds in its own words what some parts ask for.
         source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
-        for name, text in files.items():
-            if found := leaks(source, text):
+        for name in (f"{assignment}/{assignment}.ipynb", "README.md"):
+            if found := leaks(source, files[name]):
                 raise Leak(f"{name} would hold a line of the solution of {assignment}: {found[0]!r}")
     archive.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+
 import nbformat
+
+from advfeat.classroom.release import Classroom, make
+
+CLASS_SEED = 17
+
+
+def made_class(tmp_path_factory):
+    """The folder of a class, with every problem set made; one for all tests."""
+    return _made(tmp_path_factory.getbasetemp() / "class")
+
+
+@functools.cache
+def _made(folder):
+    made = Classroom(folder)
+    make(made, class_seed=CLASS_SEED)
+    return made
 
 
 def answered(classroom, assignment, changes=()):
@@ -27,11 +45,16 @@ def hand_in(notebook, folder, student, assignment):
     nbformat.write(notebook, folder / student / f"{assignment}.ipynb")
 
 
+def clash(one, other):
+    """Whether two wrong solutions cannot be one student's."""
+    return one.answer == other.answer or bool(one.loses.keys() & other.loses.keys()) or one.alone or other.alone
+
+
 def shared_out(wrong):
-    """Wrong solutions of one problem set, dealt to as few students as can be: no two in one answer."""
+    """Wrong solutions of one problem set, dealt to few students: each mistake in an answer of its own."""
     students = []
     for one in wrong:
-        place = next((s for s in students if one.answer not in {other.answer for other in s}), None)
+        place = next((s for s in students if not any(clash(one, other) for other in s)), None)
         if place is None:
             students.append(place := [])
         place.append(one)

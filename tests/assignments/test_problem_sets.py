@@ -8,16 +8,15 @@ from dataclasses import dataclass
 
 import nbformat
 import pytest
-from handing_in import answered, hand_in, shared_out
+from handing_in import answered, hand_in, made_class, shared_out
 from wrong_solutions import WRONG
 
 from advfeat.classroom import marks
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import Grade, check_reference, grade, maximum
-from advfeat.classroom.release import Classroom, assignments, leaks, make
+from advfeat.classroom.release import Classroom, assignments, leaks, make_sources
 from advfeat.classroom.sandbox import Limits
 
-CLASS_SEED = 17
 CLASS_SEED_OF_THE_BOOK = 0
 
 each_assignment = pytest.mark.parametrize("assignment", assignments())
@@ -52,9 +51,7 @@ class Graded:
 @pytest.fixture(scope="module")
 def classroom(tmp_path_factory):
     """The folder of a class, with every problem set made."""
-    made = Classroom(tmp_path_factory.mktemp("class"))
-    make(made, class_seed=CLASS_SEED)
-    return made
+    return made_class(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +149,7 @@ def test_points_add_up_to_what_the_notebook_says(classroom, assignment):
 def other_class(tmp_path_factory):
     """The class whose world is the book's own."""
     made = Classroom(tmp_path_factory.mktemp("other"))
-    make(made, class_seed=CLASS_SEED_OF_THE_BOOK)
+    make_sources(made, class_seed=CLASS_SEED_OF_THE_BOOK)
     return made
 
 

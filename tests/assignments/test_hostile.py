@@ -1,0 +1,114 @@
+"""Submissions that would hurt the grader or their classmates: they fail within their limits, and nobody else does."""
+
+from __future__ import annotations
+
+import nbformat
+import pytest
+from handing_in import answered, hand_in, made_class
+
+from advfeat.classroom import landlock
+from advfeat.classroom.collect import collect
+from advfeat.classroom.grade import check_reference, grade, maximum
+from advfeat.classroom.sandbox import Limits
+
+ASSIGNMENT = "ps4-theory"
+REPLACED = "ps4-robust"  # the answer that hostile code takes the place of; what stands before it keeps its points
+LIMITS = Limits(cell=6, total=20, memory=2, output=1_000_000)
+
+fenced = pytest.mark.skipif(not landlock.edition(), reason="this system has no Landlock, so files are not fenced")
+
+HOSTILE = {
+    "loops-forever": "while True:\n    pass",
+    "ignores-interrupts": (
+        "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
+    ),
+    "prints-100-MB": "for _ in range(100_000):\n    print('x' * 1000)",
+    "shows-one-huge-value": "'x' * 100_000_000",
+    "deletes-its-files": (
+        "import os, shutil\n"
+        "for folder in ('.', '..', os.path.expanduser('~')):\n"
+        "    shutil.rmtree(folder, ignore_errors=True)\n"
+        "raise SystemExit"
+    ),
+    "raises-at-import": "import a_module_that_is_not_there",
+    "dies": "import os\nos._exit(0)",
+    "takes-all-memory": "hoard = []\nwhile True:\n    hoard.append(torch.ones(25_000_000))",
+    "leaves-others-running": (
+        "import subprocess, sys\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        "def robust_covariance(covariance, price):\n    return covariance"
+    ),
+}
+STOPPED = {
+    "ignores-interrupts": "more than 20 seconds",
+    "prints-100-MB": "printed or showed",
+    "shows-one-huge-value": "printed or showed",
+    "dies": "kernel died",
+    "takes-all-memory": "GiB of memory",
+}
+FENCED = {
+    # Where files are fenced in, these cells say what they could do.
+    "reads-the-solution": "print(open({solution!r}).read())",
+    "deletes-the-class": "import shutil\nshutil.rmtree({folder!r})",
+    "calls-home": "import socket\nsocket.create_connection(('127.0.0.1', 9), timeout=5)",
+}
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """The class, what each test is worth, and the grades of all of them beside one honest student."""
+    classroom = made_class(tmp_path_factory)
+    downloads = tmp_path_factory.mktemp("hostile")
+    names = {
+        "solution": str(classroom.notebook("source", ASSIGNMENT)),
+        "folder": str(classroom.folder / "submitted" / "honest"),
+    }
+    codes = {**HOSTILE, **({k: v.format(**names) for k, v in FENCED.items()} if landlock.edition() else {})}
+    hand_in(answered(classroom, ASSIGNMENT), downloads, "honest", ASSIGNMENT)
+    for student, code in codes.items():
+        hand_in(answered(classroom, ASSIGNMENT, [(REPLACED, "", code)]), downloads, student, ASSIGNMENT)
+    submissions = collect(classroom, ASSIGNMENT, downloads)
+    check_reference(classroom, ASSIGNMENT)
+    grades = grade(classroom, ASSIGNMENT, submissions, limits=LIMITS, jobs=2)
+    return classroom, maximum(classroom, ASSIGNMENT), {found.student: found for found in grades}
+
+
+def test_the_honest_student_loses_nothing(graded):
+    _, worth, grades = graded
+    points = grades["honest"].points
+    assert {name: worth[name] for name, got in points.items() if got is not None} == {
+        name: got for name, got in points.items() if got is not None
+    }
+    assert grades["honest"].status == "graded"
+
+
+@pytest.mark.parametrize("student", HOSTILE)
+def test_a_hostile_submission_fails_within_its_limits(graded, student):
+    _, worth, grades = graded
+    found = grades[student]
+    assert found.seconds < LIMITS.total + 10
+    assert found.points["ps4-robust-matrix"] == 0
+    assert found.points["ps4-mle-count"] == worth["ps4-mle-count"], "what it had done before stays its own"
+    assert STOPPED.get(student, "graded") in found.status
+
+
+@pytest.mark.parametrize("student", HOSTILE)
+def test_its_page_says_what_happened(graded, student):
+    classroom = graded[0]
+    page = classroom.folder / "feedback" / student / ASSIGNMENT / f"{ASSIGNMENT}.html"
+    text = page.read_text()
+    assert "Error" in text or "Stopped" in text or "TooSlow" in text
+    assert len(text) < 5_000_000, "what it printed is not on the page"
+
+
+@fenced
+@pytest.mark.parametrize("student", FENCED)
+def test_files_and_network_outside_are_refused(graded, student):
+    classroom = graded[0]
+    path = classroom.notebook("autograded", ASSIGNMENT, student)
+    cell = next(c for c in nbformat.read(path, 4).cells if c.metadata.get("nbgrader", {}).get("grade_id") == REPLACED)
+    errors = [output.ename for output in cell.outputs if output.output_type == "error"]
+    network_is_fenced = landlock.edition() >= 4
+    expected = "ConnectionRefusedError" if student == "calls-home" and not network_is_fenced else "PermissionError"
+    assert errors == [expected]
+    assert classroom.notebook("submitted", ASSIGNMENT, "honest").exists()
