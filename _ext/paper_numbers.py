@@ -15,7 +15,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-HEADER = ("in the paper", "paper", "ours [95 % interval]", "n, seeds", "profile", "computed in")
+HEADER = ("in the paper", "paper", "ours [95 % interval]", "run")
 MISSING = "*not recorded yet*"
 
 
@@ -23,28 +23,29 @@ def table_rows(paper: dict[str, dict[str, Any]], index: list[dict[str, Any]]) ->
     """One row per number of the paper and profile that recorded it; one that says so where nothing is recorded.
 
     Args:
-        paper: id → ``value`` (None: shown in a plot, or not confirmed), ``where`` in the paper, ``computed`` (label of
-            our figure); ``format`` if it is not a rate, ``data`` if it is not CIFAR-10, which then begins the id.
-            Entries ``by`` others than the paper, and those without ``computed``, have no row.
+        paper: id → ``value`` (None: shown in a plot, or not confirmed), ``where`` in the paper (what follows a
+            semicolon is about the source), ``computed`` (label of our figure, the link of the row); ``format`` if it
+            is not a rate, ``data`` if it is not CIFAR-10, which then begins the id. Entries ``by`` others than the
+            paper have no row.
         index: rows of ``results/index.json``. A record counts if its profile is of the same data.
     """
     rows = []
     for key, entry in paper.items():
-        if entry.get("by", "paper") != "paper" or "computed" not in entry:
+        if entry.get("by", "paper") != "paper":
             continue
         data, spec = entry.get("data", "cifar10"), entry.get("format", ".1%")
         confirmed = entry["value"] is not None and "second-hand" not in entry["where"]
         published = format(entry["value"], spec) if confirmed else "–"
-        label = entry["computed"]
-        link = f"{{ref}}`chapter {int(label[6:8])} <{label}>`" if label else "–"
+        name, label = entry["where"].split(";")[0], entry["computed"]
+        name = f"{{ref}}`{name} <{label}>`" if label else name
         measured = key.removeprefix(f"{data}/")
         found = [row for row in index if row["id"] == measured and row["profile"].startswith(data)]
         for row in found:
-            value, low, high = (format(row[name], spec) for name in ("value", "low", "high"))
-            profile, count = f"`{row['profile']}`", f"{row['n']:,}, {row['seeds']}"
-            rows.append((entry["where"], published, f"{value} [{low}, {high}]", count, profile, link))
+            value, low, high = (format(row[key], spec) for key in ("value", "low", "high"))
+            count = f"n = {row['n']:,}, {row['seeds']} {'seed' if row['seeds'] == 1 else 'seeds'}"
+            rows.append((name, published, f"{value} [{low}, {high}]", f"`{row['profile']}`, {count}"))
         if not found:
-            rows.append((entry["where"], published, MISSING, "–", "–", link))
+            rows.append((name, published, MISSING, "–"))
     return rows
 
 

@@ -12,7 +12,7 @@ from cycler import cycler
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 # Okabe and Ito's palette: told apart with every common kind of colour blindness.
@@ -81,11 +81,11 @@ def image_grid(
             axis.grid(False)
             axis.spines[:].set_visible(False)
             if captions:
-                axis.set_xlabel(captions[row][column], fontsize=9)
+                axis.set_xlabel(captions[row][column], fontsize=10)
             if column_labels and row == 0:
-                axis.set_title(column_labels[column], fontsize=10)
+                axis.set_title(column_labels[column], fontsize=12)
             if row_labels and column == 0:
-                axis.set_ylabel(row_labels[row], rotation=0, ha="right", va="center", fontsize=10)
+                axis.set_ylabel(row_labels[row], rotation=0, ha="right", va="center", fontsize=12)
     return figure
 
 
@@ -278,6 +278,7 @@ def learning_curves(axis: Axes, curves: Mapping[str, Sequence[float]], *, ylabel
     for name, values in curves.items():
         axis.plot(range(1, len(values) + 1), values, label=name, marker="o", markersize=3)
     axis.set(xlabel="epoch", ylabel=ylabel)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend()
 
 

@@ -142,7 +142,7 @@ PROFILES: dict[str, Profile] = {
             ),
             robust_eps=(0.1, 0.5, 2.5),
             overfit=dataclasses.replace(
-                _PLANTED, epochs=20, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
+                _PLANTED, epochs=30, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
             ),
             overfit_images=400,
             on_robust=dataclasses.replace(_PLANTED, epochs=4, batch_size=50, weight_decay=2e-2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,14 +36,17 @@ def recorded(key: str, value: float, profile: str) -> dict:
 def test_without_records_every_number_has_a_row_that_says_so(extension):
     rows = extension.table_rows(PAPER, [])
     own = [entry for entry in PAPER.values() if entry.get("by", "paper") == "paper"]
-    assert [row[0] for row in rows] == [entry["where"] for entry in own]
+    names = [re.sub(r"\{ref\}`(.*) <[a-z0-9-]+>`", r"\1", row[0]) for row in rows]
+    assert names == [entry["where"].split(";")[0] for entry in own]
+    assert len(set(names)) == len(names)
     assert {row[2] for row in rows} == {extension.MISSING}
-    shown = {row[0]: row[1] for row in rows}
+    shown = {name: row[1] for name, row in zip(names, rows, strict=True)}
     assert shown["Table 1, CIFAR-10, trained on D_det"] == "43.7%"
     # Neither what others report nor what is only a point of a plot is the paper's number.
-    doubtful = [row for row in rows if "second-hand" in row[0] or row[0].startswith("Fig. 3")]
+    doubtful = [entry["where"].split(";")[0] for entry in own if "second-hand" in entry["where"]]
+    doubtful += [name for name in names if name.startswith("Fig. 3")]
     assert len(doubtful) == 2 + 11
-    assert {row[1] for row in doubtful} == {"–"}
+    assert {name for name in names if shown[name] == "–"} == set(doubtful)
 
 
 def test_a_record_stands_beside_the_number_of_the_same_data_only(extension):
@@ -55,16 +59,17 @@ def test_a_record_stands_beside_the_number_of_the_same_data_only(extension):
         recorded("table1/D_det/eps0.1", 0.1, "cifar10-cpu"),
     ]
     rows = extension.table_rows(PAPER, index)
-    link = "{ref}`chapter 5 <fig-ch05-table1>`"
-    where = "Table 1, CIFAR-10, trained on D_det"
+    where = "{ref}`Table 1, CIFAR-10, trained on D_det <fig-ch05-table1>`"
     assert [row for row in rows if row[0] == where] == [
-        (where, "43.7%", "30.0% [29.0%, 32.0%]", "10,000, 2", "`cifar10-cpu`", link),
-        (where, "43.7%", "40.0% [39.0%, 42.0%]", "10,000, 2", "`cifar10-gpu`", link),
+        (where, "43.7%", "30.0% [29.0%, 32.0%]", "`cifar10-cpu`, n = 10,000, 2 seeds"),
+        (where, "43.7%", "40.0% [39.0%, 42.0%]", "`cifar10-gpu`, n = 10,000, 2 seeds"),
     ]
     ours = {row[0]: row[2] for row in rows}
     assert ours["Table 1, Restricted ImageNet, trained on D_rand"] == "70.0% [69.0%, 72.0%]"
-    assert ours["Table 1, CIFAR-10, trained on D_rand"] == extension.MISSING
-    assert ours["Fig. 3, correlation of the two"] == "-0.25 [-0.26, -0.23]"  # no rate, so no percent
+    assert ours["{ref}`Table 1, CIFAR-10, trained on D_rand <fig-ch05-table1>`"] == extension.MISSING
+    assert (
+        ours["{ref}`Fig. 3, correlation of the two <fig-ch06-fig3>`"] == "-0.25 [-0.26, -0.23]"
+    )  # no rate, so no percent
 
 
 def test_the_table_takes_the_committed_records(extension):
