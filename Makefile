@@ -35,7 +35,7 @@ SUBMISSIONS ?=
 NBVAL := ADVFEAT_PROGRESS=off $(BIN)/python -m pytest -q -o filterwarnings=default --nbval-current-env --nbval-cell-timeout 600 \
   --nbval-sanitize-with tests/nbval.ini
 
-.PHONY: help book test chapter record refresh list bench gpu-check serve assignments class-zip grade marks lint clean distclean
+.PHONY: help book test chapter record refresh list bench gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -106,6 +106,9 @@ assignments: $(VENV)/installed ## problem sets for a class, in the folder CLASS=
 
 class-zip: $(VENV)/installed ## the archive that students get, from the folder CLASS=class
 	$(BIN)/python -m advfeat.classroom zip --folder "$(CLASS)"
+
+rehearse: $(VENV)/installed ## grade a class of students who do not exist: ASSIGNMENT=ps1-attacks ARGS="--students 40"
+	$(BIN)/python -m advfeat.classroom rehearse "$(ASSIGNMENT)" --folder "$(CLASS)" $(ARGS)
 
 grade: $(VENV)/installed ## grade a folder of submissions: ASSIGNMENT=ps1-attacks SUBMISSIONS=downloads/ps1
 	$(BIN)/python -m advfeat.classroom grade "$(ASSIGNMENT)" "$(SUBMISSIONS)" --folder "$(CLASS)" $(ARGS)

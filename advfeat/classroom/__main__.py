@@ -1,6 +1,7 @@
 """The command line of the classroom: ``python -m advfeat.classroom COMMAND``.
 
-``validate`` is for students; ``assignments``, ``zip``, ``grade`` and ``marks`` are for instructors.
+``validate`` is for students; ``assignments``, ``zip``, ``grade``, ``rehearse`` and ``marks`` are for
+instructors.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     command = commands.add_parser("grade", help="grade a folder, or a ZIP, of submissions")
     command.add_argument("assignment")
     command.add_argument("submissions", type=Path)
-    command.add_argument("--jobs", type=int, help="how many at a time (default: one per core)")
-    command.add_argument("--cell", type=float, default=60, help="seconds for one cell (default 60)")
-    command.add_argument("--total", type=float, default=180, help="seconds for one notebook (default 180)")
+    _limits(command)
+    _folder(command)
+
+    command = commands.add_parser("rehearse", help="grade a class of students who do not exist")
+    command.add_argument("assignment")
+    command.add_argument("--students", type=int, default=40, help="how many (default 40)")
+    _limits(command)
     _folder(command)
 
     command = commands.add_parser("marks", help="enter the marks for written answers")
@@ -43,6 +48,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _folder(command: argparse.ArgumentParser) -> None:
     command.add_argument("--folder", type=Path, default=Path("class"), help="the folder of the class (default: class)")
+
+
+def _limits(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--jobs", type=int, help="how many at a time (default: one per core)")
+    command.add_argument("--cell", type=float, default=60, help="seconds for one cell (default 60)")
+    command.add_argument("--total", type=float, default=180, help="seconds for one notebook (default 180)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     """Carry out an instructor's command; yields what to tell."""
-    from advfeat.classroom import landlock, marks, release
+    from advfeat.classroom import landlock, marks, rehearse, release
     from advfeat.classroom.collect import collect
     from advfeat.classroom.grade import check_reference, grade
     from advfeat.classroom.sandbox import Limits
@@ -90,13 +101,20 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
         yield str(marks.grades_path(classroom, name))
         return
 
+    if arguments.command == "rehearse":
+        # A class of its own, so that these students never stand in the grade book of the others.
+        class_seed, classroom = classroom.class_seed, release.Classroom(classroom.folder / "rehearsal")
+        release.make(classroom, class_seed=class_seed)
+        arguments.submissions = classroom.folder / "downloads"
+        rehearse.simulate(classroom, name, arguments.submissions, students=arguments.students)
     start = time.monotonic()
     limits = Limits(cell=arguments.cell, total=arguments.total)
     submissions = collect(classroom, name, arguments.submissions)
     yield f"{len(submissions)} submissions of {name}, class {classroom.class_seed}"
     if not landlock.edition():
         yield "This system cannot fence submissions in: their code could read and change your files (see the guide)."
-    yield f"its own solution: full marks in {check_reference(classroom, name).seconds:.0f} s"
+    _, reference = check_reference(classroom, name)
+    yield f"its own solution: full marks in {reference.seconds:.0f} s"
     grades = grade(classroom, name, submissions, limits=limits, jobs=arguments.jobs)
     for found in grades:
         yield f"  {found.student:24} {found.score:5g}  {found.seconds:5.0f} s  {found.status}"

@@ -86,8 +86,11 @@ def maximum(classroom: Classroom, assignment: str) -> dict[str, float]:
     return {mark["grade_id"]: float(mark["points"]) for mark in marks if "points" in mark}
 
 
-def check_reference(classroom: Classroom, assignment: str) -> Outcome:
+def check_reference(classroom: Classroom, assignment: str) -> tuple[NotebookNode, Outcome]:
     """Run the problem set's own solution; keep the networks that it trains for the submissions, which then need not.
+
+    Returns:
+        The notebook that was run, and what became of it.
 
     Raises:
         ReferenceFailed: it does not get full marks.
@@ -104,7 +107,7 @@ def check_reference(classroom: Classroom, assignment: str) -> Outcome:
     ]
     if lost or outcome.stopped:
         raise ReferenceFailed(f"{assignment}: its own solution fails here. {outcome.stopped} " + "; ".join(lost))
-    return outcome
+    return notebook, outcome
 
 
 def grade(

@@ -6,6 +6,7 @@ import functools
 
 import nbformat
 
+from advfeat.classroom import rehearse
 from advfeat.classroom.release import Classroom, make
 
 CLASS_SEED = 17
@@ -25,13 +26,8 @@ def _made(folder):
 
 def answered(classroom, assignment, changes=()):
     """The students' notebook with the answers of the source, some of them changed: (answer, old text, new text)."""
-    notebook = nbformat.read(classroom.notebook("release", assignment), as_version=4)
-    source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
-    answers = {cell.metadata.nbgrader.grade_id: cell.source for cell in source.cells if "nbgrader" in cell.metadata}
-    cells = {cell.metadata.nbgrader.grade_id: cell for cell in notebook.cells if "nbgrader" in cell.metadata}
-    for name, cell in cells.items():
-        if cell.metadata.nbgrader.solution:
-            cell.source = answers[name]
+    notebook = rehearse.answered(classroom, assignment)
+    cells = rehearse.answers(notebook)
     for name, old, new in changes:
         if old:
             assert cells[name].source.count(old) == 1, f"{name} does not hold, exactly once, {old!r}"

@@ -283,6 +283,13 @@ WRONG = {
             "math.acos(alignment(world.mean, covariance))",
             {"ps4-angles-hidden": 4},
         ),
+        Wrong(
+            "angles of another class",
+            "ps4-angles",
+            "",
+            "angles = {0.0: 76.1646, 0.5: 55.5356, 1.0: 42.8163, 2.0: 28.2148}",
+            {"ps4-angles-hidden": 4},
+        ),
     ],
     "ps5-project": [
         Wrong(
