@@ -118,29 +118,30 @@ def grade(
     Marks that a person has given stay.
     """
     statuses = {submission.student: submission.problem for submission in submissions}
-    outcomes: dict[str, Outcome] = {}
+    seconds: dict[str, float] = {}
     fine = [submission.student for submission in submissions if not submission.problem]
-    for student in list(fine):
-        problem = _convert(_Sanitise, classroom, assignment, student)
-        if problem:
-            statuses[student] = problem
-            fine.remove(student)
     with (
         progress(total=len(fine), unit="notebook", description=assignment) as bar,
         ThreadPoolExecutor(jobs or os.cpu_count()) as pool,
     ):
-        running = {pool.submit(_run, classroom, assignment, student, limits): student for student in fine}
+        running: dict[Future[Outcome], str] = {}
         try:
+            # The grade book is this thread's; meanwhile the notebooks run.
+            for student in fine:
+                statuses[student] = _convert(_Sanitise, classroom, assignment, student)
+                if statuses[student]:
+                    bar.update(1)
+                else:
+                    running[pool.submit(_run, classroom, assignment, student, limits)] = student
             for done in as_completed(running):
-                outcomes[running[done]] = done.result()
+                student, outcome = running[done], done.result()
+                statuses[student] = _convert(_Save, classroom, assignment, student) or outcome.stopped
+                seconds[student] = outcome.seconds
+                write_feedback(classroom, assignment, [student])
                 bar.update(1)
         except BaseException:
             _cancel(running)
             raise
-    for student, outcome in outcomes.items():
-        statuses[student] = _convert(_Save, classroom, assignment, student) or outcome.stopped
-    write_feedback(classroom, assignment, outcomes)
-    seconds = {student: outcome.seconds for student, outcome in outcomes.items()}
     return read_grades(classroom, assignment, statuses, seconds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from nbformat import NotebookNode
 
 from advfeat.classroom.release import Classroom
 
+_MARKERS = re.compile(r"^ *### (BEGIN|END) SOLUTION\n?", re.MULTILINE)
 # Of every ten students, by number.
 _LEFT_OPEN = (1, 3, 5)
 _SPOILED = {
@@ -27,7 +29,7 @@ def answered(classroom: Classroom, assignment: str) -> NotebookNode:
     source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
     right = {name: cell.source for name, cell in answers(source).items()}
     for name, cell in answers(notebook).items():
-        cell.source = right[name]
+        cell.source = _MARKERS.sub("", right[name])
     return notebook
 
 

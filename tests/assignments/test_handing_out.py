@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from handing_in import CLASS_SEED, answered, hand_in, made_class
 
-from advfeat.classroom import marks
+from advfeat.classroom import marks, rehearse
 from advfeat.classroom.__main__ import main
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import grade
@@ -122,6 +122,22 @@ def test_submissions_are_found_in_any_form(classroom, tmp_path):
     hand_in(right, downloads, f"anna_{ASSIGNMENT}", ASSIGNMENT)
     with pytest.raises(ValueError, match="two submissions of 'anna'"):
         collect(classroom, ASSIGNMENT, downloads)
+
+
+def test_a_rehearsal_has_students_of_every_kind(classroom, tmp_path):
+    names = rehearse.simulate(classroom, ASSIGNMENT, tmp_path / "downloads", students=10)
+    found = collect(classroom, ASSIGNMENT, tmp_path / "downloads")
+    assert [item.student for item in found] == names
+    assert [item.student for item in found if item.problem] == ["student-10"]
+
+    def texts(student):
+        notebook = nbformat.read(classroom.notebook("submitted", ASSIGNMENT, student), as_version=4)
+        return {name: cell.source for name, cell in rehearse.answers(notebook).items()}
+
+    right = texts("student-01")
+    differing = {name: sum(texts(name)[part] != right[part] for part in right) for name in names[:-1]}
+    assert [name for name, parts in differing.items() if parts] == [f"student-{k:02d}" for k in (2, 4, 6, 8, 9)]
+    assert differing["student-08"] == differing["student-09"] == 1
 
 
 def test_a_deleted_test_comes_back_and_marks_are_entered(classroom, tmp_path):

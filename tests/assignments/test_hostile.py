@@ -42,10 +42,10 @@ HOSTILE = {
 STOPPED = {
     "ignores-interrupts": "more than 20 seconds",
     "prints-100-MB": "printed or showed",
-    "shows-one-huge-value": "printed or showed",
     "dies": "kernel died",
-    "takes-all-memory": "GiB of memory",
 }
+# Which of two limits such a cell meets first, its own or that of its time, depends on how fast the machine is.
+STOPPED_OR_LATE = {"shows-one-huge-value": "printed or showed", "takes-all-memory": "GiB of memory"}
 FENCED = {
     # Where files are fenced in, these cells say what they could do.
     "reads-the-solution": "print(open({solution!r}).read())",
@@ -89,7 +89,10 @@ def test_a_hostile_submission_fails_within_its_limits(graded, student):
     assert found.seconds < LIMITS.total + 10
     assert found.points["ps4-robust-matrix"] == 0
     assert found.points["ps4-mle-count"] == worth["ps4-mle-count"], "what it had done before stays its own"
-    assert STOPPED.get(student, "graded") in found.status
+    if student in STOPPED_OR_LATE:
+        assert STOPPED_OR_LATE[student] in found.status or found.status == "graded"
+    else:
+        assert STOPPED.get(student, "graded") in found.status
 
 
 @pytest.mark.parametrize("student", HOSTILE)
