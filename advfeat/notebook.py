@@ -81,18 +81,17 @@ def save(
     return Markdown(f"Recorded in `{path.relative_to(results_root())}`.")
 
 
-def recorded(chapter: str) -> list[Record]:
-    """Every record of a chapter, largest profile first; says so where there is none."""
+def recorded(chapter: str, *, by: str = "") -> list[Record]:
+    """Every record of a chapter, largest profile first; where there is none, says so and names the command, ``by``."""
     found = [
         load_record(chapter, folder.name)
         for folder in sorted((results_root() / chapter).glob("*"))
         if (folder / "record.json").exists()
     ]
     if not found:
-        display(
-            Markdown(f"*Nothing is recorded yet. `make record CHAPTER={chapter[:2]} PROFILE=cifar10-cpu` does it.*")
-        )
-    return sorted(found, key=lambda record: -max(run["config"]["train_images"] for run in record.runs.values()))
+        command = by or f"make record CHAPTER={chapter[:2]} PROFILE=cifar10-cpu"
+        display(Markdown(f"*Nothing is recorded yet. `{command}` does it.*"))
+    return sorted(found, key=lambda record: -max(run["config"].get("train_images", 0) for run in record.runs.values()))
 
 
 def autoattacked(run: Run, model: Classifier) -> dict[float, Estimate]:
