@@ -88,6 +88,11 @@ Threat = L2 | Linf
 FREE = L2(math.inf)  # a ball in which only the box holds an image
 
 
+def usual_step_size(threat: Threat, steps: int) -> float:
+    """2.5 · eps / steps, the paper authors' choice: enough to cross the ball in any direction."""
+    return 2.5 * threat.eps / steps
+
+
 def pgd(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],

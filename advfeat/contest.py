@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from advfeat import speed
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import L2, pgd, usual_step_size
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.peers import PEERS, Setting, reason
@@ -143,7 +143,7 @@ class Contest:
         """
         model, data = self.network(case.network)
         data, threat = data.subset(slice(0, case.batch)), L2(EPS[case.network])
-        size, frozen = 2.5 * threat.eps / case.steps, freeze(model)
+        size, frozen = usual_step_size(threat, case.steps), freeze(model)
         setting = Setting(model if comparison == "user" else frozen, data.images, data.labels, threat.eps, case.steps,
                           size)  # fmt: skip
         ours = functools.partial(pgd, frozen, data.images, data.labels, threat, steps=case.steps, step_size=size)
@@ -214,6 +214,7 @@ def _leaving_the_mode(model: nn.Module, attack: Callable[[], Tensor]) -> Callabl
 
 def share_left(model: Classifier, adv: Tensor, data: Dataset) -> float:
     """The share of attacked images that ``model`` still gives their label."""
+    # Not as a Dataset, which takes no pixel outside [0, 1]: what another library made may have some.
     with torch.no_grad():
         answers = torch.cat([model(part).argmax(1) for part in adv.split(250)])
     return float((answers == data.labels).float().mean())

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import attacks
-from advfeat.attacks import L2, Linf, Threat
+from advfeat.attacks import L2, Linf, Threat, usual_step_size
 from advfeat.models import Classifier
 
 U = 2.0**-24
@@ -185,7 +185,7 @@ def check_engine(
     models = {"": network, ", frozen": frozen_gate(network)}
     verdicts = []
     for case in cases(shape, device):
-        step_size = 2.5 * case.threat.eps / STEPS
+        step_size = usual_step_size(case.threat, STEPS)
         expected = reference_pgd(network, case, steps=STEPS, step_size=step_size)
         for kind, model in models.items():
             found = pgd(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from advfeat.attacks import Linf, Threat, pgd
+from advfeat.attacks import Linf, Threat, pgd, usual_step_size
 from advfeat.data import Dataset, batches
 from advfeat.measures import predictions, withstands
 from advfeat.models import Classifier, freeze
@@ -60,7 +60,7 @@ def masking_checks(
     """
     if steps < 1 or threat.eps == 0:
         raise ValueError(f"steps and radius must be positive, got steps={steps}, {threat}")
-    size = 2.5 * threat.eps / steps
+    size = usual_step_size(threat, steps)
     judge = freeze(model, dtype=torch.float32)
 
     def resist(bound: Threat, count: int, length: float) -> Tensor:
@@ -76,7 +76,7 @@ def masking_checks(
     standing = resist(threat, steps, size)
     parts = list(batches(dataset, batch_size=batch_size))
     everything = type(threat)(1.0 if isinstance(threat, Linf) else math.sqrt(dataset.images[0].numel()))
-    left = float(resist(everything, steps, 2.5 * everything.eps / steps).float().mean())
+    left = float(resist(everything, steps, usual_step_size(everything, steps)).float().mean())
     generator = torch.Generator().manual_seed(seed)
     blind = [
         _climb(judge, images, labels, threat, steps=steps, step_size=size, pairs=pairs, generator=generator)

@@ -12,7 +12,7 @@ from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from advfeat.attacks import Threat, pgd
+from advfeat.attacks import Threat, pgd, usual_step_size
 from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, batches
 from advfeat.models import Classifier, freeze
@@ -162,7 +162,7 @@ def withstands(
     Args:
         attack: ``pgd``, or ``autoattack`` (see that module), which has no steps, step size or restarts to choose.
         steps: of PGD.
-        step_size: default 2.5 · eps / steps, the paper authors' choice, enough to cross the ball in any direction.
+        step_size: default ``attacks.usual_step_size``.
         restarts: further runs of PGD from random points of the ball.
         seed: of those points, and of AutoAttack's draws.
 
@@ -187,7 +187,7 @@ def withstands(
         raise ValueError(f"restarts must be 0 or more, got {restarts}")
     if steps == 0 or threat.eps == 0:
         return stands
-    size = 2.5 * threat.eps / steps if step_size is None else step_size
+    size = usual_step_size(threat, steps) if step_size is None else step_size
     generator = torch.Generator().manual_seed(seed)
     with progress(total=len(dataset) * steps * (1 + restarts), unit="step", description=f"PGD-{steps} {threat}") as bar:
         for run in range(1 + restarts):

@@ -153,8 +153,9 @@ def accuracy_bars(
         [max(0.0, item.high - item.value) for item in estimates.values()],
     ]
     colors = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY]
+    width = 0.62
     axis.bar(
-        names, values, yerr=errors, capsize=4, width=0.62, color=[colors[i % len(colors)] for i in range(len(names))]
+        names, values, yerr=errors, capsize=4, width=width, color=[colors[i % len(colors)] for i in range(len(names))]
     )
     for place, value in enumerate(values):
         axis.annotate(
@@ -168,7 +169,7 @@ def accuracy_bars(
         known = [name for name in names if name in paper]
         axis.plot(
             # At the edge of the bar: in its middle stands the value.
-            [names.index(name) + 0.31 for name in known],
+            [names.index(name) + width / 2 for name in known],
             [paper[name] for name in known],
             "D",
             color="black",

@@ -158,33 +158,21 @@ class Run:
         if self.released is not None:
             return self._read_released(kind, self.released)
         recipe = self._constructed_recipe(kind, source_seed)
-        profile = self.profile
 
         def build(shards: Shards) -> Dataset:
-            if kind == "D_R":
-                source = self.robust(seed=source_seed, eps=profile.match_eps).model
-            else:
-                source = self.standard(seed=source_seed).model
-            attack: dict[str, Any] = {
-                "steps": profile.construct_steps,
-                "step_size": profile.construct_step_size,
-                "shards": shards,
-            }
-            match: dict[str, Any] = {
-                "steps": profile.match_steps,
-                "step_size": profile.match_step_size if kind == "D_R" else profile.nonrobust_step_size,
-                "start": profile.match_start,
-                "seed": source_seed,
-                "shards": shards,
-            }
-            matched = self.train_set.subset(slice(0, profile.match_images))
-            if kind == "D_R":
-                return robust_dataset(source, matched, **match)
-            if kind == "D_NR":
-                return nonrobust_dataset(source, matched, **match)
+            # From the recipe, so that what is made is what the key says.
+            search: dict[str, Any] = {"steps": recipe["steps"], "step_size": recipe["step_size"], "shards": shards}
+            if kind in ("D_R", "D_NR"):
+                matched = self.train_set.subset(slice(0, recipe["images"]))
+                search |= {"start": recipe["start"], "seed": source_seed}
+                if kind == "D_R":
+                    robust = self.robust(seed=source_seed, eps=self.profile.match_eps).model
+                    return robust_dataset(robust, matched, **search)
+                return nonrobust_dataset(self.standard(seed=source_seed).model, matched, **search)
+            source, threat = self.standard(seed=source_seed).model, L2(self.profile.eps)
             if kind == "D_rand":
-                return random_target_dataset(source, self.train_set, L2(profile.eps), seed=source_seed, **attack)
-            return deterministic_target_dataset(source, self.train_set, L2(profile.eps), **attack)
+                return random_target_dataset(source, self.train_set, threat, seed=source_seed, **search)
+            return deterministic_target_dataset(source, self.train_set, threat, **search)
 
         return self.store.dataset(recipe, build).to(self.device)
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from advfeat.attacks import Threat, pgd
+from advfeat.attacks import Threat, pgd, usual_step_size
 from advfeat.data import Dataset, batches
 from advfeat.measures import Estimate, predictions
 from advfeat.models import Classifier, freeze
@@ -82,7 +82,7 @@ def transfer(
     Args:
         models: name → network that is asked.
         steps: PGD steps, from the image itself; the last iterate counts.
-        step_size: default 2.5 · eps / steps.
+        step_size: default ``attacks.usual_step_size``.
         targets: the class that each image is attacked towards; untargeted without.
         sources: those of ``models`` that make images; default: all.
 
@@ -95,7 +95,7 @@ def transfer(
     if targets is not None and len(targets) != len(dataset):
         raise ValueError(f"{len(dataset)} images but {len(targets)} targets")
     aim = dataset if targets is None else dataset.replace(labels=targets)
-    size = 2.5 * threat.eps / steps if step_size is None else step_size
+    size = usual_step_size(threat, steps) if step_size is None else step_size
     judges = {name: freeze(model, dtype=torch.float32) for name, model in models.items()}
     attacked: dict[str, dict[str, Tensor]] = {}
     with progress(total=len(sources) * len(dataset), unit="img", description=f"transfer, {threat}") as bar:
