@@ -87,7 +87,7 @@ $(BENCH)/installed: pyproject.toml constraints-bench.txt
 	  || echo "$$peer cannot be installed here; the tables will say so"; done
 	@touch $@
 
-bench: $(BENCH)/installed ## the attack engine beside other libraries, some ten minutes: ARGS=--quick for a trial
+bench: $(BENCH)/installed ## the attack engine beside other libraries, a quarter of an hour: ARGS=--quick for a trial
 	$(BENCH)/bin/python -m advfeat.bench $(ARGS)
 
 # The first interpreter whose PyTorch sees a GPU; nothing is installed.

@@ -70,16 +70,17 @@ class Plan:
 
 
 PLANS = {
-    # Few steps where one takes seconds: the whole should take some ten minutes on two cores.
+    # Few steps where one takes seconds: the whole should take a quarter of an hour on two cores.
     "cpu": Plan(
         (
-            Case("resnet18", 128, 3, rounds=4),
-            Case("resnet18", 1, 20, rounds=5),
-            Case("resnet9", 128, 5, rounds=5),
+            Case("resnet18", 128, 2, rounds=10, weight=5),
+            Case("resnet18", 1, 20),
+            Case("resnet9", 128, 5),
             Case("resnet9", 1, 20),
-            Case("resnet9", 1000, 2, rounds=2),
+            Case("resnet9", 1000, 1, rounds=4),
             Case("resnet18", 1000, 1, rounds=2, all_peers=False),
-        )
+        ),
+        minutes=9,
     ),
     "cuda": Plan(
         tuple(Case(network, batch, 20) for network in ("resnet18", "resnet9") for batch in (1000, 16, 128, 1)),
@@ -143,8 +144,8 @@ class Findings:
 
 
 def contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping[str, str]) -> None:
-    """Both comparisons of every case, in equal shares of the time."""
-    deadline, left = time.monotonic() + 60 * plan.minutes, 2 * len(plan.cases)
+    """Both comparisons of every case, in shares of the time by its weight."""
+    deadline, left = time.monotonic() + 60 * plan.minutes, 2 * sum(case.weight for case in plan.cases)
     for comparison, title in TITLES.items():
         findings.say(
             "", title, "network  batch steps contender     robust  time over ours: median [quartiles] of pairs"
@@ -156,8 +157,8 @@ def contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping
                 findings.say(f"{case.network:8s} {case.batch:5d} {case.steps:5d} not measured: the time was up")
                 continue
             peers = list(versions) if case.all_peers else ranking[:1]
-            row = contest.compare(comparison, case, peers, deadline=now + (deadline - now) / left)
-            left -= 1
+            row = contest.compare(comparison, case, peers, deadline=now + (deadline - now) * case.weight / left)
+            left -= case.weight
             ranking = row.ranking or ranking
             for line in row.lines():
                 findings.say(told(line))

@@ -43,13 +43,17 @@ Makers = Mapping[str, Callable[[Setting], Callable[[], Tensor]]]
 
 @dataclass(frozen=True)
 class Case:
-    """``rounds`` runs of every contender with ``steps`` steps on one batch, of all peers or of the fastest so far."""
+    """``rounds`` runs of every contender with ``steps`` steps on one batch, of all peers or of the fastest so far.
+
+    ``weight`` tells how much of the time it may take, beside the weights of the other cases.
+    """
 
     network: str
     batch: int
     steps: int
     rounds: int = 7
     all_peers: bool = True
+    weight: float = 1.0
 
     @property
     def name(self) -> str:
