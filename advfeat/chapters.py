@@ -1,6 +1,6 @@
 """Run the chapters of the book: one at any profile, all of them for the pages, or in place before a commit.
 
-``python -m advfeat.chapters list|run|record|refresh|solutions|book``; ``make`` has a target for each. papermill only
+``python -m advfeat.chapters list|run|record|refresh|book|again``; ``make`` has a target for each. papermill only
 warns about an unknown parameter and takes a value of any type, so everything is checked here before the first cell
 runs. A wrong chapter, profile or parameter ends with exit code 2 and the list of what exists, a failing cell with 1.
 """
@@ -17,6 +17,8 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +191,7 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object]) -> float:
     normalise(partial)
     partial.replace(copy)
     seconds = time.perf_counter() - start
-    print(f"{chapter.stem} ({profile}) {seconds:.1f} s -> {copy.relative_to(ROOT)}", flush=True)
+    print(f"{chapter.stem} ({profile}) {seconds:.1f} s -> {os.path.relpath(copy, ROOT)}", flush=True)
     return seconds
 
 
@@ -217,24 +219,43 @@ def solutions(markdown: str) -> dict[str, str]:
     return {label: "\n".join(code) for label, code in blocks.items()}
 
 
-def append_solutions(chapter: Path) -> Path:
-    """Write to ``runs/solutions`` a copy of a committed chapter with the code of its solutions as cells at the end.
+def expectation(chapter: Path) -> Path:
+    """Write to ``runs/again`` what another run of a chapter should give, for nbval; return the path.
 
-    They run in the state in which the chapter ends, one after the other, as for a reader who tries them all.
+    It is the copy that the pages were built from, but with the committed outputs in the cells that are to be the same
+    on every machine (``nbval-check-output``), and with the code of the folded solutions behind the last cell. They run
+    in the state in which the chapter ends, one after the other, as for a reader who tries them all, and nothing that
+    they show is compared.
+
+    Raises:
+        Refused: the chapter has not been run for the pages, or has been changed since.
     """
-    notebook = nbformat.read(chapter, as_version=4)
+    staged = STAGE / "book" / chapter.name
+    committed = nbformat.read(chapter, as_version=4)
+    notebook = nbformat.read(staged, as_version=4) if staged.exists() else nbformat.v4.new_notebook()
+    if [cell.source for cell in notebook.cells] != [cell.source for cell in committed.cells]:
+        name = os.path.relpath(staged, ROOT)
+        raise Refused(f"{name} is no run of {chapter.name} as it is now; `make book` makes one")
+    for cell, known in zip(notebook.cells, committed.cells, strict=True):
+        if "nbval-check-output" in cell.metadata.get("tags", []):
+            cell.outputs = known.outputs
     markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for label, code in solutions(markdown).items():
         if code:
-            notebook.cells.append(nbformat.v4.new_code_cell(f"# solution of {label}\n{code}", id=label))
-    copy = RUNS / "solutions" / chapter.name
+            added = nbformat.v4.new_code_cell(f"# solution of {label}\n{code}", id=label)
+            added.metadata["tags"] = ["nbval-ignore-output"]
+            notebook.cells.append(added)
+    copy = RUNS / "again" / chapter.name
     copy.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, copy)
     return copy
 
 
-def build_book(profile: str) -> Path:
+def build_book(profile: str, *, jobs: int = 1) -> Path:
     """Run every chapter into ``runs/stage``, build the pages there, return the path of the first page.
+
+    Args:
+        jobs: how many chapters run at a time, each in processes of its own.
 
     Raises:
         Refused: unknown profile, or a chapter that does not take one.
@@ -250,7 +271,7 @@ def build_book(profile: str) -> Path:
         shutil.copytree(ROOT / name, STAGE / name)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, STAGE / name)
-    spent = {chapter.stem: execute(chapter, STAGE / "book" / chapter.name, plan) for chapter, plan in plans}
+    spent = _execute_all([(chapter, STAGE / "book" / chapter.name, plan) for chapter, plan in plans], jobs)
     # --all: an incremental build keeps old numbers on pages that quote another chapter.
     program = str(Path(sys.executable).with_name("jupyter-book"))
     start = time.perf_counter()
@@ -259,6 +280,18 @@ def build_book(profile: str) -> Path:
     spent["pages"] = time.perf_counter() - start
     print("\nseconds\n" + "\n".join(f"{seconds:8.1f}  {name}" for name, seconds in spent.items()))
     return STAGE / "_build" / "html" / "index.html"
+
+
+def _execute_all(tasks: Sequence[tuple[Path, Path, Mapping[str, object]]], jobs: int) -> dict[str, float]:
+    """``execute`` on each task; what has not begun when one fails is left out."""
+    if jobs == 1:
+        return {chapter.stem: execute(chapter, copy, given) for chapter, copy, given in tasks}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running = {chapter.stem: pool.submit(execute, chapter, copy, given) for chapter, copy, given in tasks}
+        try:
+            return {stem: future.result() for stem, future in running.items()}
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _prepare_environment() -> None:
@@ -289,10 +322,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--profile", help=f"scale of the run (default {DEFAULT_PROFILE})")
         command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     commands.add_parser("refresh", help="run in place, on the defaults").add_argument("chapter", help="or: all")
-    commands.add_parser(
-        "solutions", help="copy all, with the solutions of their exercises as cells, to runs/solutions/"
-    )
-    commands.add_parser("book", help="run all, build pages").add_argument("--profile", default=DEFAULT_PROFILE)
+    commands.add_parser("again", help="write what another run should give, with the solutions as cells, to runs/again/")
+    book = commands.add_parser("book", help="run all, build pages")
+    book.add_argument("--profile", default=DEFAULT_PROFILE)
+    book.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="chapters at a time")
     return parser.parse_args(argv)
 
 
@@ -305,11 +338,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             for chapter in chapters():
                 print(f"{chapter.stem}\n{_listing(chapter)}")
             print(f"profiles\n{_profiles()}")
-        elif arguments.command == "solutions":
+        elif arguments.command == "again":
             for chapter in chapters():
-                print(append_solutions(chapter))
+                print(expectation(chapter))
         elif arguments.command == "book":
-            print(f"\n{build_book(arguments.profile)}")
+            print(f"\n{build_book(arguments.profile, jobs=arguments.jobs)}")
         elif arguments.command == "refresh":
             for chapter in chapters() if arguments.chapter == "all" else [find_chapter(arguments.chapter)]:
                 refresh(chapter)

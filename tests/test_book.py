@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -151,8 +152,8 @@ def test_every_exercise_has_a_folded_solution():
     assert solved == labels
 
 
-def test_solutions_become_cells_behind_the_chapter(tiny):
-    """`make test` runs them there; a block that the search misses would never run."""
+def test_every_solution_is_found_and_compiles():
+    """`make test` runs them behind their chapter; a block that the search misses would never run."""
     for stem, text in pages().items():
         found = runner.solutions(text)
         bodies = re.findall(r"^:::+\{solution\}.*?^:::+$", text, re.MULTILINE | re.DOTALL)
@@ -161,13 +162,30 @@ def test_solutions_become_cells_behind_the_chapter(tiny):
         assert "```" not in "".join(found.values())
         for label, code in found.items():
             compile(code, label, "exec")
+
+
+def test_what_another_run_should_give(tiny):
+    """Outputs of this machine, but committed ones where they are the same everywhere, and solutions as cells."""
+    with pytest.raises(runner.Refused, match="make book"):
+        runner.expectation(tiny)
     notebook = nbformat.read(tiny, as_version=4)
     text = ":::{solution} ex-ch42-one\n:class: dropdown\n\nTry:\n\n```python\nanswer = 42\n```\n\nSo.\n:::"
-    notebook.cells.append(nbformat.v4.new_markdown_cell(text))
-    nbformat.write(notebook, tiny)
-    last = nbformat.read(runner.append_solutions(tiny), as_version=4).cells[-1]
+    shared, own = (nbformat.v4.new_code_cell(f"print({k})") for k in range(2))
+    shared.metadata["tags"] = ["nbval-check-output"]
+    notebook.cells += [shared, own, nbformat.v4.new_markdown_cell(text)]
+    for made, path in (("committed", tiny), ("here", runner.STAGE / "book" / tiny.name)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shared.outputs = own.outputs = [nbformat.v4.new_output("stream", text=made)]
+        nbformat.write(notebook, path)
+    *_, first, second, _, last = nbformat.read(runner.expectation(tiny), as_version=4).cells
+    assert (first.outputs[0].text, second.outputs[0].text) == ("committed", "here")
     assert last.source == "# solution of ex-ch42-one\nanswer = 42\n"
     assert not last.outputs
+    assert last.metadata["tags"] == ["nbval-ignore-output"]
+    notebook.cells[0].source += " "
+    nbformat.write(notebook, tiny)
+    with pytest.raises(runner.Refused, match="as it is now"):
+        runner.expectation(tiny)
 
 
 def glued(stem):
@@ -341,3 +359,16 @@ def test_refresh_leaves_no_trace_of_a_run(tiny):
     assert [cell.execution_count for cell in notebook.cells] == [1, 2, 3]
     assert "papermill" not in tiny.read_text()
     assert notebook.cells[1].outputs[0].text == "planted 0 0.1 False {}\n"
+
+
+@pytest.mark.filterwarnings("default")
+def test_chapters_side_by_side_are_those_that_run_one_after_the_other(tiny):
+    both = [tiny, tiny.with_name("43-tiny.ipynb")]
+    shutil.copy(*both)
+    copies = {jobs: [runner.RUNS / str(jobs) / chapter.name for chapter in both] for jobs in (1, 2)}
+    for jobs, paths in copies.items():
+        tasks = [(chapter, path, {"seed": seed}) for seed, (chapter, path) in enumerate(zip(both, paths, strict=True))]
+        assert runner._execute_all(tasks, jobs).keys() == {chapter.stem for chapter in both}
+    assert [path.read_bytes() for path in copies[1]] == [path.read_bytes() for path in copies[2]]
+    with pytest.raises(runner.Failed, match="unlucky"):
+        runner._execute_all([(both[0], copies[2][0], {"seed": 13}), (both[1], copies[2][1], {})], 2)
