@@ -24,8 +24,9 @@ class Profile:
         test_images: how many test images, from the first on.
         network: name for ``models.build_model``.
         width: channels of its first stage.
-        learner_width: the same for networks trained on constructed datasets.
-        standard: training of the ordinary model, which is also the source of D_NR, D_rand and D_det.
+        source_width: the same for the ordinary network that D_rand and D_det are made with; a better one makes better
+            sets.
+        standard: training of the ordinary network, also at the width of a source.
         robust: adversarial training.
         robust_eps: other radii of adversarial training that are compared.
         overfit: adversarial training that goes on for too long.
@@ -41,6 +42,7 @@ class Profile:
         nonrobust_step_size: the same for D_NR, whose search has a shorter way to go.
         match_start: where they start, ``other`` (another image) or ``noise``.
         match_sweep: smaller numbers of steps, tried to see how many are enough.
+        sweep_images: images of the sets in that trial, and of those that start from noise.
         eps: ℓ2 radius of D_rand and D_det, in pixel units.
         construct_steps: PGD steps per image of D_rand and D_det.
         construct_step_size: their length.
@@ -70,7 +72,7 @@ class Profile:
     test_images: int
     network: str
     width: int
-    learner_width: int
+    source_width: int
     standard: TrainConfig
     robust: TrainConfig
     overfit: TrainConfig
@@ -84,6 +86,7 @@ class Profile:
     match_step_size: float
     nonrobust_step_size: float
     match_sweep: tuple[int, ...]
+    sweep_images: int
     architectures: Mapping[str, Scale]
     architecture_standard: TrainConfig
     architecture_det: TrainConfig
@@ -134,7 +137,7 @@ PROFILES: dict[str, Profile] = {
             test_images=1000,
             network="cnn4",
             width=32,
-            learner_width=32,
+            source_width=32,
             standard=_PLANTED,
             # Few updates: the longer it trains, the more of the textures comes back into what it represents.
             robust=dataclasses.replace(
@@ -155,6 +158,7 @@ PROFILES: dict[str, Profile] = {
             match_step_size=1.3,
             nonrobust_step_size=0.4,
             match_sweep=(3, 10),
+            sweep_images=2000,
             # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five learn
             # the shapes alone in so short a training.
             architectures={
@@ -184,7 +188,7 @@ PROFILES: dict[str, Profile] = {
             test_images=2_000,
             network="resnet9",
             width=32,
-            learner_width=32,
+            source_width=32,
             standard=dataclasses.replace(_CIFAR, epochs=10),
             robust=dataclasses.replace(_CIFAR, epochs=6, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
             overfit=dataclasses.replace(_CIFAR, epochs=40, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
@@ -198,6 +202,7 @@ PROFILES: dict[str, Profile] = {
             match_step_size=0.1,
             nonrobust_step_size=0.1,
             match_sweep=(12, 35),
+            sweep_images=10_000,
             architectures=_CPU_ARCHITECTURES,
             architecture_standard=dataclasses.replace(_CIFAR, lr=0.1),
             architecture_det=dataclasses.replace(_CIFAR, lr=0.1, weight_decay=5e-3),
@@ -214,14 +219,15 @@ PROFILES: dict[str, Profile] = {
             train_images=50_000,
             test_images=10_000,
             network="resnet9",
-            width=64,
-            learner_width=32,
+            width=32,
+            source_width=64,
             standard=dataclasses.replace(_CIFAR, epochs=14, shift=3, weight_decay=1e-3),
-            robust=dataclasses.replace(_CIFAR, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
-            overfit=dataclasses.replace(_CIFAR, epochs=40, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
-            overfit_images=10_000,
-            on_robust=dataclasses.replace(_CIFAR, epochs=16),
-            on_nonrobust=dataclasses.replace(_CIFAR, epochs=16),
+            # Two steps of 0.3: in ℓ2, at this radius, more of them buy little, and each costs as much as the training.
+            robust=dataclasses.replace(_CIFAR, epochs=10, threat=L2(0.5), attack_steps=2, attack_step_size=0.3),
+            overfit=dataclasses.replace(_CIFAR, epochs=60, threat=L2(0.5), attack_steps=2, attack_step_size=0.3),
+            overfit_images=5000,
+            on_robust=_CIFAR,
+            on_nonrobust=_CIFAR,
             on_rand=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
             match_images=50_000,
@@ -229,6 +235,7 @@ PROFILES: dict[str, Profile] = {
             match_step_size=0.1,
             nonrobust_step_size=0.1,
             match_sweep=(12, 25, 50),
+            sweep_images=10_000,
             architectures=_CPU_ARCHITECTURES,
             architecture_standard=dataclasses.replace(_CIFAR, lr=0.1),
             architecture_det=dataclasses.replace(_CIFAR, lr=0.1, weight_decay=5e-3),
@@ -245,7 +252,7 @@ PROFILES: dict[str, Profile] = {
             test_images=10_000,
             network="resnet18",
             width=64,
-            learner_width=64,
+            source_width=64,
             standard=_GPU,
             robust=dataclasses.replace(_GPU, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
             overfit=dataclasses.replace(_GPU, epochs=100, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
@@ -261,6 +268,7 @@ PROFILES: dict[str, Profile] = {
             match_step_size=0.1,
             nonrobust_step_size=0.1,
             match_sweep=(30, 100, 300),
+            sweep_images=50_000,
             architectures={name: Scale() for name in _TORCHVISION},
             architecture_standard=dataclasses.replace(_GPU, lr=0.1),
             architecture_det=dataclasses.replace(_GPU, lr=0.1, shift=0, flip=False),

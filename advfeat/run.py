@@ -123,12 +123,17 @@ class Run:
             ValueError: an architecture that the profile does not have.
         """
         if architecture is None:
-            recipe, config = self._standard_recipe(seed), self.profile.standard
+            recipe, config = self._standard_recipe(seed, self.profile.width), self.profile.standard
         else:
             config = self.profile.architecture_standard
             recipe = self._model_recipe(self._data_recipe, config, seed, architecture=architecture)
         watch = self._watch if architecture is None else None
         return self._trained(lambda: self.train_set, recipe, config, architecture or "standard", watch=watch)
+
+    def source(self, *, seed: int) -> Trained:
+        """The ordinary network that D_rand and D_det are made with: ``standard`` at the profile's ``source_width``."""
+        recipe = self._standard_recipe(seed, self.profile.source_width)
+        return self._trained(lambda: self.train_set, recipe, self.profile.standard, "source", watch=self._watch)
 
     def robust(self, *, seed: int, eps: float | None = None) -> Trained:
         """The network trained on adversarial images: of the profile's radius, or of ``eps`` with steps to match."""
@@ -144,7 +149,7 @@ class Run:
         )
 
     def constructed(self, kind: str, *, source_seed: int) -> Dataset:
-        """A dataset made with the network of ``source_seed``, the robust one for D_R, else the standard one.
+        """A dataset made with a network of ``source_seed``: D_R ``robust``, D_NR ``standard``, the others ``source``.
 
         That seed also draws what is random: the targets of D_rand, and where the search for D_R and D_NR starts. The
         authors' own set instead, if the run was given a folder of ``released`` ones.
@@ -169,7 +174,7 @@ class Run:
                     robust = self.robust(seed=source_seed, eps=self.profile.match_eps).model
                     return robust_dataset(robust, matched, **search)
                 return nonrobust_dataset(self.standard(seed=source_seed).model, matched, **search)
-            source, threat = self.standard(seed=source_seed).model, L2(self.profile.eps)
+            source, threat = self.source(seed=source_seed).model, L2(self.profile.eps)
             if kind == "D_rand":
                 return random_target_dataset(source, self.train_set, threat, seed=source_seed, **search)
             return deterministic_target_dataset(source, self.train_set, threat, **search)
@@ -190,7 +195,7 @@ class Run:
             "D_R": profile.on_robust, "D_NR": profile.on_nonrobust, "D_rand": profile.on_rand, "D_det": profile.on_det
         }[kind]  # fmt: skip
         if architecture is None:
-            recipe, description = self._model_recipe(data, config, seed, width=profile.learner_width), kind
+            recipe, description = self._model_recipe(data, config, seed), kind
         elif kind == "D_det":
             config, description = profile.architecture_det, f"{architecture} on {kind}"
             recipe = self._model_recipe(data, config, seed, architecture=architecture)
@@ -257,8 +262,8 @@ class Run:
             network = {"name": architecture, **_plain(scales[architecture])}
         return {"network": network, "data": data, "train": _plain(config), "seed": seed}
 
-    def _standard_recipe(self, seed: int) -> dict[str, Any]:
-        return self._model_recipe(self._data_recipe, self.profile.standard, seed)
+    def _standard_recipe(self, seed: int, width: int) -> dict[str, Any]:
+        return self._model_recipe(self._data_recipe, self.profile.standard, seed, width=width)
 
     def _robust_recipe(self, seed: int, eps: float | None) -> tuple[dict[str, Any], TrainConfig]:
         config = self.profile.robust if eps is None else self.profile.robust.at_radius(eps)
@@ -277,7 +282,7 @@ class Run:
             robust, _ = self._robust_recipe(source_seed, profile.match_eps)
             return {
                 "kind": kind,
-                "source": robust if kind == "D_R" else self._standard_recipe(source_seed),
+                "source": robust if kind == "D_R" else self._standard_recipe(source_seed, profile.width),
                 "start": profile.match_start,
                 "steps": profile.match_steps,
                 "step_size": profile.match_step_size if kind == "D_R" else profile.nonrobust_step_size,
@@ -286,7 +291,7 @@ class Run:
             }
         return {
             "kind": kind,
-            "source": self._standard_recipe(source_seed),
+            "source": self._standard_recipe(source_seed, profile.source_width),
             "threat": str(L2(profile.eps)),
             "steps": profile.construct_steps,
             "step_size": profile.construct_step_size,

@@ -21,8 +21,8 @@ def test_every_profile_can_be_run(name):
     assert profile.description
     assert profile.data in ("planted", "cifar10")
     build_model(profile.network, width=profile.width)  # raises where network or width do not exist
+    build_model(profile.network, width=profile.source_width)
     ordinary = (profile.standard, profile.on_robust, profile.on_nonrobust, profile.on_rand, profile.on_det)
-    build_model(profile.network, width=profile.learner_width)
     ordinary += (profile.architecture_standard, profile.architecture_det)
     for config in (*ordinary, profile.robust, profile.overfit):
         assert config.batch_size <= profile.train_images

@@ -23,7 +23,7 @@ TINY = {
     "train_images": 40,
     "test_images": 20,
     "width": 4,
-    "learner_width": 4,
+    "source_width": 6,
     "network": "resnet9",
     "construct_steps": 2,
     "construct_step_size": 0.3,
@@ -193,16 +193,16 @@ def test_training_and_test_images_are_different_images_of_one_world():
     assert not any(image.numpy().tobytes() in pixels for image in run.test_set.images)
 
 
-ARTIFACTS = ("standard", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_rand", "vgg16")
+ARTIFACTS = ("standard", "source", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_rand", "vgg16")
 
 
 @pytest.mark.parametrize(
     ("change", "moves"),
     [
         ({"train_images": 41}, set(ARTIFACTS)),
-        ({"width": 5}, set(ARTIFACTS) - {"vgg16"}),
-        ({"learner_width": 5}, {"on_robust", "on_rand"}),
-        ({"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}}, {"standard", "D_NR", "D_rand", "on_rand"}),
+        ({"width": 5}, set(ARTIFACTS) - {"vgg16", "source", "D_rand"}),
+        ({"source_width": 5}, {"source", "D_rand", "on_rand"}),
+        ({"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}}, {"standard", "source", "D_NR", "D_rand", "on_rand"}),
         ({"robust": {"epochs": 1, "batch_size": 20, "threat": {"eps": 0.1}}}, {"robust", "D_R", "on_robust"}),
         ({"match_steps": 3}, {"D_R", "D_NR", "on_robust"}),
         ({"match_step_size": 0.3}, {"D_R", "on_robust"}),
@@ -249,6 +249,7 @@ def keys(overrides: dict) -> dict[str, str]:
     run = Run("planted", device="cpu", overrides=overrides)
     run.store = Keys(run.train_set)
     run.standard(seed=0)
+    run.source(seed=0)
     run.robust(seed=0)
     for kind in ("D_R", "D_NR", "D_rand"):
         run.constructed(kind, source_seed=0)
