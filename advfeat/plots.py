@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import matplotlib.pyplot as plt
@@ -86,6 +87,18 @@ def image_grid(
                 axis.set_title(column_labels[column], fontsize=12)
             if row_labels and column == 0:
                 axis.set_ylabel(row_labels[row], rotation=0, ha="right", va="center", fontsize=12)
+    return figure
+
+
+def picture_sheet(path: Path, row_labels: Sequence[str], *, title: str = "") -> Figure:
+    """A stored sheet of pictures (``Record.sheet``), unsmoothed, with a label left of each of its rows."""
+    picture = plt.imread(path)
+    height, width = picture.shape[:2]
+    figure, axis = plt.subplots(figsize=(9.0, 9.0 * height / width + 0.4))
+    axis.imshow(picture, interpolation="nearest")
+    middles = [height / len(row_labels) * (row + 0.5) - 0.5 for row in range(len(row_labels))]
+    axis.set(xticks=[], yticks=middles, yticklabels=row_labels, title=title)
+    axis.grid(False)
     return figure
 
 

@@ -158,7 +158,7 @@ PROFILES: dict[str, Profile] = {
             match_step_size=1.3,
             nonrobust_step_size=0.4,
             match_sweep=(3, 10),
-            sweep_images=2000,
+            sweep_images=1000,
             # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five learn
             # the shapes alone in so short a training.
             architectures={
@@ -242,6 +242,7 @@ PROFILES: dict[str, Profile] = {
             construct_steps=5,
             construct_step_size=0.2,
             eval_images=10_000,
+            feature_images=250,
             autoattack_eps=(0.25,),
         ),
         Profile(

@@ -38,6 +38,16 @@ def test_image_grid_refuses_labels_that_do_not_fit(labels):
         plots.image_grid(torch.zeros(2, 3, 3, 4, 4), **labels)
 
 
+def test_picture_sheet_labels_the_middle_of_each_row(tmp_path):
+    picture = torch.rand(3 * 4, 8, 3, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    plt.imsave(tmp_path / "sheet.png", picture.numpy())
+    (axis,) = plots.picture_sheet(tmp_path / "sheet.png", ["a", "b", "c"], title="some").axes
+    assert torch.allclose(torch.as_tensor(axis.images[0].get_array())[..., :3], picture, atol=1e-6)
+    assert list(axis.get_yticks()) == [1.5, 5.5, 9.5]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+    assert axis.get_title() == "some"
+
+
 def test_amplified_is_grey_at_zero_and_scales_about_it():
     change = torch.tensor([0.0, 0.01, -0.01, 1.0]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
     shown = plots.amplified(change, factor=10)[:, 0, 0, 0]

@@ -227,6 +227,11 @@ def test_a_changed_number_moves_what_depends_on_it_and_nothing_else(change, move
     assert {name for name in before if before[name] != after[name]} == moves
 
 
+def test_the_source_is_the_standard_network_unless_it_has_a_width_of_its_own():
+    found = keys({**TINY, "source_width": TINY["width"]})
+    assert found["source"] == found["standard"] != keys(TINY)["source"]
+
+
 class Keys(Store):
     """A store that builds nothing and notes the keys that it is asked for."""
 
