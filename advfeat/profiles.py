@@ -222,9 +222,10 @@ PROFILES: dict[str, Profile] = {
             width=32,
             source_width=64,
             standard=dataclasses.replace(_CIFAR, epochs=14, shift=3, weight_decay=1e-3),
-            # Two steps of 0.3: in ℓ2, at this radius, more of them buy little, and each costs as much as the training.
-            robust=dataclasses.replace(_CIFAR, epochs=10, threat=L2(0.5), attack_steps=2, attack_step_size=0.3),
-            overfit=dataclasses.replace(_CIFAR, epochs=60, threat=L2(0.5), attack_steps=2, attack_step_size=0.3),
+            # Two steps of 0.3 would take half the time, but then the network learns to hide its gradients: in a trial
+            # 52 % of the images withstood two steps at this radius, and 21 % withstood twenty.
+            robust=dataclasses.replace(_CIFAR, epochs=10, threat=L2(0.5), attack_steps=5, attack_step_size=0.15),
+            overfit=dataclasses.replace(_CIFAR, epochs=40, threat=L2(0.5), attack_steps=5, attack_step_size=0.15),
             overfit_images=5000,
             on_robust=_CIFAR,
             on_nonrobust=_CIFAR,
