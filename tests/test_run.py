@@ -220,7 +220,8 @@ ARTIFACTS = ("standard", "source", "robust", "D_R", "D_NR", "D_rand", "on_robust
         ({"architecture_standard": {"epochs": 1}}, {"vgg16"}),
         ({"test_images": 10, "eval_images": 10}, set()),
     ],
-    ids=str,
+    # Sorted: processes that share the tests must agree on their names.
+    ids=lambda value: " ".join(sorted(value)) if isinstance(value, set) else str(value),
 )
 def test_a_changed_number_moves_what_depends_on_it_and_nothing_else(change, moves):
     before, after = keys(TINY), keys({**TINY, **change})
