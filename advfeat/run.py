@@ -36,7 +36,7 @@ class Trained:
     """A model, its training history and the recipe that identifies it.
 
     The history has one row per epoch, see ``train.train``. Rows of ``Run.standard``, ``Run.robust`` and
-    ``Run.overfitted``, at the profile's own architecture, also hold ``test_accuracy`` and, under the attack of
+    ``Run.overfitted``, at the profile's own architecture, also hold ``test_accuracy`` and, under PGD at the radius of
     adversarial training, ``robust_test_accuracy`` on the first ``watch_images`` test images. They are there to be
     looked at; no choice is made by them.
     """
@@ -223,11 +223,10 @@ class Run:
         return self._released[kind]
 
     def _watch(self, model: Classifier) -> dict[str, float]:
-        """Accuracy on some test images, ordinary and under the attack of adversarial training."""
-        config = self.profile.robust
-        attack: dict[str, Any] = {"steps": config.attack_steps, "step_size": config.attack_step_size}
+        """Accuracy on some test images, ordinary and attacked at the radius of adversarial training."""
         unseen = self.test_set.subset(slice(0, self.profile.watch_images))
-        attacked = robust_accuracy(model, unseen, config.threat or L2(0), **attack)
+        threat = self.profile.robust.threat or L2(0)
+        attacked = robust_accuracy(model, unseen, threat, steps=self.profile.watch_steps)
         return {"test_accuracy": accuracy(model, unseen).value, "robust_test_accuracy": attacked.value}
 
     def _trained(

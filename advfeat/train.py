@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat.attacks import Threat, pgd
 from advfeat.data import Dataset, augment, batches
 from advfeat.models import Classifier, freeze, refold
 from advfeat.progress import progress
+
+Attack = Callable[[Tensor, Tensor], Tensor]  # images and labels of a batch to the images that are trained on
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class TrainConfig:
         threat: train on images attacked within this threat (adversarial training), or None.
         attack_steps: PGD steps per batch.
         attack_step_size: length of each, in pixel units.
+        attack_mode: what BatchNorm computes with during the attack. ``eval``: its running statistics, so that images
+            do not depend on each other. ``train``: the statistics of the batch, as in the training step that follows.
+            Where weights change fast the running statistics lag behind them, and with few steps the network can then
+            learn to withstand the attack on its lagging copy alone.
         precision: ``float32``, or ``bfloat16`` for autocast.
 
     Raises:
@@ -54,6 +61,7 @@ class TrainConfig:
     threat: Threat | None = None
     attack_steps: int = 7
     attack_step_size: float = 0.1
+    attack_mode: str = "eval"
     precision: str = "float32"
 
     def __post_init__(self) -> None:
@@ -68,6 +76,7 @@ class TrainConfig:
             "shift": self.shift >= 0,
             "attack_steps": self.attack_steps >= 1,
             "attack_step_size": self.attack_step_size > 0,
+            "attack_mode": self.attack_mode in ("eval", "train"),
             "precision": self.precision in ("float32", "bfloat16"),
         }.items():
             if not accepted:
@@ -113,9 +122,9 @@ def train(
     after each epoch, and a run that was stopped goes on from there with the same order of images as if it had not
     been. The model ends in eval mode.
 
-    Adversarial examples are made with the model in eval mode, so that BatchNorm neither mixes the images nor learns
-    from intermediate steps: with a frozen copy, in the precision of the training, that takes over the weights before
-    every batch.
+    Adversarial examples are made with the model in eval mode, so that BatchNorm does not mix the images: with a frozen
+    copy, in the precision of the training, that takes over the weights before every batch. With the ``attack_mode``
+    ``train`` they are made with the model itself and the statistics of the batch. BatchNorm learns from neither.
 
     Raises:
         ValueError: the dataset is smaller than one batch.
@@ -130,9 +139,7 @@ def train(
     optimizer = _optimizer(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _triangle(config.epochs * steps_per_epoch, config.warmup))
     history: list[dict[str, float]] = []
-    attacked = None
-    if config.threat is not None:
-        attacked = freeze(model, dtype=getattr(torch, config.precision), refoldable=True)
+    attack = _attack(model, config)
 
     state = checkpoint.load() if checkpoint is not None else None
     if state is not None:
@@ -148,7 +155,7 @@ def train(
     ) as bar:
         for epoch in range(done, config.epochs):
             start = time.perf_counter()
-            loss, correct = _one_epoch(model, attacked, dataset, config, optimizer, schedule, generator, bar.update)
+            loss, correct = _one_epoch(model, attack, dataset, config, optimizer, schedule, generator, bar.update)
             seen = steps_per_epoch * config.batch_size
             row = {"epoch": epoch + 1, "loss": loss / seen, "accuracy": correct / seen}
             row["seconds"] = time.perf_counter() - start
@@ -170,9 +177,52 @@ def train(
     return history
 
 
+def _attack(model: Classifier, config: TrainConfig) -> Attack:
+    """What a batch goes through before its training step: the attack of ``config`` on the model of the moment."""
+    threat = config.threat
+    if threat is None:
+        return lambda images, _: images
+    search: dict[str, Any] = {"steps": config.attack_steps, "step_size": config.attack_step_size}
+
+    def on_batch_statistics(images: Tensor, labels: Tensor) -> Tensor:
+        with _batch_statistics(model), torch.autocast(images.device.type, **_autocast(config)):
+            return pgd(model, images, labels, threat, **search)
+
+    if config.attack_mode == "train":
+        return on_batch_statistics
+    frozen = freeze(model, dtype=getattr(torch, config.precision), refoldable=True)
+
+    def on_running_statistics(images: Tensor, labels: Tensor) -> Tensor:
+        refold(frozen, model)
+        return pgd(frozen, images, labels, threat, **search)
+
+    return on_running_statistics
+
+
+@contextmanager
+def _batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Eval mode, except that BatchNorm computes with the statistics of the batch; it does not keep them."""
+    model.eval()
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    tracking = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        model.eval()
+        for norm, tracked in zip(norms, tracking, strict=True):
+            norm.track_running_stats = tracked
+
+
+def _autocast(config: TrainConfig) -> dict[str, Any]:
+    return {"dtype": torch.bfloat16, "enabled": config.precision == "bfloat16"}
+
+
 def _one_epoch(
     model: Classifier,
-    attacked: Classifier | None,
+    attack: Attack,
     dataset: Dataset,
     config: TrainConfig,
     optimizer: torch.optim.Optimizer,
@@ -180,21 +230,15 @@ def _one_epoch(
     generator: torch.Generator,
     advance: Callable[[int], object],
 ) -> tuple[float, int]:
-    """One pass: the summed loss and the number of correct predictions.
-
-    With ``attacked``, a frozen copy of the model, its adversarial images take the place of the images.
-    """
+    """One pass: the summed loss and the number of correct predictions."""
     device = dataset.images.device
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in batches(dataset, batch_size=config.batch_size, generator=generator, drop_last=True):
         images = augment(images, generator=generator, shift=config.shift, flip=config.flip)
-        if config.threat is not None and attacked is not None:
-            refold(attacked, model)
-            steps, step_size = config.attack_steps, config.attack_step_size
-            images = pgd(attacked, images, labels, config.threat, steps=steps, step_size=step_size)
+        images = attack(images, labels)
         model.train()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with torch.autocast(device.type, **_autocast(config)):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
         optimizer.zero_grad(set_to_none=True)

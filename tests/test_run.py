@@ -140,10 +140,10 @@ def test_the_overfitted_network_sees_few_images_and_is_watched_on_unseen_ones():
     # Watching it has not changed it: to the bit the network that is trained unwatched.
     assert all(torch.equal(again.state_dict()[key], value) for key, value in overfitted.model.state_dict().items())
     assert [row["accuracy"] for row in overfitted.history] == [row["accuracy"] for row in rows]
-    last, config = overfitted.history[-1], profile.robust
-    attack = {"steps": config.attack_steps, "step_size": config.attack_step_size}
+    last, threat = overfitted.history[-1], profile.robust.threat
     assert last["test_accuracy"] == accuracy(again, unseen).value
-    assert last["robust_test_accuracy"] == robust_accuracy(again, unseen, config.threat, **attack).value
+    watched = robust_accuracy(again, unseen, threat, steps=profile.watch_steps)
+    assert last["robust_test_accuracy"] == watched.value
 
 
 @pytest.fixture

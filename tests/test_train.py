@@ -71,9 +71,13 @@ class Disk:
 
 STANDARD = TrainConfig(epochs=3, batch_size=16, lr=0.2, shift=2, flip=True, label_smoothing=0.1)
 ROBUST = dataclasses.replace(STANDARD, threat=L2(0.5), attack_steps=2, attack_step_size=0.3)
+ON_BATCH = dataclasses.replace(ROBUST, attack_mode="train")
+KINDS = pytest.mark.parametrize(
+    "config", [STANDARD, ROBUST, ON_BATCH], ids=["standard", "robust", "robust, train mode"]
+)
 
 
-@pytest.mark.parametrize("config", [STANDARD, ROBUST], ids=["standard", "robust"])
+@KINDS
 def test_same_seed_same_bits(config):
     first, second, other = fresh(), fresh(), fresh()
     rows = train(first, noise(), config, seed=7)
@@ -83,7 +87,7 @@ def test_same_seed_same_bits(config):
     assert not same_bits(first, other)
 
 
-@pytest.mark.parametrize("config", [STANDARD, ROBUST], ids=["standard", "robust"])
+@KINDS
 @pytest.mark.parametrize("epochs_done", [1, 2, 3])
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(config, epochs_done):
     whole = fresh()
@@ -154,6 +158,35 @@ def test_adversarial_training_shows_images_attacked_in_eval_mode():
     assert abs(attacked - plain) > 100 * 16 * 9 * 12 * U  # the test can tell them apart
     # One pass in training mode, none of the attack's: BatchNorm counted one batch.
     assert {int(v) for key, v in model.state_dict().items() if key.endswith("num_batches_tracked")} == {1}
+
+
+def test_an_attack_in_train_mode_sees_the_statistics_of_its_batch_and_keeps_none():
+    dataset = noise()
+    model, twin = fresh(), fresh().train()  # BatchNorm's running statistics are still those of no image
+    config = TrainConfig(
+        epochs=1, batch_size=48, lr=STILL, threat=L2(0.5), attack_steps=2, attack_step_size=0.3, attack_mode="train"
+    )
+    (row,) = train(model, dataset, config, seed=0)
+    adv = dataset.images
+    for _ in range(2):
+        inputs = adv.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(twin(inputs), dataset.labels, reduction="sum"), inputs)
+        adv = L2(0.5).step(adv, dataset.images, gradient, 0.3)
+    by_hand = float(F.cross_entropy(twin(adv), dataset.labels).detach())
+    frozen = pgd(fresh().eval(), dataset.images, dataset.labels, L2(0.5), steps=2, step_size=0.3)
+    lagging = float(F.cross_entropy(twin(frozen), dataset.labels).detach())
+    assert row["loss"] == pytest.approx(by_hand, abs=1e-4)
+    assert abs(lagging - by_hand) > 1e-2  # the test can tell the two modes apart
+    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert [int(norm.num_batches_tracked) for norm in norms] == [1] * len(norms)
+    assert all(norm.track_running_stats for norm in norms)
+    assert not any(layer.training for layer in model.modules())
+    # Exactly what one training step on these images keeps.
+    once = fresh().train()
+    once(adv)
+    for key, kept in once.state_dict().items():
+        if "running" in key:
+            torch.testing.assert_close(model.state_dict()[key], kept, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet9", "cnn4"])
@@ -299,7 +332,7 @@ def test_a_loss_that_is_not_finite_raises(value):
     [
         {"epochs": -1}, {"batch_size": 0}, {"lr": 0.0}, {"lr": -0.1}, {"lr": math.nan}, {"warmup": 1.0},
         {"warmup": -0.1}, {"momentum": 1.0}, {"weight_decay": -1e-4}, {"label_smoothing": 1.0}, {"shift": -1},
-        {"attack_steps": 0}, {"attack_step_size": 0.0}, {"precision": "float16"},
+        {"attack_steps": 0}, {"attack_step_size": 0.0}, {"attack_mode": "batch"}, {"precision": "float16"},
     ],
     ids=str,
 )  # fmt: skip
