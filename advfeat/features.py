@@ -206,7 +206,7 @@ def shares(
     ``non-robust`` (useful with γ < 0).
 
     The pairs share their images, so no formula for proportions fits. The interval is ± 1.96 standard deviations over
-    ``draws`` bootstrap samples of the images of each class.
+    ``draws`` bootstrap samples of the images of each class, as far as they lie in [0, 1].
 
     Source: "useful" and "robust" after equations (1) and (2) of Ilyas et al. 2019, which leave the threshold open.
     """
@@ -224,7 +224,8 @@ def shares(
     for name, pairs in found.items():
         values = pairs.double().mean((1, 2))
         value, half = float(values[0]), 1.96 * float(values[1:].std())
-        estimates[name] = Estimate(value, value - half, value + half, len(labels), rate=False)
+        low, high = max(0.0, value - half), min(1.0, value + half)
+        estimates[name] = Estimate(value, low, high, len(labels), rate=False, within=(0.0, 1.0))
     return estimates
 
 

@@ -23,8 +23,9 @@ from advfeat.progress import progress
 class Estimate:
     """A value with its 95 % interval and the number of images behind it.
 
-    A ``rate`` is a share in [0, 1] and prints in percent; anything else prints as a plain number. A format of one's own
-    goes to all three numbers: ``f"{estimate:.2f}"``.
+    A ``rate`` is a share of the images, in [0, 1], and prints in percent; anything else prints as a plain number. A
+    format of one's own goes to all three numbers: ``f"{estimate:.2f}"``. ``within`` are the bounds of what such a
+    number can be at all, such as (-1, 1) for a correlation.
     """
 
     value: float
@@ -32,6 +33,7 @@ class Estimate:
     high: float
     n: int
     rate: bool = True
+    within: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         return format(self, ".1%" if self.rate else ".3f")
@@ -86,7 +88,7 @@ class Estimate:
         r = float(torch.corrcoef(pairs.double().T)[0, 1].clamp(-1, 1))
         half = float(norm.ppf(0.975)) / math.sqrt(n - 3)
         low, high = (math.tanh(math.atanh(r) + side * half) if abs(r) < 1 else r for side in (-1, 1))
-        return cls(r, low, high, n, rate=False)
+        return cls(r, low, high, n, rate=False, within=(-1.0, 1.0))
 
 
 def predictions(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Int[Tensor, " n"]:

@@ -51,7 +51,7 @@ def save(
     seed: int,
     values: Mapping[str, tuple[Estimate, str, Trained | int]],
     seconds: Mapping[str, float],
-    settings: Mapping[str, int] | None = None,
+    settings: Mapping[str, object] | None = None,
     series: Mapping[str, list[float]] | None = None,
     sheets: Mapping[str, Tensor] | None = None,
 ) -> Markdown:
@@ -65,7 +65,7 @@ def save(
     def measured(item: Estimate, attack: str, of: Trained | int) -> Measured:
         network, of_seed = (own, of) if isinstance(of, int) else (of.network, of.seed)
         interval = () if item.rate else (item.low, item.high)
-        return Measured(item.value, item.n, network, attack, of_seed, *interval)
+        return Measured(item.value, item.n, network, attack, of_seed, *interval, within=item.within)
 
     path = save_record(
         chapter,
@@ -94,10 +94,14 @@ def recorded(chapter: str, *, by: str = "") -> list[Record]:
     return sorted(found, key=lambda record: -max(run["config"].get("train_images", 0) for run in record.runs.values()))
 
 
-def autoattacked(run: Run, model: Classifier) -> dict[float, Estimate]:
-    """Radius → accuracy under AutoAttack, as the profile asks for it; where it is not measured, the page says why."""
+def autoattacked(run: Run, model: Classifier, *, required: bool = False) -> dict[float, Estimate]:
+    """Radius → accuracy under AutoAttack, as the profile asks for it; where it is not measured, the page says why.
+
+    Raises:
+        ModuleNotFoundError: the measurement is ``required``, as for a record, and AutoAttack is not installed.
+    """
     profile = run.profile
-    if profile.autoattack_eps and installed():
+    if profile.autoattack_eps and (required or installed()):
         subset = run.test_set.subset(slice(0, profile.autoattack_images))
         return {eps: robust_accuracy(model, subset, L2(eps), attack="autoattack") for eps in profile.autoattack_eps}
     if profile.autoattack_eps:

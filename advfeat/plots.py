@@ -90,14 +90,17 @@ def image_grid(
     return figure
 
 
-def picture_sheet(path: Path, row_labels: Sequence[str], *, title: str = "") -> Figure:
-    """A stored sheet of pictures (``Record.sheet``), unsmoothed, with a label left of each of its rows."""
+def picture_sheet(
+    path: Path, row_labels: Sequence[str], *, column_labels: Sequence[str] = (), title: str = ""
+) -> Figure:
+    """A stored sheet of pictures (``Record.sheet``), unsmoothed, with labels left of its rows and below its columns."""
     picture = plt.imread(path)
     height, width = picture.shape[:2]
     figure, axis = plt.subplots(figsize=(9.0, 9.0 * height / width + 0.4))
     axis.imshow(picture, interpolation="nearest")
     middles = [height / len(row_labels) * (row + 0.5) - 0.5 for row in range(len(row_labels))]
-    axis.set(xticks=[], yticks=middles, yticklabels=row_labels, title=title)
+    across = [width / max(1, len(column_labels)) * (column + 0.5) - 0.5 for column in range(len(column_labels))]
+    axis.set(xticks=across, xticklabels=column_labels, yticks=middles, yticklabels=row_labels, title=title)
     axis.grid(False)
     return figure
 

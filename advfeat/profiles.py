@@ -41,7 +41,7 @@ class Profile:
         match_step_size: their ℓ2 length for D_R, in pixel units.
         nonrobust_step_size: the same for D_NR, whose search has a shorter way to go.
         match_start: where they start, ``other`` (another image) or ``noise``.
-        match_sweep: smaller numbers of steps, tried to see how many are enough.
+        match_sweep: other numbers of steps, tried to see how many are enough.
         sweep_images: images of the sets in that trial, and of those that start from noise.
         eps: ℓ2 radius of D_rand and D_det, in pixel units.
         construct_steps: PGD steps per image of D_rand and D_det.

@@ -39,8 +39,8 @@ class Measured:
     """One recorded number: its value, the images behind it, and what was measured how.
 
     A rate in [0, 1] needs no more, for its interval follows from n. Any other number brings its 95 % interval, ``low``
-    and ``high``. ``seed`` is that of the network. Runs of several seeds may share one network, the source of a
-    constructed dataset, say; it counts once.
+    and ``high``, and perhaps the bounds ``within`` which it lies whatever happens. ``seed`` is that of the network.
+    Runs of several seeds may share one network, the source of a constructed dataset, say; it counts once.
     """
 
     value: float
@@ -50,6 +50,7 @@ class Measured:
     seed: int = 0
     low: float | None = None
     high: float | None = None
+    within: Sequence[float] | None = None
 
     @property
     def rate(self) -> bool:
@@ -130,8 +131,8 @@ class Record:
             low = float(np.mean([item.low for item in found]))
             high = float(np.mean([item.high for item in found]))
         low, high = mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread)
-        if rate:
-            low, high = max(0.0, low), min(1.0, high)
+        least, most = (0.0, 1.0) if rate else found[0].within or (-math.inf, math.inf)
+        low, high = max(least, low), min(most, high)
         return Summary(mean, low, high, n, seeds, found[0].network, found[0].attack, rate)
 
     def sheet(self, name: str) -> Path:
@@ -200,7 +201,7 @@ def save_record(
         config: every setting, in JSON types.
         seconds: stage → wall time.
         series: curves that the chapter draws, such as accuracy by epoch.
-        sheets: name → grid of images in [0, 1], kept as one PNG each.
+        sheets: name → grid of images in [0, 1], kept as one PNG each; of several seeds those of the lowest.
         tables: name → rows in JSON types, for what is no number with an interval.
 
     Raises:
@@ -230,8 +231,9 @@ def save_record(
                     "(ADVFEAT_RESULTS names the folder), or delete the old one"
                 )
         runs = dict(sorted({**known, str(seed): run}.items(), key=lambda item: int(item[0])))
-        for name, grid in (sheets or {}).items():
-            _write_sheet(folder / f"{name}.png", grid)
+        if str(seed) == next(iter(runs)):
+            for name, grid in (sheets or {}).items():
+                _write_sheet(folder / f"{name}.png", grid)
         _write_json(path, {"chapter": chapter, "profile": profile, "runs": runs})
         write_index()
     return path

@@ -203,7 +203,7 @@ def _attack(model: Classifier, config: TrainConfig) -> Attack:
 def _batch_statistics(model: nn.Module) -> Iterator[None]:
     """Eval mode, except that BatchNorm computes with the statistics of the batch; it does not keep them."""
     model.eval()
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     tracking = [norm.track_running_stats for norm in norms]
     for norm in norms:
         norm.train()

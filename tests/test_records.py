@@ -222,6 +222,14 @@ def test_the_interval_of_numbers_adds_the_spread_of_the_seeds():
     assert summary.high == pytest.approx(4 + math.hypot(spread, 0.75), abs=1e-9)
 
 
+def test_an_interval_ends_where_the_quantity_does():
+    bounded = {"network": "resnet9-64", "n": 5, "within": (-1.0, 1.0)}
+    save_number(Measured(0.75, low=0.5, high=0.875, **bounded), seed=0)
+    save_number(Measured(0.25, low=0.0, high=0.5, seed=1, **bounded), seed=1)
+    summary = load_record("05-chapter", "planted").summary("rho")
+    assert (summary.value, summary.low, summary.high) == (0.5, -1, 1)
+
+
 @pytest.mark.parametrize("bounds", [(1.0, 2.0), (-2.0, -1.0), (None, 1.0), (-1.0, None), (-math.inf, 1.0)])
 def test_a_number_outside_its_interval_or_with_half_of_one_is_refused(bounds):
     with pytest.raises(ValueError, match="lie in"):
@@ -246,6 +254,18 @@ def test_sheets_are_pictures_with_the_pixels_of_the_grid():
             assert np.abs(cell - expected).max() <= 0.5 / 255 + 1e-6
     with pytest.raises(FileNotFoundError, match="no sheet 'other'"):
         record.sheet("other")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 0, 1)], ids=str)
+def test_of_several_seeds_the_sheets_are_those_of_the_lowest(order):
+    for seed in order:
+        save_record(
+            "05-chapter", "planted", seed=seed, values={}, config={}, seconds={},
+            provenance={"commit": "c0ffee", "device": "a processor"},
+            sheets={"panel": torch.full((1, 1, 3, 2, 2), float(seed))},
+        )  # fmt: skip
+    with Image.open(load_record("05-chapter", "planted").sheet("panel")) as picture:
+        assert np.asarray(picture).max() == 0
 
 
 def test_a_missing_record_says_how_to_make_it():
