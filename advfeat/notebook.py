@@ -64,8 +64,8 @@ def save(
 
     def measured(item: Estimate, attack: str, of: Trained | int) -> Measured:
         network, of_seed = (own, of) if isinstance(of, int) else (of.network, of.seed)
-        interval = () if item.rate else (item.low, item.high)
-        return Measured(item.value, item.n, network, attack, of_seed, *interval, within=item.within)
+        low, high = (None, None) if item.rate else (item.low, item.high)
+        return Measured(item.value, item.n, network, attack, of_seed, low, high, item.within)
 
     path = save_record(
         chapter,
