@@ -17,10 +17,11 @@ from sphinx.util.docutils import SphinxDirective
 
 HEADER = ("in the paper", "paper", "ours [95 % interval]", "run")
 MISSING = "*not recorded yet*"
+NOT_COMPUTED = "*not in this book*"
 
 
 def table_rows(paper: dict[str, dict[str, Any]], index: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """One row per number of the paper and profile that recorded it; one that says so where nothing is recorded.
+    """One row per number of the paper and profile that recorded it; one that says so where none did or no chapter does.
 
     Args:
         paper: id → ``value`` (None: shown in a plot, or not confirmed), ``where`` in the paper (what follows a
@@ -45,7 +46,7 @@ def table_rows(paper: dict[str, dict[str, Any]], index: list[dict[str, Any]]) ->
             count = f"n = {row['n']:,}, {row['seeds']} {'seed' if row['seeds'] == 1 else 'seeds'}"
             rows.append((name, published, f"{value} [{low}, {high}]", f"`{row['profile']}`, {count}"))
         if not found:
-            rows.append((name, published, MISSING, "–"))
+            rows.append((name, published, MISSING if label else NOT_COMPUTED, "–"))
     return rows
 
 

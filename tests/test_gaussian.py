@@ -282,6 +282,10 @@ def test_limits_of_the_price(spectrum):
     # The next terms are of relative size eps / √s_min and √s_max / eps.
     assert multiplier(covariance, eps=1e-7) * 1e-7 == pytest.approx(first, rel=1e-5)
     assert multiplier(covariance, eps=1e7) * 1e14 == pytest.approx(len(spectrum), rel=1e-5)
+    # A small radius adds the same 2/λ in every direction.
+    small = robust_mle(Gaussians(torch.zeros(len(spectrum)).double(), covariance), eps=1e-5).covariance
+    added = (small - covariance) * multiplier(covariance, eps=1e-5) / 2
+    torch.testing.assert_close(added, torch.eye(len(spectrum)).double(), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("eps", [-1.0, math.nan, math.inf])
@@ -414,7 +418,7 @@ def test_exact_and_relaxed_fit_in_the_plane(eps, exact, relaxed):
     assert exact_robust_mle(world, eps=eps).covariance.diagonal().tolist() == pytest.approx(exact, rel=1e-4)
 
 
-@pytest.mark.parametrize(("d", "low", "high"), [(20, 0.015, 0.020), (100, 0.003, 0.006)])
+@pytest.mark.parametrize(("d", "low", "high"), [(20, 0.015, 0.020), (100, 0.003, 0.006), (200, 0.002, 0.004)])
 def test_the_gap_closes_with_the_dimension(d, low, high):
     spectrum = torch.from_numpy(np.geomspace(0.2, 3, d))
     world = Gaussians(torch.ones_like(spectrum), torch.diag(spectrum))
