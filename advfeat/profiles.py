@@ -238,10 +238,12 @@ PROFILES: dict[str, Profile] = {
             on_rand=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
             match_images=50_000,
-            match_steps=100,
-            match_step_size=0.1,
+            # 40 steps come within 0.28 of the representation's length, 160 within 0.18; an image that is not searched for
+            # is 0.88 away. The ordinary network's 40 come within 0.19.
+            match_steps=40,
+            match_step_size=0.3,
             nonrobust_step_size=0.1,
-            match_sweep=(12, 25, 50),
+            match_sweep=(10, 20, 80, 160),
             sweep_images=10_000,
             architectures=_CPU_ARCHITECTURES,
             architecture_standard=dataclasses.replace(_CIFAR, lr=0.1),
@@ -249,7 +251,9 @@ PROFILES: dict[str, Profile] = {
             construct_steps=5,
             construct_step_size=0.2,
             eval_images=10_000,
+            # Five steps find 97 % of the fall in a robust unit's value that sixteen find, and 92 % in a standard unit's.
             feature_images=250,
+            feature_steps=5,
             autoattack_eps=(0.25,),
         ),
         Profile(
