@@ -238,8 +238,8 @@ PROFILES: dict[str, Profile] = {
             on_rand=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
             match_images=50_000,
-            # 40 steps come within 0.28 of the representation's length, 160 within 0.18; an image that is not searched for
-            # is 0.88 away. The ordinary network's 40 come within 0.19.
+            # In a trial 40 steps came within 0.28 of the length of the representation, 160 within 0.18; they began 0.88
+            # away. The ordinary network's 40 came within 0.19.
             match_steps=40,
             match_step_size=0.3,
             nonrobust_step_size=0.1,
@@ -251,7 +251,7 @@ PROFILES: dict[str, Profile] = {
             construct_steps=5,
             construct_step_size=0.2,
             eval_images=10_000,
-            # Five steps find 97 % of the fall in a robust unit's value that sixteen find, and 92 % in a standard unit's.
+            # In a trial five steps made a robust unit fall 97 % as far as sixteen did, and a standard one 92 %.
             feature_images=250,
             feature_steps=5,
             autoattack_eps=(0.25,),
