@@ -36,6 +36,7 @@ def robust_dataset(
     start: str = "other",
     batch_size: int = 500,
     shards: Shards | None = None,
+    begun: Dataset | None = None,
 ) -> Dataset:
     """D_R: for every image another one that a *robust* model represents alike, with the label of the first.
 
@@ -51,19 +52,30 @@ def robust_dataset(
         start: ``other``, a different image of the dataset, each of them as likely as the next; or ``noise``, gray with
             normal noise, 0.5 + N(0, 1) / 20 per value, clamped to [0, 1].
         batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on.
+        begun: what the same search made with fewer steps. It goes on from there, to the same images: a step depends on
+            nothing but the image that it starts from.
 
     Returns:
         A dataset of the same size, order and labels. ``truth["source_labels"]`` are the labels once more, and with
         ``start="other"`` ``truth["start_index"]`` says at which image each search started.
 
     Raises:
-        ValueError: from ``match_representation``, ``batch_size`` is not positive, ``start`` is neither of the two, or
-            there is no other image.
+        ValueError: from ``match_representation``, ``batch_size`` is not positive, ``start`` is neither of the two,
+            there is no other image, or ``begun`` is not of the same search or went further.
 
     Source: section 3.1 of Ilyas et al. 2019; the noise is that of MadryLab/robust_representations, image_inversion.
     """
     return _represented_alike(
-        model, dataset, "D_R", steps, step_size, seed=seed, start=start, batch_size=batch_size, shards=shards
+        model,
+        dataset,
+        "D_R",
+        steps,
+        step_size,
+        seed=seed,
+        start=start,
+        batch_size=batch_size,
+        shards=shards,
+        begun=begun,
     )
 
 
@@ -77,6 +89,7 @@ def nonrobust_dataset(
     start: str = "other",
     batch_size: int = 500,
     shards: Shards | None = None,
+    begun: Dataset | None = None,
 ) -> Dataset:
     """D_NR: the same with an *ordinary* model, whose representation holds its non-robust features, too.
 
@@ -86,7 +99,16 @@ def nonrobust_dataset(
     Source: section 3.1 of Ilyas et al. 2019.
     """
     return _represented_alike(
-        model, dataset, "D_NR", steps, step_size, seed=seed, start=start, batch_size=batch_size, shards=shards
+        model,
+        dataset,
+        "D_NR",
+        steps,
+        step_size,
+        seed=seed,
+        start=start,
+        batch_size=batch_size,
+        shards=shards,
+        begun=begun,
     )
 
 
@@ -192,6 +214,7 @@ def _represented_alike(
     start: str,
     batch_size: int,
     shards: Shards | None,
+    begun: Dataset | None,
 ) -> Dataset:
     if start not in ("other", "noise"):
         raise ValueError(f"start must be other or noise, got {start!r}")
@@ -208,16 +231,25 @@ def _represented_alike(
         images = dataset.images[truth["start_index"]]
     else:
         images = gray_noise(dataset.images.shape, generator).to(dataset.images.device)
+    how = {"step_size": step_size, "start": start, "seed": seed}
+    left = steps
+    if begun is not None:
+        made = begun.info.get("steps")
+        alike = begun.name == name and begun.info == {**begun.info, **how} and torch.equal(begun.labels, dataset.labels)
+        if not (alike and isinstance(made, int) and made <= steps):
+            raise ValueError(f"{name} of {steps} steps, {how}, is not to be made from {begun.name} of {begun.info}")
+        images, left = begun.images.clone(), steps - made
     frozen = freeze(model)
 
     def match(rows: slice) -> Tensor:
         with torch.no_grad():
             target = frozen.representation(dataset.images[rows])
-        return match_representation(frozen, images[rows], target, steps=steps, step_size=step_size)
+        return match_representation(frozen, images[rows], target, steps=left, step_size=step_size)
 
     _fill_in_pieces(images, match, name, batch_size, shards)
-    about = {"from": dict(dataset.info), "steps": steps, "step_size": step_size, "start": start, "seed": seed}
-    return dataset.replace(images=images, name=name, truth=truth, info=about)
+    return dataset.replace(
+        images=images, name=name, truth=truth, info={"from": dict(dataset.info), "steps": steps, **how}
+    )
 
 
 def _fill_in_pieces(

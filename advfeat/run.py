@@ -169,7 +169,7 @@ class Run:
             search: dict[str, Any] = {"steps": recipe["steps"], "step_size": recipe["step_size"], "shards": shards}
             if kind in ("D_R", "D_NR"):
                 matched = self.train_set.subset(slice(0, recipe["images"]))
-                search |= {"start": recipe["start"], "seed": source_seed}
+                search |= {"start": recipe["start"], "seed": source_seed, "begun": self._begun(recipe)}
                 if kind == "D_R":
                     robust = self.robust(seed=source_seed, eps=self.profile.match_eps).model
                     return robust_dataset(robust, matched, **search)
@@ -296,6 +296,14 @@ class Run:
             "step_size": profile.construct_step_size,
             "precision": precision,
         }
+
+    def _begun(self, recipe: Recipe) -> Dataset | None:
+        """The set of ``recipe`` with the most of the smaller numbers of steps that the store has, if it has any."""
+        for steps in range(recipe["steps"] - 1, 0, -1):
+            found = self.store.finished_dataset({**recipe, "steps": steps})
+            if found is not None:
+                return found.to(self.device)
+        return None
 
     @cached_property
     def _data_recipe(self) -> dict[str, Any]:

@@ -83,15 +83,12 @@ class Store:
                 }
                 _write(tensors, lambda path: save_file(_contiguous(parts), path))
                 shards.clear()
-            parts, about = load_file(tensors), json.loads(facts.read_text())
-        return Dataset(
-            images=parts["images"],
-            labels=parts["labels"],
-            classes=tuple(about["classes"]),
-            name=about["name"],
-            truth={key.removeprefix("truth."): value for key, value in parts.items() if key.startswith("truth.")},
-            info=about["info"],
-        )
+            return _read_dataset(folder)
+
+    def finished_dataset(self, recipe: Recipe) -> Dataset | None:
+        """The dataset of ``recipe`` if it is there, else None: nothing is made, and nobody is waited for."""
+        folder = self.root / "datasets" / self.key(recipe)
+        return _read_dataset(folder) if (folder / "dataset.safetensors").exists() else None
 
     @contextmanager
     def _folder(self, kind: str, recipe: Recipe) -> Iterator[Path]:
@@ -141,6 +138,18 @@ class DatasetShards:
 
     def _path(self, start: int) -> Path:
         return self.folder / f"shard-{start:08d}.safetensors"
+
+
+def _read_dataset(folder: Path) -> Dataset:
+    parts, about = load_file(folder / "dataset.safetensors"), json.loads((folder / "dataset.json").read_text())
+    return Dataset(
+        images=parts["images"],
+        labels=parts["labels"],
+        classes=tuple(about["classes"]),
+        name=about["name"],
+        truth={key.removeprefix("truth."): value for key, value in parts.items() if key.startswith("truth.")},
+        info=about["info"],
+    )
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

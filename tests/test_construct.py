@@ -244,6 +244,32 @@ def test_matched_images_are_those_of_the_attack_and_pieces_are_taken_up(source, 
     assert torch.equal(resumed.images[16:], whole.images[16:])
 
 
+@pytest.mark.parametrize("start", ["other", "noise"])
+def test_a_search_of_fewer_steps_is_taken_further_to_the_same_images(source, start):
+    dataset = noise(n=20)
+    numbers = {"step_size": 0.2, "seed": 3, "start": start}
+    short, whole = (nonrobust_dataset(source, dataset, steps=steps, **numbers) for steps in (2, 5))
+    kept = short.images.clone()
+    onward = nonrobust_dataset(source, dataset, steps=5, begun=short, **numbers)
+    assert onward.fingerprint() == whole.fingerprint()
+    assert onward.info == whole.info
+    assert torch.equal(short.images, kept)
+    assert not torch.equal(whole.images, kept)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"step_size": 0.3}, {"start": "noise"}, {"steps": 1}, {"images": 10}, {"kind": "D_R"}]
+)
+def test_a_search_is_not_taken_on_from_another_one(source, change):
+    dataset = noise(n=20)
+    numbers = {"steps": 2, "step_size": 0.2, "seed": 3, "start": "other"}
+    begun = nonrobust_dataset(source, dataset, **numbers)
+    build = robust_dataset if change.pop("kind", "") else nonrobust_dataset
+    dataset = dataset.subset(slice(0, change.pop("images", 20)))
+    with pytest.raises(ValueError, match="not to be made from D_NR of"):
+        build(source, dataset, **{**numbers, **change}, begun=begun)
+
+
 def test_targets_are_represented_once_and_the_head_never_answers(source, monkeypatch):
     calls = []
     represent = Classifier.represent

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from advfeat import run as run_module
+from advfeat.attacks import match_representation
 from advfeat.construct import nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.measures import accuracy, robust_accuracy
@@ -107,6 +109,23 @@ def test_matched_data_come_from_the_right_network_and_keep_their_labels():
         assert made.fingerprint() == expected.fingerprint()
         assert torch.equal(made.labels, run.train_set.labels[:30])
         assert torch.equal(made.truth["start_index"], expected.truth["start_index"])
+
+
+def test_a_longer_search_goes_on_where_the_longest_shorter_one_ended(monkeypatch):
+    expected = open_run(match_steps=4).constructed("D_R", source_seed=0)
+    shutil.rmtree(open_run().store.root / "datasets")
+    for steps in (1, 3):
+        open_run(match_steps=steps).constructed("D_R", source_seed=0)
+    taken = []
+
+    def from_here(frozen, images, target, *, steps, step_size):
+        taken.append(steps)
+        return match_representation(frozen, images, target, steps=steps, step_size=step_size)
+
+    monkeypatch.setattr("advfeat.construct.match_representation", from_here)
+    made = open_run(match_steps=4).constructed("D_R", source_seed=0)
+    assert taken == [1]
+    assert made.fingerprint() == expected.fingerprint()
 
 
 def test_each_constructed_dataset_has_its_own_training():
