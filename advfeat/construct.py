@@ -65,18 +65,7 @@ def robust_dataset(
 
     Source: section 3.1 of Ilyas et al. 2019; the noise is that of MadryLab/robust_representations, image_inversion.
     """
-    return _represented_alike(
-        model,
-        dataset,
-        "D_R",
-        steps,
-        step_size,
-        seed=seed,
-        start=start,
-        batch_size=batch_size,
-        shards=shards,
-        begun=begun,
-    )
+    return _represented_alike(model, dataset, "D_R", steps, step_size, seed, start, batch_size, shards, begun)
 
 
 def nonrobust_dataset(
@@ -98,18 +87,7 @@ def nonrobust_dataset(
 
     Source: section 3.1 of Ilyas et al. 2019.
     """
-    return _represented_alike(
-        model,
-        dataset,
-        "D_NR",
-        steps,
-        step_size,
-        seed=seed,
-        start=start,
-        batch_size=batch_size,
-        shards=shards,
-        begun=begun,
-    )
+    return _represented_alike(model, dataset, "D_NR", steps, step_size, seed, start, batch_size, shards, begun)
 
 
 def random_target_dataset(
@@ -209,7 +187,6 @@ def _represented_alike(
     name: str,
     steps: int,
     step_size: float,
-    *,
     seed: int,
     start: str,
     batch_size: int,
