@@ -101,6 +101,11 @@ class Record:
     runs: Mapping[int, Mapping[str, Any]]
     folder: Path
 
+    @property
+    def first(self) -> Mapping[str, Any]:
+        """The run of the lowest seed: its curves and pictures are shown, and its settings are those of all."""
+        return self.runs[min(self.runs)]
+
     def ids(self) -> list[str]:
         """The ids of all recorded values."""
         return sorted({key for run in self.runs.values() for key in run["values"]})

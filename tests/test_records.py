@@ -261,11 +261,12 @@ def test_of_several_seeds_the_sheets_are_those_of_the_lowest(order):
     for seed in order:
         save_record(
             "05-chapter", "planted", seed=seed, values={}, config={}, seconds={},
-            provenance={"commit": "c0ffee", "device": "a processor"},
+            provenance={"commit": f"seed {seed}", "device": "a processor"},
             sheets={"panel": torch.full((1, 1, 3, 2, 2), float(seed))},
         )  # fmt: skip
     with Image.open(load_record("05-chapter", "planted").sheet("panel")) as picture:
         assert np.asarray(picture).max() == 0
+    assert load_record("05-chapter", "planted").first["provenance"]["commit"] == "seed 0"
 
 
 def test_a_missing_record_says_how_to_make_it():
