@@ -29,6 +29,9 @@ from advfeat.store import Recipe, Shards, Store
 from advfeat.train import Checkpoint, TrainConfig, train
 
 CONSTRUCTED = ("D_R", "D_NR", "D_rand", "D_det")
+# Added to the seed of a network's first weights if it is trained on a constructed dataset. Else it would begin with the
+# weights that the source of that dataset began with, wherever both have one seed and one architecture.
+_APART = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,8 @@ class Run:
     def trained_on(self, kind: str, *, source_seed: int, seed: int, architecture: str | None = None) -> Trained:
         """A fresh network of ``seed`` trained on the constructed dataset of ``source_seed``, see ``constructed``.
 
-        Its architecture is the profile's own, or on D_det one of the profile's ``architectures``.
+        Its first weights are not those that the source began with, even where the two seeds are equal. Its architecture
+        is the profile's own, or on D_det one of the profile's ``architectures``.
 
         Raises:
             ValueError: another ``kind``, or an architecture that the profile does not have or not for that kind.
@@ -201,6 +205,7 @@ class Run:
             recipe = self._model_recipe(data, config, seed, architecture=architecture)
         else:
             raise ValueError(f"architectures are trained on D_det, got kind={kind!r}")
+        recipe["weights"] = seed + _APART
         return self._trained(lambda: self.constructed(kind, source_seed=source_seed), recipe, config, description)
 
     def describe(self) -> dict[str, Any]:
@@ -246,7 +251,8 @@ class Run:
 
         seed = recipe["seed"]
         network = recipe["network"]
-        fresh = build_model(**network, seed=seed, classes=self.train_set.num_classes).to(self.device)
+        weights, classes = recipe.get("weights", seed), self.train_set.num_classes
+        fresh = build_model(**network, seed=weights, classes=classes).to(self.device)
         model, history = self.store.model(recipe, fresh, fit)
         return Trained(model, history, recipe)
 

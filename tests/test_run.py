@@ -128,6 +128,26 @@ def test_a_longer_search_goes_on_where_the_longest_shorter_one_ended(monkeypatch
     assert made.fingerprint() == expected.fingerprint()
 
 
+@pytest.mark.parametrize("kind", CONSTRUCTED)
+def test_a_network_on_a_constructed_set_does_not_begin_as_its_source_did(monkeypatch, kind):
+    began = {}
+
+    def remember(model, dataset, config, *, seed, **rest):
+        began[rest["description"]] = {name: value.clone() for name, value in model.state_dict().items()}
+        return train(model, dataset, config, seed=seed, **rest)
+
+    monkeypatch.setattr(run_module, "train", remember)
+    run = open_run(source_width=TINY["width"])
+    run.trained_on(kind, source_seed=0, seed=0)
+    (source,) = began.keys() - {kind}
+    one, two = (build_model(TINY["network"], width=TINY["width"], seed=seed).state_dict() for seed in (0, 1))
+    # Some layers begin alike at every seed, and the stem follows from the images.
+    drawn = [name for name in one if not torch.equal(one[name], two[name]) and not name.startswith("features.0.")]
+    assert len(drawn) == 3
+    for name in drawn:
+        assert not torch.equal(began[kind][name], began[source][name])
+
+
 def test_each_constructed_dataset_has_its_own_training():
     fields = {"D_R": "on_robust", "D_NR": "on_nonrobust", "D_rand": "on_rand", "D_det": "on_det"}
     for kind, field in fields.items():
