@@ -151,6 +151,20 @@ class Run:
             lambda: self.train_set.subset(slice(0, seen)), recipe, config, "overfitted", watch=self._watch
         )
 
+    def control(self, *, seed: int) -> Trained:
+        """The network that those on D_R and D_NR are compared with: as many ordinary images, the same training."""
+        count = self.profile.match_images
+        data = self._data_recipe if count >= self.profile.train_images else {**self._data_recipe, "images": count}
+        recipe = self._model_recipe(data, self.profile.on_matched, seed)
+        # Watched, since in some profiles it is ``standard`` by another name, of one recipe and so one network.
+        return self._trained(
+            lambda: self.train_set.subset(slice(0, count)),
+            recipe,
+            self.profile.on_matched,
+            "control",
+            watch=self._watch,
+        )
+
     def constructed(self, kind: str, *, source_seed: int) -> Dataset:
         """A dataset made with a network of ``source_seed``: D_R ``robust``, D_NR ``standard``, the others ``source``.
 
@@ -195,9 +209,7 @@ class Run:
         """
         data = self._constructed_recipe(kind, source_seed)
         profile = self.profile
-        config = {
-            "D_R": profile.on_robust, "D_NR": profile.on_nonrobust, "D_rand": profile.on_rand, "D_det": profile.on_det
-        }[kind]  # fmt: skip
+        config = {"D_rand": profile.on_rand, "D_det": profile.on_det}.get(kind, profile.on_matched)
         if architecture is None:
             recipe, description = self._model_recipe(data, config, seed), kind
         elif kind == "D_det":

@@ -306,16 +306,16 @@ def test_non_robust_features_suffice(target, standard, training_set, test_set):
     assert accuracy(_trained(dataset, config, seed=10), test_set).value >= 0.6
 
 
-def test_matching_with_a_robust_network_keeps_shapes_and_drops_textures(standard, training_set, test_set):
+def test_matching_with_a_robust_network_keeps_shapes_and_drops_textures(training_set, test_set):
     """Swapped networks, labels of the start image or a search inside a ball would each fail one of these lines."""
     few = training_set.subset(slice(PROFILE.match_images))
     source = _trained(training_set, PROFILE.robust.at_radius(PROFILE.match_eps))
     dataset = robust_dataset(source, few, steps=PROFILE.match_steps, step_size=PROFILE.match_step_size, seed=0)
     assert signal_kept(dataset, few, WORLD.shapes()).value >= 0.9
     assert signal_kept(dataset, few, WORLD.textures()).value <= 0.1
-    model, subset = _trained(dataset, PROFILE.on_robust), test_set.subset(slice(500))
-    # Ordinary training on either set; one network is robust, the other is not.
-    of_original = robust_accuracy(standard, subset, L2(0.25), steps=20).value
+    model, subset = _trained(dataset, PROFILE.on_matched), test_set.subset(slice(500))
+    # The same training on either set; one network is robust, the other is not.
+    of_original = robust_accuracy(_trained(few, PROFILE.on_matched), subset, L2(0.25), steps=20).value
     assert robust_accuracy(model, subset, L2(0.25), steps=20).value >= of_original + 0.4
 
 
@@ -325,6 +325,6 @@ def test_matching_with_an_ordinary_network_keeps_textures_and_drops_shapes(stand
     dataset = nonrobust_dataset(standard, few, steps=PROFILE.match_steps, step_size=size, seed=0)
     assert signal_kept(dataset, few, WORLD.textures()).value >= 0.8
     assert abs(signal_kept(dataset, few, WORLD.shapes()).value) <= 0.1
-    model = _trained(dataset, PROFILE.on_nonrobust)
+    model = _trained(dataset, PROFILE.on_matched)
     assert accuracy(model, test_set).value >= 0.6
     assert robust_accuracy(model, test_set.subset(slice(500)), L2(0.25), steps=20).value <= 0.05

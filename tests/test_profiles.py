@@ -22,13 +22,13 @@ def test_every_profile_can_be_run(name):
     assert profile.data in ("planted", "cifar10")
     build_model(profile.network, width=profile.width)  # raises where network or width do not exist
     build_model(profile.network, width=profile.source_width)
-    ordinary = (profile.standard, profile.on_robust, profile.on_nonrobust, profile.on_rand, profile.on_det)
+    ordinary = (profile.standard, profile.on_matched, profile.on_rand, profile.on_det)
     ordinary += (profile.architecture_standard, profile.architecture_det)
     for config in (*ordinary, profile.robust, profile.overfit):
         assert config.batch_size <= profile.train_images
         assert config.epochs >= 1
     assert profile.overfit.batch_size <= profile.overfit_images <= profile.train_images
-    assert max(config.batch_size for config in (profile.on_robust, profile.on_nonrobust)) <= profile.match_images
+    assert profile.on_matched.batch_size <= profile.match_images
     assert profile.match_images <= profile.train_images
     assert profile.robust.threat is not None
     assert all(config.threat is None for config in ordinary)

@@ -37,8 +37,7 @@ TINY = {
     "robust": {"epochs": 1, "batch_size": 20, "attack_steps": 1},
     "overfit": {"epochs": 2, "batch_size": 10, "attack_steps": 1},
     "overfit_images": 20,
-    "on_robust": {"epochs": 1, "batch_size": 20},
-    "on_nonrobust": {"epochs": 1, "batch_size": 20},
+    "on_matched": {"epochs": 1, "batch_size": 20},
     "on_rand": {"epochs": 1, "batch_size": 20},
     "on_det": {"epochs": 1, "batch_size": 20},
 }
@@ -149,7 +148,7 @@ def test_a_network_on_a_constructed_set_does_not_begin_as_its_source_did(monkeyp
 
 
 def test_each_constructed_dataset_has_its_own_training():
-    fields = {"D_R": "on_robust", "D_NR": "on_nonrobust", "D_rand": "on_rand", "D_det": "on_det"}
+    fields = {"D_R": "on_matched", "D_NR": "on_matched", "D_rand": "on_rand", "D_det": "on_det"}
     for kind, field in fields.items():
         recipe = open_run(**{field: {"epochs": 1, "batch_size": 20, "lr": 0.01}}).trained_on(
             kind, source_seed=0, seed=0
@@ -232,7 +231,7 @@ def test_training_and_test_images_are_different_images_of_one_world():
     assert not any(image.numpy().tobytes() in pixels for image in run.test_set.images)
 
 
-ARTIFACTS = ("standard", "source", "robust", "D_R", "D_NR", "D_rand", "on_robust", "on_rand", "vgg16")
+ARTIFACTS = ("standard", "source", "robust", "control", "D_R", "D_NR", "D_rand", "on_D_R", "on_D_rand", "vgg16")
 
 
 @pytest.mark.parametrize(
@@ -240,20 +239,23 @@ ARTIFACTS = ("standard", "source", "robust", "D_R", "D_NR", "D_rand", "on_robust
     [
         ({"train_images": 41}, set(ARTIFACTS)),
         ({"width": 5}, set(ARTIFACTS) - {"vgg16", "source", "D_rand"}),
-        ({"source_width": 5}, {"source", "D_rand", "on_rand"}),
-        ({"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}}, {"standard", "source", "D_NR", "D_rand", "on_rand"}),
-        ({"robust": {"epochs": 1, "batch_size": 20, "threat": {"eps": 0.1}}}, {"robust", "D_R", "on_robust"}),
-        ({"match_steps": 3}, {"D_R", "D_NR", "on_robust"}),
-        ({"match_step_size": 0.3}, {"D_R", "on_robust"}),
+        ({"source_width": 5}, {"source", "D_rand", "on_D_rand"}),
+        (
+            {"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}},
+            {"standard", "source", "D_NR", "D_rand", "on_D_rand"},
+        ),
+        ({"robust": {"epochs": 1, "batch_size": 20, "threat": {"eps": 0.1}}}, {"robust", "D_R", "on_D_R"}),
+        ({"match_steps": 3}, {"D_R", "D_NR", "on_D_R"}),
+        ({"match_step_size": 0.3}, {"D_R", "on_D_R"}),
         ({"nonrobust_step_size": 0.3}, {"D_NR"}),
-        ({"match_start": "noise"}, {"D_R", "D_NR", "on_robust"}),
-        ({"match_images": 20}, {"D_R", "D_NR", "on_robust"}),
-        ({"match_eps": 1.0}, {"D_R", "on_robust"}),
-        ({"on_robust": {"epochs": 1, "batch_size": 20, "flip": True}}, {"on_robust"}),
-        ({"eps": 0.25}, {"D_rand", "on_rand"}),
-        ({"construct_steps": 3}, {"D_rand", "on_rand"}),
-        ({"construct_step_size": 0.2}, {"D_rand", "on_rand"}),
-        ({"on_rand": {"epochs": 1, "batch_size": 20, "flip": True}}, {"on_rand"}),
+        ({"match_start": "noise"}, {"D_R", "D_NR", "on_D_R"}),
+        ({"match_images": 20}, {"control", "D_R", "D_NR", "on_D_R"}),
+        ({"match_eps": 1.0}, {"D_R", "on_D_R"}),
+        ({"on_matched": {"epochs": 1, "flip": True}}, {"control", "on_D_R"}),
+        ({"eps": 0.25}, {"D_rand", "on_D_rand"}),
+        ({"construct_steps": 3}, {"D_rand", "on_D_rand"}),
+        ({"construct_step_size": 0.2}, {"D_rand", "on_D_rand"}),
+        ({"on_rand": {"epochs": 1, "batch_size": 20, "flip": True}}, {"on_D_rand"}),
         ({"eval_steps": 3}, set()),
         ({"architectures": {"vgg16": {"width": 8}}}, {"vgg16"}),
         ({"architecture_standard": {"epochs": 1}}, {"vgg16"}),
@@ -265,6 +267,12 @@ ARTIFACTS = ("standard", "source", "robust", "D_R", "D_NR", "D_rand", "on_robust
 def test_a_changed_number_moves_what_depends_on_it_and_nothing_else(change, moves):
     before, after = keys(TINY), keys({**TINY, **change})
     assert {name for name in before if before[name] != after[name]} == moves
+
+
+def test_the_control_is_the_standard_network_where_both_are_trained_alike():
+    training = {"epochs": 1, "batch_size": 20, "lr": 0.1, "weight_decay": 1e-3}
+    alike = {**TINY, "match_images": TINY["train_images"], "standard": training, "on_matched": training}
+    assert keys(alike)["control"] == keys(alike)["standard"] != keys(TINY)["control"]
 
 
 def test_the_source_is_the_standard_network_unless_it_has_a_width_of_its_own():
@@ -296,6 +304,7 @@ def keys(overrides: dict) -> dict[str, str]:
     run.standard(seed=0)
     run.source(seed=0)
     run.robust(seed=0)
+    run.control(seed=0)
     for kind in ("D_R", "D_NR", "D_rand"):
         run.constructed(kind, source_seed=0)
     for kind in ("D_R", "D_rand"):
