@@ -54,6 +54,7 @@ def save(
     settings: Mapping[str, object] | None = None,
     series: Mapping[str, list[float]] | None = None,
     sheets: Mapping[str, Tensor] | None = None,
+    tables: Mapping[str, Sequence[Mapping[str, object]]] | None = None,
 ) -> Markdown:
     """Add this run to the chapter's record.
 
@@ -77,6 +78,7 @@ def save(
         seconds={**seconds, "chapter": run.elapsed},
         series=series,
         sheets=sheets,
+        tables=tables,
     )
     return Markdown(f"Recorded in `{path.relative_to(results_root())}`.")
 

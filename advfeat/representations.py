@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advfeat.attacks import FREE, ascend, match_representation
-from advfeat.models import Classifier
+from advfeat.models import Classifier, freeze
 
 
 def interpolate(
@@ -95,6 +95,19 @@ def excite(
 def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """‖found − target‖₂ / ‖target‖₂ of each row: 0 for a perfect match, about 1 for unrelated directions."""
     return (found - target).norm(dim=1) / target.norm(dim=1)
+
+
+def match_distance(
+    model: Classifier, found: Float[Tensor, "n c h w"], target: Float[Tensor, "n c h w"], *, batch_size: int = 500
+) -> Float[Tensor, " n"]:
+    """How far the representation of each image is from that of its target: ‖R(x̂) − R(x)‖₂ / ‖R(x)‖₂, in float32.
+
+    It is what ``attacks.match_representation`` minimises, for datasets that are too large to be represented at once.
+    """
+    frozen = freeze(model, dtype=torch.float32)
+    with torch.no_grad():
+        parts = zip(found.split(batch_size), target.split(batch_size), strict=True)
+        return torch.cat([relative_distance(frozen.representation(a), frozen.representation(b)) for a, b in parts])
 
 
 def detour(path: Float[Tensor, "points n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from advfeat.attacks import Threat, pgd, usual_step_size
@@ -14,6 +14,22 @@ from advfeat.data import Dataset, batches
 from advfeat.measures import Estimate, predictions
 from advfeat.models import Classifier, freeze
 from advfeat.progress import progress
+
+
+@dataclass(frozen=True)
+class SameMistake:
+    """How often two networks make the same mistake (see ``Transfer.same_mistake``).
+
+    Attributes:
+        rate: share of ``images`` on which they give the same wrong answer.
+        chance: the share that would be expected if, within a class, their answers were independent; None where no class
+            has two such images.
+        images: those that count.
+    """
+
+    rate: Estimate
+    chance: float | None
+    images: Bool[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -49,18 +65,53 @@ class Transfer:
             KeyError: an unknown network.
             ValueError: another ``among``, or there is no image to count.
         """
-        hit = self._fools(self.attacked[source][target])
-        if among not in ("fooled", "right", "all"):
-            raise ValueError(f"among must be 'fooled', 'right' or 'all', got {among!r}")
-        counted = torch.ones_like(hit)
-        if among != "all":
-            counted &= (self.clean[source] == self.labels) & (self.clean[target] == self.labels)
-        if among == "fooled":
-            counted &= self._fools(self.attacked[source][source])
+        hit, counted = self._fools(self.attacked[source][target]), self.counted(source, target, among=among)
         if not bool(counted.any()):
             also = f" and fools {source}" if among == "fooled" else ""
             raise ValueError(f"no image is classified as labelled by {source} and {target}{also}")
         return Estimate.of_rate(int((hit & counted).sum()), int(counted.sum()))
+
+    def counted(self, source: str, target: str, *, among: str = "fooled") -> Bool[Tensor, " n"]:
+        """Which images ``rate`` counts, by the same names.
+
+        Raises:
+            KeyError: an unknown network.
+            ValueError: another ``among``.
+        """
+        if among not in ("fooled", "right", "all"):
+            raise ValueError(f"among must be 'fooled', 'right' or 'all', got {among!r}")
+        counted = torch.ones_like(self.labels, dtype=torch.bool)
+        if among != "all":
+            counted &= (self.clean[source] == self.labels) & (self.clean[target] == self.labels)
+        if among == "fooled":
+            counted &= self._fools(self.attacked[source][source])
+        return counted
+
+    def same_mistake(self, source: str, target: str) -> SameMistake:
+        """How often ``target`` makes the mistake of ``source`` where both are wrong about what ``source`` made.
+
+        Some agreement comes for free: classes that look alike are confused by everybody. ``chance`` is the share of
+        agreements between the answer of ``source`` to one image and that of ``target`` to *another* image of the same
+        class, over all such pairs. What exceeds it is due to the single image and what was done to it.
+
+        Raises:
+            KeyError: an unknown network.
+            ValueError: the attacks were targeted, or there is no image on which both are wrong though right before.
+        """
+        if self.targets is not None:
+            raise ValueError("mistakes are compared after untargeted attacks; these were targeted")
+        first, second = self.attacked[source][source], self.attacked[source][target]
+        both = self.counted(source, target) & self._fools(second)
+        if not bool(both.any()):
+            raise ValueError(f"no image is right before and wrong after the attack at both {source} and {target}")
+        hits = pairs = 0
+        for label in self.labels[both].unique():
+            one, two = (answers[both & (self.labels == label)] for answers in (first, second))
+            alike = one[:, None] == two[None, :]
+            hits += int(alike.sum() - alike.diagonal().sum())
+            pairs += len(one) * (len(one) - 1)
+        same = (first == second)[both]
+        return SameMistake(Estimate.of_rate(int(same.sum()), len(same)), hits / pairs if pairs else None, both)
 
     def _fools(self, answers: Tensor) -> Tensor:
         return answers != self.labels if self.targets is None else answers == self.targets

@@ -11,7 +11,7 @@ from advfeat.attacks import L2
 from advfeat.data import Dataset
 from advfeat.measures import Estimate
 from advfeat.models import Classifier
-from advfeat.transfer import other_classes, transfer, transfer_rate
+from advfeat.transfer import Transfer, other_classes, transfer, transfer_rate
 
 SIZE = 2
 PIXELS = 3 * SIZE * SIZE
@@ -143,3 +143,30 @@ def test_other_classes_are_other_and_uniform():
     assert int((steps[1:] - 20_000 / 9).abs().max()) <= 6 * 45
     with pytest.raises(ValueError, match="classes must be 2 or more, got 1"):
         other_classes(labels, 1, seed=0)
+
+
+def answered(source: list[int], target: list[int], **changes: object) -> Transfer:
+    """What two networks say of five images that both classify correctly."""
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    found = {"source": torch.tensor(source), "target": torch.tensor(target)}
+    clean = {"source": labels, "target": labels}
+    return Transfer(**{"labels": labels, "targets": None, "clean": clean, "attacked": {"source": found}, **changes})
+
+
+def test_the_same_mistake_is_compared_with_mistakes_about_other_images_of_the_class():
+    found = answered([1, 1, 2, 0, 2], [1, 2, 2, 0, 0]).same_mistake("source", "target")
+    assert (found.rate.value, found.rate.n) == (3 / 5, 5)
+    assert found.chance == 3 / 8  # 2 of the 6 pairs of class 0, 1 of the 2 of class 1
+    # Right after the attack, at either network: the image does not count.
+    found = answered([1, 1, 0, 0, 2], [1, 2, 2, 1, 0]).same_mistake("source", "target")
+    assert found.images.tolist() == [True, True, False, False, True]
+    assert (found.rate.value, found.chance) == (1 / 3, 1 / 2)
+
+
+def test_the_same_mistake_needs_mistakes():
+    assert answered([1, 0, 0, 1, 1], [2, 0, 0, 1, 1]).same_mistake("source", "target").chance is None
+    with pytest.raises(ValueError, match="wrong after the attack at both source and target"):
+        answered([1, 0, 0, 1, 1], [0, 1, 0, 1, 1]).same_mistake("source", "target")
+    aimed = answered([1, 1, 1, 0, 0], [1, 1, 1, 0, 0], targets=torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(ValueError, match="targeted"):
+        aimed.same_mistake("source", "target")
