@@ -154,7 +154,8 @@ class Record:
 
 def results_root() -> Path:
     """Folder of the records: ``ADVFEAT_RESULTS``, or ``book/results`` in the checkout."""
-    return Path(os.environ.get("ADVFEAT_RESULTS") or BOOK / "results")
+    given = os.environ.get("ADVFEAT_RESULTS")
+    return Path(given).expanduser() if given else BOOK / "results"
 
 
 @contextmanager
@@ -171,11 +172,18 @@ def results_in(folder: Path) -> Iterator[None]:
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Where and with what a result is computed: commit, dirty flag, versions, device, threads, time (UTC)."""
+    """Where and with what a result is computed: commit, dirty flag, versions, device, threads, time (UTC).
+
+    ``dirty`` says that the commit is not all that was run: a tracked file had been changed, records aside, or git could
+    not tell.
+    """
     kind = torch.device(device).type
+    commit = _git("rev-parse", "HEAD")
+    # Records are what runs leave behind: with the first seed's among the changes, the second would never be clean.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)book/results")
     return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": commit or "unknown",
+        "dirty": not commit or changed != "",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "device": torch.cuda.get_device_name() if kind == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
@@ -267,16 +275,19 @@ def load_record(chapter: str, profile: str) -> Record:
 
 
 def index_rows() -> list[dict[str, object]]:
-    """One row per recorded number of every record, sorted by id and profile: what ``index.json`` holds."""
+    """One row per recorded number of every record, sorted by id and profile: what ``index.json`` holds.
+
+    Device and commit are those of the record's first run.
+    """
     rows = []
     for path in sorted(results_root().glob("*/*/record.json")):
         record = load_record(path.parent.parent.name, path.parent.name)
-        last = list(record.runs.values())[-1]["provenance"]
+        made = record.first["provenance"]
         for key in record.ids():
             summary = asdict(record.summary(key))
             del summary["rate"]
-            made = {"profile": record.profile, "device": last["device"], "commit": last["commit"]}
-            rows.append({"id": key, **summary, **made})
+            about = {"profile": record.profile, "device": made["device"], "commit": made["commit"]}
+            rows.append({"id": key, **summary, **about})
     return sorted(rows, key=lambda row: (row["id"], row["profile"]))
 
 
@@ -307,12 +318,13 @@ def _write_json(path: Path, content: object) -> None:
     partial.replace(path)
 
 
-def _git(*words: str) -> str:
+def _git(*words: str) -> str | None:
+    """What git says in the checkout, or None where it fails."""
     try:
         done = subprocess.run(["git", *words], cwd=_CHECKOUT, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # a reader without git still gets a run card
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    except OSError:  # a reader without git still gets a run card
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _version(package: str) -> str:

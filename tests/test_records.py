@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,7 +178,7 @@ def test_the_index_holds_one_row_per_number_of_every_record(results):
         assert row["device"] == "a processor"
     assert rows[3]["seeds"] == 2
     assert rows[3]["value"] == pytest.approx(0.85, abs=1e-12)
-    assert rows[3]["commit"] == "facade"  # of the last seed
+    assert rows[3]["commit"] == "c0ffee"  # of the first run, as the settings and the pictures are
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, 89.0, math.nan, math.inf])
@@ -303,17 +304,35 @@ def test_provenance_names_the_commit_and_tells_a_dirty_tree(tmp_path, monkeypatc
     assert provenance()["dirty"] is False
     (tmp_path / "file").write_text("2")
     assert provenance()["dirty"] is True
+    # What the first seed recorded does not make the second one's run dirty.
+    index = tmp_path / "book" / "results" / "index.json"
+    index.parent.mkdir(parents=True)
+    index.write_text("[]")
+    git("add", ".")
+    git("commit", "-qm", "second")
+    index.write_text("[1]")
+    assert provenance()["dirty"] is False
+    (tmp_path / "file").write_text("3")
+    assert provenance()["dirty"] is True
 
 
 def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_CHECKOUT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance()["commit"] == "unknown"
+    assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", True)
     monkeypatch.setenv("PATH", "")
-    assert provenance()["commit"] == "unknown"
+    assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", True)
+
+
+def test_a_tree_that_git_cannot_look_at_is_not_called_clean(monkeypatch):
+    answers = {"rev-parse": "c0ffee", "status": None}
+    monkeypatch.setattr(records, "_git", lambda word, *_: answers[word])
+    assert (provenance()["commit"], provenance()["dirty"]) == ("c0ffee", True)
 
 
 def test_the_folder_of_results_can_be_moved(results, monkeypatch):
     assert results_root() == results
+    monkeypatch.setenv("ADVFEAT_RESULTS", "~/results")
+    assert results_root() == Path.home() / "results"
     monkeypatch.delenv("ADVFEAT_RESULTS")
     assert results_root().parts[-2:] == ("book", "results")
