@@ -3,13 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from advfeat.attacks import L2
-from advfeat.networks import Scale
+from advfeat.networks import OWN, TORCHVISION, Scale
 from advfeat.train import TrainConfig
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_radius(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < math.inf
+
+
+def _is_length(value: Any) -> bool:
+    return _is_radius(value) and value > 0
+
+
+def _all(accepted: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: all(map(accepted, values))
+
+
+def _choice(*names: str) -> tuple[Callable[[Any], bool], str]:
+    return names.__contains__, f"one of {', '.join(names)}"
+
+
+# What a field of a profile accepts, by its name or else by its type, and that in words.
+_ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "data": _choice("planted", "cifar10"),
+    "network": _choice(*sorted({*OWN, *TORCHVISION})),
+    "match_start": _choice("other", "noise"),
+    # Nothing is trained within a radius of 0; to measure there is to measure the plain accuracy.
+    "robust_eps": (_all(_is_length), "positive numbers"),
+    "int": (_is_count, "a whole number, 1 or more"),
+    "float": (_is_length, "a positive number"),
+    "tuple[int, ...]": (_all(_is_count), "whole numbers, each 1 or more"),
+    "tuple[float, ...]": (_all(_is_radius), "numbers, each 0 or more"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +102,9 @@ class Profile:
         architecture_standard: their training on the ordinary images.
         architecture_det: their training on D_det.
         transfer_images: test images on which adversarial images go from network to network.
+
+    Raises:
+        ValueError: a value outside its range, named: chapters would meet it late, or cut off the wrong images.
     """
 
     name: str
@@ -110,6 +152,13 @@ class Profile:
     represent_steps: int = 200
     represent_step_size: float = 0.2
     transfer_images: int = 1000
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            accepted, words = _ACCEPTED.get(field.name) or _ACCEPTED.get(str(field.type)) or (None, "")
+            value = getattr(self, field.name)
+            if accepted and not accepted(value):
+                raise ValueError(f"{field.name}={value!r} must be {words}")
 
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
@@ -296,7 +345,8 @@ def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Pro
     ``{"eps": 0.25, "standard": {"epochs": 3}}``, and into the scale of an architecture.
 
     Raises:
-        ValueError: unknown profile or field, with the list of what exists.
+        ValueError: unknown profile or field, with the list of what exists; a value outside its range; an architecture
+            with anything but a mapping.
         TypeError: a value of another type than the one it replaces.
     """
     if name not in PROFILES:
@@ -305,7 +355,8 @@ def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Pro
 
 
 def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
-    known = {field.name for field in dataclasses.fields(config)} - {"name", "description", "data"}
+    types = {field.name: field.type for field in dataclasses.fields(config)}
+    known = types.keys() - {"name", "description", "data"}
     fresh: dict[str, object] = {}
     for key, value in changes.items():
         if key not in known:
@@ -316,18 +367,17 @@ def _replace(config: Any, changes: Mapping[str, Any], where: str) -> Any:
         elif isinstance(old, Mapping) and isinstance(value, Mapping):
             if unknown := value.keys() - old.keys():
                 raise ValueError(f"unknown override {min(unknown)!r} in {key}; there are {', '.join(sorted(old))}")
+            for name, scale in value.items():
+                if not isinstance(scale, Mapping):
+                    raise ValueError(f"override {name!r} in {key} must be like {{'width': 16}}, got {scale!r}")
             fresh[key] = {**old, **{name: _replace(old[name], changes, name) for name, changes in value.items()}}
         elif isinstance(old, tuple) and isinstance(value, list | tuple) and all(map(_is_number, value)):
             whole = old and all(isinstance(item, int) for item in (*old, *value))
             fresh[key] = tuple(int(item) if whole else float(item) for item in value)
         elif isinstance(old, float) and _is_number(value):
             fresh[key] = float(value)
-        elif type(old) is type(value):
+        elif type(old) is type(value) or (types[key] == "int | None" and (value is None or type(value) is int)):
             fresh[key] = value
         else:
             raise TypeError(f"override {key!r} in {where} must be like {old!r}, got {value!r}")
     return dataclasses.replace(config, **fresh)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import jaxtyping
 import pytest
 import torch
 
@@ -11,6 +13,14 @@ from advfeat.attacks import L2
 from advfeat.models import build_model
 from advfeat.networks import TORCHVISION
 from advfeat.profiles import PROFILES, get_profile
+
+
+@pytest.fixture
+def unchecked_types():
+    """What a reader gets: annotations are not checked outside of the tests, so the library's own messages appear."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -84,6 +94,17 @@ def test_an_override_reaches_into_one_architecture_and_leaves_the_others():
     assert {**after.architectures, "vgg16": before.architectures["vgg16"]} == before.architectures
 
 
+def test_a_depth_may_be_given_where_there_is_none_and_taken_away_where_there_is_one():
+    for name, depth in (("cifar10-cpu", 2), ("planted", None)):
+        assert PROFILES[name].architectures["vgg16"].depth != depth
+        assert get_profile(name, {"architectures": {"vgg16": {"depth": depth}}}).architectures["vgg16"].depth == depth
+
+
+def test_a_profile_is_checked_however_it_is_made():
+    with pytest.raises(ValueError, match="data='mnist' must be one of planted, cifar10"):
+        dataclasses.replace(PROFILES["planted"], data="mnist")
+
+
 def test_a_whole_number_may_stand_for_a_float():
     eps = get_profile("planted", {"eps": 1}).eps
     assert eps == 1.0
@@ -101,9 +122,22 @@ def test_a_whole_number_may_stand_for_a_float():
         ({"data": "cifar10"}, "unknown override 'data'"),
         ({"standard": {"lr": -0.1}}, "lr=-0.1 is out of range"),
         ({"robust": {"threat": {"eps": -1.0}}}, "eps must be 0 or more"),
+        ({"match_start": "nois"}, "match_start='nois' must be one of other, noise"),
+        ({"network": "resnet10"}, "network='resnet10' must be one of cnn4, .*resnet9"),
+        ({"eval_images": -1}, "eval_images=-1 must be a whole number, 1 or more"),
+        ({"eval_images": 0}, "eval_images=0 must be a whole number, 1 or more"),
+        ({"match_sweep": [12.5]}, r"match_sweep=\(12.5,\) must be whole numbers, each 1 or more"),
+        ({"match_sweep": [3, 0]}, r"match_sweep=\(3, 0\) must be whole numbers, each 1 or more"),
+        ({"match_step_size": 0}, "match_step_size=0.0 must be a positive number"),
+        ({"construct_step_size": math.nan}, "construct_step_size=nan must be a positive number"),
+        ({"eps": math.inf}, "eps=inf must be a positive number"),
+        ({"robust_eps": [0, 1]}, r"robust_eps=\(0.0, 1.0\) must be positive numbers"),
+        ({"eval_eps": [0, -1]}, r"eval_eps=\(0.0, -1.0\) must be numbers, each 0 or more"),
+        ({"architectures": {"resnet18": 3}}, "'resnet18' in architectures must be like {'width': 16}, got 3"),
+        ({"architectures": {"resnet18": {"depth": 0}}}, "depth must be 1 or more, got 0"),
     ],
 )
-def test_an_override_that_does_not_exist_or_fit_is_named(overrides, message):
+def test_an_override_that_does_not_exist_or_fit_is_named(unchecked_types, overrides, message):
     with pytest.raises(ValueError, match=message):
         get_profile("planted", overrides)
 
@@ -113,7 +147,8 @@ def test_an_override_that_does_not_exist_or_fit_is_named(overrides, message):
     [
         {"train_images": 500.0}, {"train_images": "500"}, {"train_images": True}, {"eps": "0.5"}, {"eps": True},
         {"eps": None}, {"eval_eps": 0.5}, {"network": 9}, {"standard": {"flip": 1}}, {"standard": 3},
-        {"standard": {"epochs": 2.5}}, {"standard": {"threat": {"eps": 0.5}}},
+        {"standard": {"epochs": 2.5}}, {"standard": {"threat": {"eps": 0.5}}}, {"architectures": 3},
+        {"architectures": {"vgg16": {"depth": True}}}, {"architectures": {"vgg16": {"depth": 1.5}}},
     ],
     ids=str,
 )  # fmt: skip
