@@ -46,6 +46,10 @@ ALLOCATOR = {
 }
 
 
+# Folders that a person may name relative to where the command was typed; a chapter runs in the folder of the book.
+FOLDERS = ("ADVFEAT_DATA", "ADVFEAT_STORE", "ADVFEAT_RESULTS")
+
+
 class Refused(ValueError):
     """A wrong chapter, profile or parameter. The message lists what exists."""
 
@@ -97,6 +101,8 @@ def _profiles() -> str:
 def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str, Any]:
     """The values for papermill: text is read as YAML, and every value must have the type that the chapter declares.
 
+    ``released`` names a folder, and becomes absolute: the chapter runs in another one.
+
     Raises:
         Refused: unknown name, wrong type, unknown profile, or overrides that the profile does not take.
     """
@@ -111,7 +117,7 @@ def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str
         value = _parse(text, kind)
         if not isinstance(value, KINDS[kind]) or (kind != "bool" and isinstance(value, bool)):
             raise Refused(f"{chapter.stem}: {name} must be {kind}, got {text!r}; there are\n{_listing(chapter)}")
-        checked[name] = value
+        checked[name] = _absolute(str(value)) if name == "released" and value else value
     if checked.get("profile", DEFAULT_PROFILE) not in PROFILES:
         raise Refused(f"no profile {checked['profile']!r}; there are\n{_profiles()}")
     try:
@@ -119,6 +125,10 @@ def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str
     except (TypeError, ValueError) as error:
         raise Refused(f"{chapter.stem}: {error}") from error
     return checked
+
+
+def _absolute(folder: str) -> str:
+    return str(Path(folder).expanduser().absolute())
 
 
 def _parse(text: str | bool, kind: str) -> object:
@@ -153,8 +163,8 @@ def normalise(copy: Path) -> None:
 def execute(chapter: Path, copy: Path, given: Mapping[str, object]) -> float:
     """Run ``chapter`` with checked parameters, write the executed ``copy``, return the seconds it took.
 
-    ``copy`` appears when it is complete. While the chapter runs, its state is in ``<copy>.partial.ipynb``; after a
-    failing cell it stays, as ``<copy>.failed.ipynb``.
+    ``copy`` appears when it is complete. While the chapter runs, its state is in ``<copy>.<process>.partial.ipynb``;
+    after a failing cell it stays, as ``<copy>.failed.ipynb``.
 
     Raises:
         Failed: a cell failed or took too long, or the kernel died.
@@ -163,7 +173,8 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object]) -> float:
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     profile = str(given.get("profile", DEFAULT_PROFILE))
-    partial, failed = copy.with_suffix(".partial.ipynb"), copy.with_suffix(".failed.ipynb")
+    # Two seeds of one chapter may run at once: each process writes a file of its own.
+    partial, failed = copy.with_suffix(f".{os.getpid()}.partial.ipynb"), copy.with_suffix(".failed.ipynb")
     copy.parent.mkdir(parents=True, exist_ok=True)
     failed.unlink(missing_ok=True)
     print(f"{chapter.stem} ({profile}) ...", flush=True)
@@ -188,8 +199,11 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object]) -> float:
             f"{chapter.stem} ({profile}) failed in cell {where} after {seconds:.0f} s\n\n{source}\n\n{what}\n\n"
             f"The notebook up to there: {failed}"
         ) from error
-    normalise(partial)
-    partial.replace(copy)
+    else:
+        normalise(partial)
+        partial.replace(copy)
+    finally:
+        partial.unlink(missing_ok=True)  # interrupted, it would stay for good: the next process has another name
     seconds = time.perf_counter() - start
     print(f"{chapter.stem} ({profile}) {seconds:.1f} s -> {os.path.relpath(copy, ROOT)}", flush=True)
     return seconds
@@ -295,9 +309,12 @@ def _execute_all(tasks: Sequence[tuple[Path, Path, Mapping[str, object]]], jobs:
 
 
 def _prepare_environment() -> None:
-    """Set what the kernels inherit; what the caller has set stays."""
+    """Set what the kernels inherit; what the caller has set stays, with folders made absolute."""
     for name, value in ALLOCATOR.items():
         os.environ.setdefault(name, value)
+    for name in FOLDERS:
+        if os.environ.get(name):
+            os.environ[name] = _absolute(os.environ[name])
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one of the user's account
     # A kernel has no terminal of its own; this is where its progress bars reach the person who waits.
     pipe = Path(f"/proc/{os.getpid()}/fd/2")

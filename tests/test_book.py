@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -320,6 +321,36 @@ def test_runner_reads_values_by_the_declared_type(tiny):
         "profile": "planted",
         "overrides": {"eps": 0.25},
     }
+
+
+def test_folders_are_those_of_the_place_where_the_command_was_typed(tiny, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name, given in zip(runner.FOLDERS, ("data", "~/store", ""), strict=True):
+        monkeypatch.setenv(name, given)
+    assert runner.main(["list"]) == 0
+    assert [os.environ[name] for name in runner.FOLDERS] == [str(tmp_path / "data"), str(Path.home() / "store"), ""]
+    notebook = nbformat.read(tiny, as_version=4)
+    notebook.cells[0].source += '\nreleased: str = ""  # folder'
+    nbformat.write(notebook, tiny)
+    for given, expected in (("sets", str(tmp_path / "sets")), ("~/sets", str(Path.home() / "sets")), ("", "")):
+        assert runner.check_parameters(tiny, {"released": given}) == {"released": expected}
+
+
+def test_two_runs_at_once_keep_apart_what_is_unfinished_and_leave_none_of_it(tiny, monkeypatch):
+    seen = []
+
+    def interrupted(chapter, partial, **_):
+        shutil.copy(chapter, partial)
+        seen.append(Path(partial))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("papermill.execute_notebook", interrupted)
+    for process in (11, 12):
+        monkeypatch.setattr(runner.os, "getpid", lambda process=process: process)
+        with pytest.raises(KeyboardInterrupt):
+            runner.execute(tiny, runner.RUNS / tiny.name, {})
+    assert len(set(seen)) == 2
+    assert list(runner.RUNS.iterdir()) == []
 
 
 @pytest.mark.filterwarnings("default")
