@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -117,7 +118,7 @@ class Dataset:
 
 
 def data_root() -> Path:
-    """Folder of raw data: ``ADVFEAT_DATA``, or ``data/`` beside the package's checkout."""
+    """Folder of raw data: ``ADVFEAT_DATA``, or ``data/`` in the checkout, beside the package."""
     given = os.environ.get("ADVFEAT_DATA")
     return Path(given).expanduser() if given else Path(__file__).resolve().parent.parent / "data"
 
@@ -138,7 +139,11 @@ def cifar10(*, train: bool, root: Path | str | None = None) -> Dataset:
         source = CIFAR10(str(folder), train=train, download=False)
     except RuntimeError:
         try:
-            source = CIFAR10(str(folder), train=train, download=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            # Two downloads at once would cut off each other's archive. Whoever waited looks again, inside torchvision,
+            # and downloads nothing.
+            with FileLock(folder / ".cifar10.lock"):
+                source = CIFAR10(str(folder), train=train, download=True)
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
                 f"CIFAR-10 is not in {folder} and could not be downloaded ({error}). Either set ADVFEAT_DATA to the "

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import URLError
 
@@ -254,6 +257,37 @@ def test_without_data_and_network_the_error_names_both_ways(monkeypatch, tmp_pat
     assert "with a network" in message  # the second
     assert "planted" in message  # and what needs neither
     assert caught.value.__cause__ is error
+
+
+def test_two_downloads_at_once_are_one(monkeypatch, tmp_path):
+    downloads, looked = [], threading.Barrier(2)
+
+    class Files:
+        """CIFAR-10 as torchvision reads it: a download takes a while."""
+
+        def __init__(self, root, *, train, download):
+            assert train
+            there = Path(root) / "there"
+            if not there.exists():
+                if not download:
+                    looked.wait()
+                    raise RuntimeError("Dataset not found or corrupted.")
+                downloads.append(root)
+                time.sleep(0.3)
+                there.parent.mkdir(parents=True, exist_ok=True)
+                there.touch()
+            self.data, self.targets = np.zeros((2, 32, 32, 3), np.uint8), [0, 1]
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Files)
+    folder = tmp_path / "not" / "there"
+    with ThreadPoolExecutor() as pool:
+        found = [future.result() for future in [pool.submit(cifar10, train=True, root=folder) for _ in range(2)]]
+    assert [len(dataset) for dataset in found] == [2, 2]
+    assert downloads == [str(folder)]
+    # Where nothing is to be downloaded, nothing is written: the folder may be another person's.
+    (tmp_path / "there").touch()
+    cifar10(train=True, root=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"not", "there"}
 
 
 @pytest.fixture
