@@ -2,7 +2,8 @@
 
 The environment variable ``ADVFEAT_PROGRESS`` says where: a path (a terminal such as ``/dev/pts/3``, or a log file) or
 ``off``. Unset, the bar appears on an interactive terminal, and in a notebook under the running cell, where it goes away
-when the work is done. The chapter runner points the variable at its own terminal, so that no bar ends up in a page.
+when the work is done. The chapter runner points the variable at its own terminal, so that no bar ends up in a page. If
+that terminal is closed, the work goes on without a bar.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -23,14 +25,16 @@ def progress(*, total: int, unit: str, description: str, initial: int = 0) -> It
     in_notebook = not place and "ipykernel" in sys.modules
     silent = place == "off" or not (place or in_notebook or sys.stderr.isatty())
     with ExitStack() as stack:
-        stream = stack.enter_context(Path(place).open("a", buffering=1)) if place and not silent else None
+        stream = _opened(place) if place and not silent else None
+        if stream is not None:
+            stack.callback(_close, stream)
         yield stack.enter_context(
             tqdm(
                 total=total,
                 initial=initial,
                 unit=unit,
                 desc=description,
-                disable=silent,
+                disable=silent or bool(place and stream is None),
                 leave=not in_notebook,
                 file=stream,
                 # A log file gets a line every half minute, a terminal a smooth bar.
@@ -38,3 +42,16 @@ def progress(*, total: int, unit: str, description: str, initial: int = 0) -> It
                 dynamic_ncols=not in_notebook,
             )
         )
+
+
+def _opened(place: str) -> TextIO | None:
+    try:
+        return Path(place).open("a", buffering=1)
+    except OSError:  # a terminal that is gone
+        return None
+
+
+def _close(stream: TextIO) -> None:
+    # What a terminal no longer took is written once more here, and refused once more.
+    with suppress(OSError):
+        stream.close()

@@ -1,5 +1,7 @@
 """Bars reach the place they are meant for, and no other."""
 
+import os
+import pty
 import re
 import sys
 import types
@@ -45,6 +47,22 @@ def test_in_a_notebook_it_shows_and_goes_away(monkeypatch, capfd):
     shown = capfd.readouterr().err
     assert "train:" in shown
     assert shown.rsplit("\r", 1)[-1].strip() == ""  # the last thing drawn is an empty line
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_work(monkeypatch, tmp_path):
+    monkeypatch.setenv("ADVFEAT_PROGRESS", str(tmp_path / "pts" / "3"))
+    assert work().disable
+
+
+def test_a_terminal_that_goes_away_does_not_end_the_work(monkeypatch):
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("ADVFEAT_PROGRESS", os.ttyname(theirs))
+    with progress(total=2, unit="img", description="x") as bar:
+        os.close(ours)
+        os.close(theirs)
+        bar.mininterval = 0
+        bar.update(2)
+    assert bar.fp.closed
 
 
 def test_the_file_is_closed_when_the_work_fails(tmp_path, monkeypatch):
