@@ -309,7 +309,7 @@ class Run:
         return {
             "kind": kind,
             "source": self._standard_recipe(source_seed, profile.source_width),
-            "threat": str(L2(profile.eps)),
+            "threat": _plain(L2(profile.eps)),
             "steps": profile.construct_steps,
             "step_size": profile.construct_step_size,
             "precision": precision,
@@ -329,9 +329,13 @@ class Run:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and tuples as JSON types; a threat as its own words, which name the norm."""
+    """Dataclasses, mappings and tuples as JSON types; a threat as its own words, which name the norm.
+
+    Where those round the radius, the exact one takes its place: two radii must not share a key.
+    """
     if isinstance(value, Threat):
-        return str(value)
+        norm, _, rounded = str(value).rpartition("=")
+        return f"{norm}={rounded if float(rounded) == value.eps else repr(value.eps)}"
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

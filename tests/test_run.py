@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from advfeat import run as run_module
-from advfeat.attacks import match_representation
+from advfeat.attacks import L2, Linf, match_representation
 from advfeat.construct import nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.measures import accuracy, robust_accuracy
@@ -337,6 +337,19 @@ def test_an_architecture_that_the_profile_does_not_have_is_refused():
         run.standard(seed=0, architecture="vgg19")
     with pytest.raises(ValueError, match="architectures are trained on D_det, got kind='D_rand'"):
         run.trained_on("D_rand", source_seed=0, seed=0, architecture="vgg16")
+
+
+def test_radii_that_print_alike_are_told_apart_and_others_keep_their_words():
+    for threat, words in (
+        (L2(0.5), "l2 eps=0.5"),
+        (L2(1.0), "l2 eps=1"),
+        (Linf(0.25), "linf eps=0.25"),
+        (Linf(8 / 255), "linf eps=0.03137254901960784"),
+        (Linf(0.03137), "linf eps=0.03137"),
+        (L2(0.1 + 0.2), "l2 eps=0.30000000000000004"),
+    ):
+        assert run_module._plain(threat) == words
+    assert keys({**TINY, "eps": 0.5})["D_rand"] != keys({**TINY, "eps": 0.5 + 2**-40})["D_rand"]
 
 
 def test_seeds_make_different_networks():
