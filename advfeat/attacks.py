@@ -89,7 +89,13 @@ FREE = L2(math.inf)  # a ball in which only the box holds an image
 
 
 def usual_step_size(threat: Threat, steps: int) -> float:
-    """2.5 · eps / steps, the paper authors' choice: enough to cross the ball in any direction."""
+    """2.5 · eps / steps, the paper authors' choice: enough to cross the ball in any direction.
+
+    Raises:
+        ValueError: ``steps`` is less than 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more, got {steps}")
     return 2.5 * threat.eps / steps
 
 

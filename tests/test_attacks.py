@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from advfeat.attacks import L2, Linf, fgsm, match_representation, pgd
+from advfeat.attacks import L2, Linf, fgsm, match_representation, pgd, usual_step_size
 from advfeat.models import Classifier, build_model, freeze
 
 U = 2.0**-24
@@ -511,3 +511,10 @@ def test_a_target_that_is_not_finite_raises():
     target[1, 2] = math.nan
     with pytest.raises(FloatingPointError, match="1 of 3 images"):
         match_representation(Projection(), images_between(0, 1, n=3), target, steps=2, step_size=0.1)
+
+
+def test_the_usual_step_size_needs_a_step():
+    assert usual_step_size(L2(0.5), 5) == 0.25
+    for steps in (0, -1):
+        with pytest.raises(ValueError, match=f"steps must be 1 or more, got {steps}"):
+            usual_step_size(L2(0.5), steps)
