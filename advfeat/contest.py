@@ -159,7 +159,7 @@ class Contest:
             attack: Callable[[], Tensor] = ours
             try:
                 if name != OURS:
-                    attack = _leaving_the_mode(model, self.makers[name](setting))
+                    attack = _leaving_the_mode(setting.model, self.makers[name](setting))
                 start = time.perf_counter()
                 adv = attack()
                 taken = time.perf_counter() - start

@@ -97,6 +97,19 @@ def test_engine_only_is_measured_by_the_bare_forward_and_gradient(contest):
     assert row.ranking == ["equal"], "the bare pass is no peer"
 
 
+def test_the_network_that_a_peer_got_is_in_eval_mode_again(contest):
+    given = []
+
+    def training_it(setting):
+        given.append(setting.model)
+        return training(setting)
+
+    for comparison in ("user", "engine"):
+        row = Contest(CPU, {"training": training_it}, width=8).compare(comparison, CASE, ["training"])
+        assert row.ranking == ["training"], row.void
+        assert not given[-1].training, comparison
+
+
 def test_no_rounds_after_the_deadline(contest):
     row = contest.compare("user", CASE, ["equal"], deadline=time.monotonic() - 1)
     assert len(row.times["equal"]) == 2
