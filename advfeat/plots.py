@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -279,7 +280,7 @@ def rate_matrix(axis: Axes, rates: Sequence[Sequence[Interval]], names: Sequence
 
 def rate_scatter(axis: Axes, points: Mapping[str, tuple[Interval, Interval]]) -> None:
     """Named points of two rates each, with both intervals."""
-    for (name, (across, up)), marker in zip(points.items(), "osD^vPX", strict=False):
+    for (name, (across, up)), marker in zip(points.items(), itertools.cycle("osD^vPX")):
         axis.errorbar(
             across.value, up.value,
             xerr=[[max(0.0, across.value - across.low)], [max(0.0, across.high - across.value)]],

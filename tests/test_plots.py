@@ -122,3 +122,10 @@ def test_scattered_rates_stand_at_their_values_within_their_intervals():
     assert container.lines[0].get_xydata().tolist() == [[0.4, 0.8]]
     spans = [line for collection in axis.collections for line in collection.get_segments()]
     assert sorted(segment.tolist() for segment in spans) == [[[0.3, 0.8], [0.6, 0.8]], [[0.4, 0.5], [0.4, 0.9]]]
+
+
+def test_however_many_points_are_scattered_all_are_drawn():
+    _, axis = plt.subplots()
+    rate = Estimate(0.4, 0.3, 0.6, 9)
+    plots.rate_scatter(axis, dict.fromkeys("abcdefghi", (rate, rate)))
+    assert [container.get_label() for container in axis.containers] == list("abcdefghi")
