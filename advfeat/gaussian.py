@@ -264,7 +264,9 @@ def _spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, smallest first, and eigenvectors (columns) of what must be a covariance."""
     if covariance.dtype != torch.float64:
         raise TypeError(f"covariance must be float64, got {covariance.dtype}")
-    if covariance.ndim != 2 or not torch.allclose(covariance, covariance.T, rtol=1e-10, atol=0):
+    # An entry near 0 may be a difference of large ones, so its rounding error has their scale. NaN is not below it.
+    size = covariance.abs()
+    if covariance.ndim != 2 or not bool((covariance - covariance.T).abs().le(1e-10 * size + 1e-12 * size.max()).all()):
         raise ValueError(f"covariance must be a symmetric matrix, got {covariance}")
     s, basis = torch.linalg.eigh(covariance)
     if not s[0] > 0:

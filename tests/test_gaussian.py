@@ -102,6 +102,7 @@ def difference(a: Gaussians, b: Gaussians) -> float:
     ("covariance", "message"),
     [
         (torch.tensor([[1.0, 0.5], [0.4, 1.0]], dtype=torch.float64), "symmetric"),
+        (torch.tensor([[1.0, 1e-9], [0.0, 1.0]], dtype=torch.float64), "symmetric"),
         (torch.diag(vector(1.0, math.nan)), "symmetric"),
         (torch.diag(vector(1.0, 0.0)), "positive definite"),
         (torch.diag(vector(1.0, -2.0)), "-2"),
@@ -110,6 +111,12 @@ def difference(a: Gaussians, b: Gaussians) -> float:
 def test_what_is_no_covariance_is_refused(covariance, message):
     with pytest.raises(ValueError, match=message):
         Gaussians(vector(1.0, 1.0), covariance)
+
+
+def test_a_covariance_that_is_symmetric_up_to_rounding_is_one():
+    """A product such as B diag(s) Bᵀ is 0 on one side of the diagonal and 1e-16 on the other."""
+    nearly = torch.tensor([[4.0, 1e-16], [0.0, 1.0]], dtype=torch.float64)
+    assert alignment(vector(1.0, 0.0), nearly) == alignment(vector(1.0, 0.0), torch.diag(vector(4.0, 1.0))) == 1
 
 
 def test_other_sizes_and_float32_are_refused():
