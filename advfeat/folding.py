@@ -10,8 +10,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-# Layers that in eval mode treat each image on its own and draw nothing at random. Anything else may not: it is refused
-# rather than trusted.
+# Layers that in eval mode treat each image on its own and draw nothing at random. Any other layer may not: it is
+# refused rather than trusted. A function is trusted unless it is listed further down.
 KNOWN: set[type[nn.Module]] = {
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.Identity, nn.Flatten, nn.Unflatten,
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.PixelShuffle, nn.PixelUnshuffle,
@@ -41,8 +41,10 @@ def fold(features: nn.Module, *, through_pooling: bool) -> fx.GraphModule:
             commutes with increasing maps only.
 
     Raises:
-        TypeError: a layer or function that is not known to treat each image on its own and alike at every call, or
-            control flow that depends on the input; named, with the reason.
+        TypeError: a layer that is not in ``KNOWN`` or ``DROPOUT`` or has hooks, a BatchNorm without running statistics,
+            a function that draws at random (``DRAWING``) or is called as in training (``TRAINING``), or control flow
+            that depends on the input; named, with the reason. Other functions are not looked at: that they treat each
+            image on its own, and alike at every call, is up to the network.
     """
     tracer = fx.Tracer()
     try:
