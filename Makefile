@@ -37,6 +37,7 @@ NBVAL := ADVFEAT_PROGRESS=off $(BIN)/python -m pytest -q -o filterwarnings=defau
 # What is tested runs in so many processes, which share the cores: small networks gain little from a second thread.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
+THREADS = $(shell echo $$(( $(CORES) < $(JOBS) ? 1 : $(CORES) / $(JOBS) )))
 
 .PHONY: help book test chapter record refresh list bench gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
@@ -56,7 +57,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 book: $(VENV)/installed ## run every chapter on the planted world, build the pages strictly, print where they are
 	$(BIN)/python -m advfeat.chapters book
 
-test: export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) / $(JOBS) )))
+test: export OMP_NUM_THREADS ?= $(THREADS)
 test: lint ## everything: style, layering, unit tests, the book, and a second run of it beside the first
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 	$(BIN)/python -m advfeat.chapters book --jobs $(JOBS)
@@ -92,12 +93,13 @@ $(BENCH)/installed: pyproject.toml constraints-bench.txt
 bench: $(BENCH)/installed ## the attack engine beside other libraries, a quarter of an hour: ARGS=--quick for a trial
 	$(BENCH)/bin/python -m advfeat.bench $(ARGS)
 
-# The first interpreter whose PyTorch sees a GPU; nothing is installed.
+# The first interpreter that can run the tests of the kernels and whose PyTorch sees a GPU; nothing is installed.
 gpu-check: ## on a machine with a GPU: kernel tests, gate and benchmark into gpu-check/, within eight minutes
 	@for python in $(BENCH)/bin/python $(BIN)/python python3 python; do \
-	  if "$$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' >/dev/null 2>&1; then \
-	    exec "$$python" -m advfeat.gpu_check; fi; done; \
-	echo "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, so nothing was checked" >&2; exit 2
+	  if "$$python" -c 'import sys, torch, pytest, hypothesis, jaxtyping; sys.exit(not torch.cuda.is_available())' \
+	    >/dev/null 2>&1; then exec "$$python" -m advfeat.gpu_check; fi; done; \
+	echo "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, and pytest, hypothesis and \
+	jaxtyping, so nothing was checked" >&2; exit 2
 
 serve: $(VENV)/installed ## show the built pages in a browser: PORT=8000
 	@test -f $(PAGES)/index.html || { echo "No pages yet: make book" >&2; exit 1; }

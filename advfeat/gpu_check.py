@@ -1,8 +1,9 @@
 """What only a GPU can show, in one command: ``python -m advfeat.gpu_check``, or ``make gpu-check``.
 
 Compiled kernels against their float64 twins, recorded steps against plain ones, the gate, then the benchmark: within
-eight minutes, everything into one folder. Needs PyTorch with CUDA, Triton and pytest, no network, no notebook tools and
-none of the other attack libraries; those that are there are compared with.
+eight minutes, everything into one folder. Needs PyTorch with CUDA and Triton, torchvision, SciPy, Pillow, tqdm,
+filelock and jaxtyping, and for the tests pytest and hypothesis; no network, no notebook tools and none of the other
+attack libraries. Those that are there are compared with.
 """
 
 from __future__ import annotations

@@ -126,8 +126,20 @@ def test_make_gpu_check_ends_with_one_line(tmp_path):
     assert done.returncode != 0
     assert done.stdout == ""
     assert [line for line in done.stderr.splitlines() if not line.startswith("make")] == [
-        "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, so nothing was checked"
+        "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, and pytest, hypothesis and "
+        "jaxtyping, so nothing was checked"
     ]
+
+
+def test_make_gpu_check_passes_over_a_python_that_cannot_run_the_tests(tmp_path):
+    for name, line in {"bench": 'case "$*" in *hypothesis*) exit 1;; esac; echo wrong', "venv": "echo right"}.items():
+        python = tmp_path / name / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\n{line}\n")
+        python.chmod(0o755)
+    command = ["make", "-s", "gpu-check", "PYTHON=none", f"BENCH={tmp_path}/bench", f"VENV={tmp_path}/venv"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "right\n"
 
 
 def test_the_check_keeps_tests_gate_and_benchmark_in_one_folder(monkeypatch, capsys, tmp_path):
@@ -161,9 +173,9 @@ def test_the_check_keeps_tests_gate_and_benchmark_in_one_folder(monkeypatch, cap
 
 
 def test_the_check_needs_no_tools_of_the_book():
-    """A machine that is lent for its GPU has PyTorch and pytest, not the rest."""
+    """A machine that is lent for its GPU has PyTorch and what runs the tests, not the rest."""
     missing = ["papermill", "IPython", "jupyter_client", "nbformat", "myst_nb", "yaml", "pandas", "platformdirs",
-               "beartype", "pyautoattack"]  # fmt: skip
+               "beartype", "pyautoattack", "matplotlib", "safetensors"]  # fmt: skip
     program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport advfeat.gpu_check"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

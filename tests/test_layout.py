@@ -126,6 +126,13 @@ def test_randomness_is_an_argument(path):
     assert not [call.lineno for call, name in calls.items() if name in seeds and call not in local]
 
 
+@pytest.mark.parametrize(("cores", "jobs", "threads"), [(4, 8, 1), (4, 4, 1), (8, 3, 2), (2, 1, 2)])
+def test_every_process_of_the_tests_has_a_thread(cores, jobs, threads):
+    command = ["make", "-s", "--eval", "threads: ; @echo $(THREADS)", "threads", f"CORES={cores}", f"JOBS={jobs}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == threads
+
+
 @pytest.mark.parametrize("file", ["constraints.txt", "constraints-bench.txt"])
 def test_constraints_name_released_default_builds(file):
     lines = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
