@@ -115,6 +115,7 @@ rehearse: $(VENV)/installed ## grade a class of students who do not exist: ASSIG
 	$(BIN)/python -m advfeat.classroom rehearse "$(ASSIGNMENT)" --folder "$(CLASS)" $(ARGS)
 
 grade: $(VENV)/installed ## grade a folder of submissions: ASSIGNMENT=ps1-attacks SUBMISSIONS=downloads/ps1
+	$(if $(SUBMISSIONS),,$(error grade needs SUBMISSIONS, a folder or a ZIP file, as in SUBMISSIONS=downloads/ps1))
 	$(BIN)/python -m advfeat.classroom grade "$(ASSIGNMENT)" "$(SUBMISSIONS)" --folder "$(CLASS)" $(ARGS)
 
 marks: $(VENV)/installed ## enter the marks for written answers: ASSIGNMENT=ps1-attacks

@@ -18,19 +18,19 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser("validate", help="for students: does a notebook run, and pass the tests it shows?")
-    command.add_argument("notebook", type=Path)
+    command.add_argument("notebook", type=_path)
 
     command = commands.add_parser("assignments", help="make the notebooks of a class")
     command.add_argument("--class-seed", type=int, default=0, help="another seed, another planted world (default 0)")
     _folder(command)
 
     command = commands.add_parser("zip", help="pack what students get")
-    command.add_argument("--to", type=Path, help="the archive (default: in the folder of the class)")
+    command.add_argument("--to", type=_path, help="the archive (default: in the folder of the class)")
     _folder(command)
 
     command = commands.add_parser("grade", help="grade a folder, or a ZIP, of submissions")
     command.add_argument("assignment")
-    command.add_argument("submissions", type=Path)
+    command.add_argument("submissions", type=_path, help="the folder or ZIP")
     _limits(command)
     _folder(command)
 
@@ -46,8 +46,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _path(text: str) -> Path:
+    """As ``Path`` does it, but that an empty text, a variable without a value, is not the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder or file, got ''")
+    return Path(text)
+
+
 def _folder(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--folder", type=Path, default=Path("class"), help="the folder of the class (default: class)")
+    command.add_argument("--folder", type=_path, default=Path("class"), help="the folder of the class (default: class)")
 
 
 def _limits(command: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ LARGEST = 20_000_000
 """Bytes of a notebook; a larger one is not opened."""
 
 
-class Unusable(Exception):
+class Unusable(ValueError):
     """Why something that was handed in cannot be graded."""
 
 
@@ -40,10 +40,11 @@ def collect(classroom: Classroom, assignment: str, downloads: Path) -> list[Subm
 
     Raises:
         FileNotFoundError: ``downloads`` does not exist, or holds nothing that looks like a submission.
-        ValueError: two submissions would belong to the same student.
+        ValueError: two submissions would belong to the same student, or ``downloads`` is a file but no ZIP file.
     """
     if not downloads.exists():
         raise FileNotFoundError(f"submissions must be a folder or a ZIP file, got {downloads}")
+    release = nbformat.read(classroom.notebook("release", assignment), as_version=4)
     with tempfile.TemporaryDirectory(prefix="advfeat-") as unpacked:
         if downloads.is_file():
             downloads = _unpack(downloads, Path(unpacked) / "all")
@@ -57,16 +58,23 @@ def collect(classroom: Classroom, assignment: str, downloads: Path) -> list[Subm
             try:
                 folder = _unpack(entry, Path(unpacked) / student) if entry.suffix == ".zip" else entry
                 notebook = entry if entry.suffix == ".ipynb" else _notebook(folder, assignment)
-                _take(classroom, assignment, student, notebook)
+                _take(notebook, release, classroom.notebook("submitted", assignment, student))
                 if notebook != entry:
                     for extra in notebook.parent.glob("*.py"):
                         shutil.copy(extra, classroom.notebook("submitted", assignment, student).parent)
                 taken[student] = Submission(student)
             except Unusable as problem:
                 taken[student] = Submission(student, str(problem))
+            except Exception as error:  # noqa: BLE001 - whatever a library meets in one file, the others are graded
+                taken[student] = Submission(student, f"cannot be opened: {reason(error)}")
     if not taken:
         raise FileNotFoundError(f"{downloads} holds no notebooks and no folders; expected one for each student")
     return [taken[student] for student in sorted(taken)]
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _student(name: str, assignment: str) -> str:
@@ -83,8 +91,8 @@ def _unpack(archive: Path, place: Path) -> Path:
             for member in bundle.infolist():
                 if member.filename.endswith((".ipynb", ".py", ".zip")) and member.file_size <= LARGEST:
                     bundle.extract(member, place)
-    except zipfile.BadZipFile:
-        raise Unusable("not a ZIP file that can be opened") from None
+    except Exception as error:  # whatever it is: a password, a stream cut off, a method of compression
+        raise Unusable(f"{archive.name} is not a ZIP file that can be opened: {reason(error)}") from error
     entries = list(place.iterdir())
     # The archive of a folder holds that folder and nothing else.
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else place
@@ -100,19 +108,14 @@ def _notebook(folder: Path, assignment: str) -> Path:
     return found[0]
 
 
-def _take(classroom: Classroom, assignment: str, student: str, source: Path) -> None:
-    place = classroom.notebook("submitted", assignment, student)
+def _take(source: Path, release: NotebookNode, place: Path) -> None:
     shutil.rmtree(place.parent, ignore_errors=True)
     if source.stat().st_size > LARGEST:
         raise Unusable(f"the notebook is larger than {LARGEST:,} bytes")
-    try:
-        notebook = nbformat.read(source, as_version=4)
-        nbformat.validate(notebook)
-    except (ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:
-        raise Unusable(f"not a notebook that can be opened: {str(error).splitlines()[0][:200]}") from error
-    release = nbformat.read(classroom.notebook("release", assignment), as_version=4)
+    notebook = nbformat.read(source, as_version=4)
+    nbformat.validate(notebook)
     if not {_id(cell) for cell in release.cells} & {_id(cell) for cell in notebook.cells} - {""}:
-        raise Unusable(f"no cell of {assignment} in it")
+        raise Unusable(f"no cell of {place.stem} in it")
     restore(notebook, release)
     place.parent.mkdir(parents=True)
     nbformat.write(notebook, place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,7 +16,7 @@ from advfeat.classroom import marks, rehearse
 from advfeat.classroom.__main__ import main
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import grade
-from advfeat.classroom.release import assignments, for_class, leaks
+from advfeat.classroom.release import ROOT, assignments, for_class, leaks
 from advfeat.classroom.sandbox import Limits
 from advfeat.classroom.validate import changed
 
@@ -90,6 +91,25 @@ def test_a_mistake_in_the_call_is_named(classroom, capsys, arguments, said):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["grade", ASSIGNMENT, ""], ["assignments", "--folder", ""]])
+def test_an_empty_path_is_not_the_working_folder(tmp_path, monkeypatch, capsys, arguments):
+    """What a variable without a value leaves of a call."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "must name a folder or file, got ''" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@pytest.mark.parametrize(("submissions", "code"), [([], 2), (["SUBMISSIONS=downloads"], 0)])
+def test_make_grade_asks_for_submissions(submissions, code):
+    call = ["make", "-n", "grade", f"ASSIGNMENT={ASSIGNMENT}", *submissions]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code
+    assert ("grade needs SUBMISSIONS" in done.stderr) == bool(code)
+
+
 def test_a_folder_stays_with_its_class(classroom, capsys):
     """Another seed in the same folder would mix the worlds of two classes."""
     assert main(["assignments", "--class-seed", "3", "--folder", str(classroom.folder)]) == 2
@@ -117,11 +137,37 @@ def test_submissions_are_found_in_any_form(classroom, tmp_path):
     found = {item.student: item.problem for item in collect(classroom, ASSIGNMENT, downloads)}
     assert [name for name, problem in found.items() if not problem] == ["anna", "bela", "cleo"]
     assert found["dana"] == "no notebook"
-    assert found["emil"].startswith("not a notebook that can be opened")
+    assert found["emil"].startswith("cannot be opened: NotJSONError")
     assert found["finn"] == f"no cell of {ASSIGNMENT} in it"
     hand_in(right, downloads, f"anna_{ASSIGNMENT}", ASSIGNMENT)
     with pytest.raises(ValueError, match="two submissions of 'anna'"):
         collect(classroom, ASSIGNMENT, downloads)
+
+
+def test_an_odd_file_is_one_students_problem(classroom, tmp_path, capsys):
+    downloads = tmp_path / "downloads"
+    right = answered(classroom, ASSIGNMENT)
+    hand_in(right, downloads, "anna", ASSIGNMENT)
+    with zipfile.ZipFile(tmp_path / "sound.zip", "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.write(downloads / "anna" / f"{ASSIGNMENT}.ipynb", "a.ipynb")
+    data = (tmp_path / "sound.zip").read_bytes()
+    central = data.index(b"PK\1\2")
+    # Bit 0 of the flags, in both headers of the file: it is encrypted.
+    locked = data[:6] + b"\1" + data[7 : central + 8] + b"\1" + data[central + 9 :]
+    (downloads / "locked.zip").write_bytes(locked)
+    start = 30 + len("a.ipynb")
+    (downloads / "corrupt.zip").write_bytes(data[:start] + b"\xff" * 8 + data[start + 8 :])
+    (downloads / "deep.ipynb").write_text("[" * 100_000)
+    right.cells[3].metadata["nbgrader"] = 5
+    nbformat.write(right, downloads / "mark.ipynb")
+    found = {item.student: item.problem for item in collect(classroom, ASSIGNMENT, downloads)}
+    assert found.pop("anna") == ""
+    expected = {"locked": "password", "corrupt": "decompressing", "deep": "RecursionError", "mark": "AttributeError"}
+    assert found.keys() == expected.keys()
+    assert {student: word for student, word in expected.items() if word not in found[student]} == {}, found
+    where = ["--folder", str(classroom.folder)]
+    assert main(["grade", ASSIGNMENT, str(downloads / "locked.zip"), *where]) == 2
+    assert "locked.zip is not a ZIP file that can be opened" in capsys.readouterr().err
 
 
 def test_a_rehearsal_has_students_of_every_kind(classroom, tmp_path):
