@@ -127,7 +127,9 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
         yield f"  {found.student:24} {found.score:5g}  {found.seconds:5.0f} s  {found.status}"
     yield f"graded in {time.monotonic() - start:.0f} s"
     yield str(marks.write_grades(classroom, name, grades))
-    sheet = marks.write_sheet(classroom, name)
+    sheet, missing = marks.write_sheet(classroom, name)
+    if missing:
+        yield f"no graded notebook, so no answers to mark: {', '.join(missing)}"
     if sheet:
         yield f"written answers wait for marks: fill in {sheet}, then run `marks {name}`"
     yield f"feedback pages: {classroom.folder / 'feedback'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -11,13 +12,12 @@ from dataclasses import dataclass
 import nbformat
 from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
-from nbgrader.apps import NbGraderAPI
-from nbgrader.converters import Autograde
+from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.converters.base import BaseConverter, NbGraderException
 from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrades
 from nbgrader.utils import determine_grade, is_grade
 
-from advfeat.classroom.collect import Submission
+from advfeat.classroom.collect import Submission, reason
 from advfeat.classroom.release import Classroom
 from advfeat.classroom.sandbox import Limits, Outcome, run
 from advfeat.progress import progress
@@ -54,18 +54,32 @@ class Grade:
         return [cell for cell, points in self.points.items() if points is None]
 
 
-class _Sanitise(Autograde):
-    """The first half of nbgrader's work: tests put back as they were made, hidden ones added, outputs removed."""
+class _Step(BaseConverter):
+    """A step of nbgrader's work. ``problem`` says why it failed, which nbgrader itself only logs."""
+
+    failed = ""
+    problem = ""
 
     def convert_single_notebook(self, notebook_filename: str) -> None:
-        self._sanitizing = True
-        self._init_preprocessors()
-        BaseConverter.convert_single_notebook(self, notebook_filename)
+        if isinstance(self, Autograde):
+            self._init_preprocessors()
+        try:
+            BaseConverter.convert_single_notebook(self, notebook_filename)
+        except Exception as error:
+            self.problem = reason(error)
+            raise
 
 
-class _Save(Autograde):
+class _Sanitise(_Step, Autograde):
+    """The first half of grading: tests put back as they were made, hidden ones added, outputs removed."""
+
+    failed = "nbgrader could not read it"
+
+
+class _Save(_Step, Autograde):
     """The second half, on notebooks that have been run: points and outputs into the grade book."""
 
+    failed = "nbgrader could not take its points"
     _sanitizing = False
 
     def init_destination(self, assignment_id: str, student_id: str) -> bool:  # noqa: ARG002
@@ -74,9 +88,11 @@ class _Save(Autograde):
     def init_assignment(self, assignment_id: str, student_id: str) -> None:
         """Nothing is copied: the notebook is changed in place."""
 
-    def convert_single_notebook(self, notebook_filename: str) -> None:
-        self._init_preprocessors()
-        BaseConverter.convert_single_notebook(self, notebook_filename)
+
+class _Feedback(_Step, GenerateFeedback):
+    """The page to give back."""
+
+    failed = "no feedback page"
 
 
 def maximum(classroom: Classroom, assignment: str) -> dict[str, float]:
@@ -115,7 +131,8 @@ def grade(
 ) -> list[Grade]:
     """Grade collected submissions, ``jobs`` at a time (default: one per core), and write feedback pages.
 
-    Marks that a person has given stay.
+    Marks that a person has given stay. What goes wrong with one student's work is that student's status; unless it is
+    only the feedback page, it leaves no points and no notebook in ``autograded``.
     """
     statuses = {submission.student: submission.problem for submission in submissions}
     seconds: dict[str, float] = {}
@@ -134,10 +151,18 @@ def grade(
                 else:
                     running[pool.submit(_run, classroom, assignment, student, limits)] = student
             for done in as_completed(running):
-                student, outcome = running[done], done.result()
-                statuses[student] = _convert(_Save, classroom, assignment, student) or outcome.stopped
-                seconds[student] = outcome.seconds
-                write_feedback(classroom, assignment, [student])
+                student, failure = running[done], done.exception()
+                if failure:
+                    statuses[student] = f"it could not be run: {reason(failure)}"
+                    # A test that has not been run holds no error, and would count as passed.
+                    shutil.rmtree(classroom.notebook("autograded", assignment, student).parent)
+                else:
+                    statuses[student] = _convert(_Save, classroom, assignment, student)
+                if not statuses[student]:
+                    outcome = done.result()
+                    seconds[student] = outcome.seconds
+                    pageless = write_feedback(classroom, assignment, [student])
+                    statuses[student] = "; ".join(filter(None, [outcome.stopped, *pageless.values()]))
                 bar.update(1)
         except BaseException:
             _cancel(running)
@@ -172,31 +197,33 @@ def _first_error(cell: NotebookNode) -> str:
     return errors[0] if errors else "lost points without an error"
 
 
-def _convert(kind: type[Autograde], classroom: Classroom, assignment: str, student: str) -> str:
-    """One of the two halves; returns what went wrong, or nothing."""
+def _convert(kind: type[_Step], classroom: Classroom, assignment: str, student: str) -> str:
+    """One of nbgrader's steps; returns what went wrong, or nothing."""
     settings = classroom.config()
     settings.BaseConverter.permissions = 644
+    settings.Autograde.autograde_preprocessors = [LimitOutput, SaveAutoGrades, CheckCellMetadata]
+    settings.HTMLExporter.template_name = "feedback"
     course = classroom.course()
     course.assignment_id, course.student_id = assignment, student
     converter = kind(coursedir=course, config=settings)
     converter.force = True
-    converter.autograde_preprocessors = [LimitOutput, SaveAutoGrades, CheckCellMetadata]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nbgrader's own, about its data base
             converter.start()
     except NbGraderException as error:
-        return f"nbgrader could not read it: {error}"
+        return f"{kind.failed}: {converter.problem or reason(error)}"
     return ""
 
 
-def write_feedback(classroom: Classroom, assignment: str, students: Iterable[str]) -> None:
-    """Feedback pages, ``feedback/STUDENT/ASSIGNMENT/ASSIGNMENT.html``."""
-    api = NbGraderAPI(classroom.course(), config=classroom.config())
-    for student in students:
-        result = api.generate_feedback(assignment, student, force=True)
-        if not result["success"]:
-            raise RuntimeError(f"no feedback for {student}: {result.get('log', '')}{result.get('error', '')}")
+def write_feedback(classroom: Classroom, assignment: str, students: Iterable[str]) -> dict[str, str]:
+    """Feedback pages, ``feedback/STUDENT/ASSIGNMENT/ASSIGNMENT.html``.
+
+    Returns:
+        Student → why there is no page, for those who have none.
+    """
+    problems = {student: _convert(_Feedback, classroom, assignment, student) for student in students}
+    return {student: problem for student, problem in problems.items() if problem}
 
 
 def read_grades(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from advfeat.classroom.grade import Grade, maximum, read_grades, write_feedback
 from advfeat.classroom.release import Classroom
 
 _SHEET = ("student", "part", "points", "of", "comment", "answer")
+_ENTERED = ("student", "part", "points", "comment")
 SHOWN = 5000
 """Characters of an answer on the sheet; the feedback page has all of it."""
 
@@ -31,7 +33,7 @@ def write_grades(classroom: Classroom, assignment: str, grades: Sequence[Grade])
     """Write the table of grades; rows of students who are not in ``grades`` stay."""
     cells = maximum(classroom, assignment)
     path = grades_path(classroom, assignment)
-    rows = {row["student"]: row for row in _read(path)}
+    rows = {row["student"]: row for row in _read(path, ("student",))}
     for grade in grades:
         points = {cell: "" if value is None else f"{value:g}" for cell, value in grade.points.items()}
         rows[grade.student] = {
@@ -47,19 +49,24 @@ def write_grades(classroom: Classroom, assignment: str, grades: Sequence[Grade])
     return _write(path, columns, [rows[student] for student in sorted(rows)])
 
 
-def write_sheet(classroom: Classroom, assignment: str) -> Path | None:
+def write_sheet(classroom: Classroom, assignment: str) -> tuple[Path | None, list[str]]:
     """Write the sheet for marks: every written answer that was handed in, with the marks it has so far.
 
     Returns:
-        Its path, or None if the problem set has no written answers or nobody gave one.
+        Its path, or None if the problem set has no written answers or nobody gave one; and the students of the grade
+        book who have no graded notebook, and therefore no row.
     """
     worth = maximum(classroom, assignment)
     rows = []
+    missing = []
     with Gradebook(classroom.course().db_url, "advfeat") as book:
         for submission in sorted(book.assignment_submissions(assignment), key=lambda found: found.student_id):
             student = submission.student_id
-            answers = _answers(classroom.notebook("autograded", assignment, student))
-            for part, answer in answers.items():
+            notebook = classroom.notebook("autograded", assignment, student)
+            if not notebook.exists():
+                missing.append(student)
+                continue
+            for part, answer in _answers(notebook).items():
                 grade = book.find_grade(part, assignment, assignment, student)
                 if grade.manual_score is None and grade.auto_score is not None:
                     continue  # left as it was: no answer, no points
@@ -68,7 +75,7 @@ def write_sheet(classroom: Classroom, assignment: str) -> Path | None:
                 rows.append(
                     dict(zip(_SHEET, (student, part, points, f"{worth[part]:g}", comment, answer), strict=True))
                 )
-    return _write(marks_path(classroom, assignment), _SHEET, rows) if rows else None
+    return _write(marks_path(classroom, assignment), _SHEET, rows) if rows else None, missing
 
 
 def enter_marks(classroom: Classroom, assignment: str) -> list[Grade]:
@@ -76,16 +83,18 @@ def enter_marks(classroom: Classroom, assignment: str) -> list[Grade]:
 
     Raises:
         FileNotFoundError: there is no sheet.
-        ValueError: a mark is not a number from 0 to what the answer is worth; nothing has been entered then.
+        ValueError: a mark is not a number from 0 to what the answer is worth, or the sheet lacks a column; nothing has
+            been entered then.
+        RuntimeError: some feedback pages could not be written; everything has been entered all the same.
     """
     path = marks_path(classroom, assignment)
     if not path.exists():
         raise FileNotFoundError(f"no sheet of written answers at {path}; run `grade` first")
     worth = maximum(classroom, assignment)
-    marked = [row for row in _read(path) if row["points"].strip()]
+    marked = [row for row in _read(path, _ENTERED) if row["points"].strip()]
     for number, row in enumerate(marked, 1):
         try:
-            fits = 0 <= float(row["points"].replace(",", ".")) <= worth[row["part"]]
+            fits = 0 <= _number(row["points"]) <= worth[row["part"]]
         except (KeyError, ValueError):
             fits = False
         if not fits:
@@ -97,15 +106,17 @@ def enter_marks(classroom: Classroom, assignment: str) -> list[Grade]:
         for row in marked:
             where = (row["part"], assignment, assignment, row["student"])
             grade, comment = book.find_grade(*where), book.find_comment(*where)
-            grade.manual_score, grade.needs_manual_grade = float(row["points"].replace(",", ".")), False
+            grade.manual_score, grade.needs_manual_grade = _number(row["points"]), False
             comment.manual_comment = row["comment"] or None
         book.db.commit()
-    table = _read(grades_path(classroom, assignment))
+    table = _read(grades_path(classroom, assignment), ("student", "status", "seconds"))
     statuses = {row["student"]: row["status"] for row in table}
-    seconds = {row["student"]: float(row["seconds"]) for row in table if float(row["seconds"])}
-    write_feedback(classroom, assignment, sorted({row["student"] for row in marked}))
+    seconds = {row["student"]: _number(row["seconds"]) for row in table if _number(row["seconds"] or "0")}
+    pageless = write_feedback(classroom, assignment, sorted({row["student"] for row in marked}))
     grades = read_grades(classroom, assignment, statuses, seconds)
     write_grades(classroom, assignment, grades)
+    if pageless:
+        raise RuntimeError("\n".join(f"{student}: {problem}" for student, problem in pageless.items()))
     return grades
 
 
@@ -121,11 +132,29 @@ def _answers(notebook: Path) -> dict[str, str]:
     return found
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _number(text: str) -> float:
+    """With a point, or with the comma of many languages."""
+    return float(text.replace(",", "."))
+
+
+def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a table, if it exists; what a short row lacks is empty.
+
+    Raises:
+        ValueError: it has no column of a ``needed`` name, or is not in UTF-8.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        return list(csv.DictReader(stream))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 ({error}); save it as CSV in UTF-8") from error
+    header = text.partition("\n")[0]
+    # Where decimals have a comma, spreadsheet programs separate columns by semicolons.
+    rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
+    if not set(needed) <= set(rows.fieldnames or ()):
+        raise ValueError(f"{path} must begin with a line that names {', '.join(needed)}; it begins with {header!r}")
+    return list(rows)
 
 
 def _write(path: Path, columns: Iterable[str], rows: Iterable[dict[str, str]]) -> Path:

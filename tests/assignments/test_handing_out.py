@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from handing_in import CLASS_SEED, answered, hand_in, made_class
 from advfeat.classroom import marks, rehearse
 from advfeat.classroom.__main__ import main
 from advfeat.classroom.collect import collect
-from advfeat.classroom.grade import grade
+from advfeat.classroom.grade import grade, write_feedback
 from advfeat.classroom.release import ROOT, assignments, for_class, leaks
 from advfeat.classroom.sandbox import Limits
 from advfeat.classroom.validate import changed
@@ -170,6 +171,25 @@ def test_an_odd_file_is_one_students_problem(classroom, tmp_path, capsys):
     assert "locked.zip is not a ZIP file that can be opened" in capsys.readouterr().err
 
 
+def test_a_page_that_cannot_be_written_is_one_students_problem(classroom):
+    (problem,) = write_feedback(classroom, ASSIGNMENT, ["nobody"]).values()
+    assert problem.startswith("no feedback page: ")
+
+
+def test_a_sheet_without_a_column_is_refused(classroom):
+    """Another problem set than that of the test that needs its sheet."""
+    sheet = marks.marks_path(classroom, "ps5-project")
+    sheet.parent.mkdir(exist_ok=True)
+    for text in ("student,part,comment\nanna,ps5-claim,\n", ""):
+        sheet.write_text(text)
+        with pytest.raises(ValueError, match=r"ps5-project\.csv must begin with .* student, part, points, comment"):
+            marks.enter_marks(classroom, "ps5-project")
+    sheet.write_bytes("student;part;points;comment\nanna;;;schön\n".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"ps5-project\.csv is not in UTF-8"):
+        marks.enter_marks(classroom, "ps5-project")
+    sheet.unlink()
+
+
 def test_a_rehearsal_has_students_of_every_kind(classroom, tmp_path):
     names = rehearse.simulate(classroom, ASSIGNMENT, tmp_path / "downloads", students=10)
     found = collect(classroom, ASSIGNMENT, tmp_path / "downloads")
@@ -196,15 +216,23 @@ def test_a_deleted_test_comes_back_and_marks_are_entered(classroom, tmp_path):
     assert found.points["ps4-price-range"] == 1
     assert set(found.to_mark) == {"ps4-inflate-why", "ps4-relaxed-why"}
     marks.write_grades(classroom, ASSIGNMENT, [found])
-    sheet = marks.write_sheet(classroom, ASSIGNMENT)
+    sheet, _ = marks.write_sheet(classroom, ASSIGNMENT)
     table = sheet.read_text()
     row = next(line for line in table.splitlines() if line.startswith("gina,ps4-inflate-why,"))
     sheet.write_text(table.replace(row, row.replace("why,,2", "why,2.5,2")))
     with pytest.raises(ValueError, match="from 0 to 2"):
         marks.enter_marks(classroom, ASSIGNMENT)
-    sheet.write_text(table.replace(row, row.replace("why,,2,", "why,1.5,2,Good.")))
+    # As a spreadsheet program saves it where decimals have a comma; the last row is cut short.
+    rows = list(csv.reader(table.replace(row, row.replace("why,,2,", 'why,"1,5",2,Good.')).splitlines(keepends=True)))
+    with sheet.open("w", newline="", encoding="utf-8-sig") as stream:
+        csv.writer(stream, delimiter=";").writerows([*rows, ["gina"]])
     (gina,) = [found for found in marks.enter_marks(classroom, ASSIGNMENT) if found.student == "gina"]
     assert gina.points["ps4-inflate-why"] == 1.5
     assert gina.score == 21 + 1.5
     page = classroom.folder / "feedback" / "gina" / ASSIGNMENT / f"{ASSIGNMENT}.html"
     assert "Good." in page.read_text()
+    sheet.write_text("student,part,points,comment\ngina,ps4-inflate-why,2,\n")
+    classroom.notebook("autograded", ASSIGNMENT, "gina").unlink()
+    with pytest.raises(RuntimeError, match="gina: no feedback page"):
+        marks.enter_marks(classroom, ASSIGNMENT)
+    assert "gina,23," in marks.grades_path(classroom, ASSIGNMENT).read_text(), "the mark is entered all the same"

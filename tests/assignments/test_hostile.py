@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from handing_in import answered, hand_in, made_class
 
-from advfeat.classroom import landlock
+from advfeat.classroom import landlock, marks
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import check_reference, grade, maximum
 from advfeat.classroom.sandbox import Limits
@@ -52,6 +52,19 @@ FENCED = {
     "deletes-the-class": "import shutil\nshutil.rmtree({folder!r})",
     "calls-home": "import socket\nsocket.create_connection(('127.0.0.1', 9), timeout=5)",
 }
+BROKEN = {
+    # What these leave cannot be graded: their code, and the status that says so.
+    "gives-itself-99-points": (
+        "def robust_covariance(covariance, price):\n    get_ipython().displayhook(99)\n    return covariance",
+        "partial credit cannot be greater",
+    ),
+    "prints-a-number-as-text": (
+        "kernel = get_ipython().kernel\n"
+        "content = {'name': 'stdout', 'text': 5}\n"
+        "kernel.session.send(kernel.iopub_socket, 'stream', content, parent=kernel.get_parent())",
+        "it could not be run: TypeError",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +76,8 @@ def graded(tmp_path_factory):
         "solution": str(classroom.notebook("source", ASSIGNMENT)),
         "folder": str(classroom.folder / "submitted" / "honest"),
     }
-    codes = {**HOSTILE, **({k: v.format(**names) for k, v in FENCED.items()} if landlock.edition() else {})}
+    codes = {**HOSTILE, **{student: code for student, (code, _) in BROKEN.items()}}
+    codes |= {k: v.format(**names) for k, v in FENCED.items()} if landlock.edition() else {}
     hand_in(answered(classroom, ASSIGNMENT), downloads, "honest", ASSIGNMENT)
     for student, code in codes.items():
         hand_in(answered(classroom, ASSIGNMENT, [(REPLACED, "", code)]), downloads, student, ASSIGNMENT)
@@ -102,6 +116,24 @@ def test_its_page_says_what_happened(graded, student):
     text = page.read_text()
     assert "Error" in text or "Stopped" in text or "TooSlow" in text
     assert len(text) < 5_000_000, "what it printed is not on the page"
+
+
+@pytest.mark.parametrize("student", BROKEN)
+def test_what_cannot_be_graded_stops_nobody_else(graded, student):
+    classroom, _, grades = graded
+    assert BROKEN[student][1] in grades[student].status
+    assert grades[student].score == 0
+    assert not grades[student].to_mark
+    assert not classroom.notebook("autograded", ASSIGNMENT, student).exists()
+
+
+def test_the_sheet_names_who_is_not_on_it(graded):
+    sheet, missing = marks.write_sheet(graded[0], ASSIGNMENT)
+    assert set(BROKEN) <= set(missing)
+    assert "honest" not in missing
+    text = sheet.read_text()
+    assert "honest,ps4-inflate-why," in text
+    assert not [student for student in BROKEN if student in text]
 
 
 @fenced
