@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
@@ -18,7 +19,8 @@ from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrade
 from nbgrader.utils import determine_grade, is_grade
 
 from advfeat.classroom.collect import Submission, reason
-from advfeat.classroom.release import Classroom
+from advfeat.classroom.kernel import readable
+from advfeat.classroom.release import ROOT, Classroom
 from advfeat.classroom.sandbox import Limits, Outcome, run
 from advfeat.progress import progress
 
@@ -110,11 +112,14 @@ def check_reference(classroom: Classroom, assignment: str) -> tuple[NotebookNode
 
     Raises:
         ReferenceFailed: it does not get full marks.
+        ValueError: the sources or the class cannot be kept from submissions where they are.
     """
     source = classroom.notebook("source", assignment)
     notebook = nbformat.read(source, as_version=4)
     limits = Limits(cell=900, total=1800)  # training takes its time on a busy machine, and this code is trusted
-    outcome = run(notebook, files=source.parent, limits=limits, store=classroom.store, keep_store=True)
+    outcome = run(
+        notebook, files=source.parent, limits=limits, read=_readable(classroom), store=classroom.store, keep_store=True
+    )
     _forgive_warnings(notebook)
     lost = [
         f"{cell.metadata.nbgrader.grade_id}: {_first_error(cell)}"
@@ -133,7 +138,11 @@ def grade(
 
     Marks that a person has given stay. What goes wrong with one student's work is that student's status; unless it is
     only the feedback page, it leaves no points and no notebook in ``autograded``.
+
+    Raises:
+        ValueError: the sources or the class cannot be kept from submissions where they are.
     """
+    read = _readable(classroom)
     statuses = {submission.student: submission.problem for submission in submissions}
     seconds: dict[str, float] = {}
     fine = [submission.student for submission in submissions if not submission.problem]
@@ -149,7 +158,7 @@ def grade(
                 if statuses[student]:
                     bar.update(1)
                 else:
-                    running[pool.submit(_run, classroom, assignment, student, limits)] = student
+                    running[pool.submit(_run, classroom, assignment, student, limits, read)] = student
             for done in as_completed(running):
                 student, failure = running[done], done.exception()
                 if failure:
@@ -175,10 +184,14 @@ def _cancel(running: Iterable[Future[Outcome]]) -> None:
         future.cancel()
 
 
-def _run(classroom: Classroom, assignment: str, student: str, limits: Limits) -> Outcome:
+def _readable(classroom: Classroom) -> list[Path]:
+    return readable([ROOT, classroom.folder])
+
+
+def _run(classroom: Classroom, assignment: str, student: str, limits: Limits, read: Sequence[Path]) -> Outcome:
     path = classroom.notebook("autograded", assignment, student)
     notebook = nbformat.read(path, as_version=4)
-    outcome = run(notebook, files=path.parent, limits=limits, store=classroom.store)
+    outcome = run(notebook, files=path.parent, limits=limits, read=read, store=classroom.store)
     _forgive_warnings(notebook)
     nbformat.write(notebook, path)
     return outcome

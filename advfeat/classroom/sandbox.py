@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -38,6 +39,7 @@ _CONNECTION = "kernel.json"
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 # Read when libraries are loaded: one thread, so that submissions side by side do not wait for each other.
 _LOADED_WITH = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+_ENVIRONMENT = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,13 @@ class Outcome:
 
 
 def run(
-    notebook: NotebookNode, *, files: Path, limits: Limits, store: Path | None = None, keep_store: bool = False
+    notebook: NotebookNode,
+    *,
+    files: Path,
+    limits: Limits,
+    read: Sequence[Path],
+    store: Path | None = None,
+    keep_store: bool = False,
 ) -> Outcome:
     """Run ``notebook`` from top to bottom, in place, in a scratch folder that is removed afterwards.
 
@@ -75,6 +83,7 @@ def run(
     Args:
         files: folder whose other files are copied to the scratch folder first.
         limits: what it may use.
+        read: folders outside the scratch folder that it may read (see ``kernel.readable``).
         store: folder of trained networks to copy there, too; without, the notebook trains its own.
         keep_store: copy the networks back to ``store`` in the end, for those who come after. Not for submissions.
 
@@ -87,7 +96,7 @@ def run(
         shutil.copytree(files, scratch / "work", ignore=shutil.ignore_patterns("*.ipynb", ".*"))
         if store is not None and store.exists():
             shutil.copytree(store, scratch / "store")
-        client = _Client(notebook, scratch, limits)
+        client = _Client(notebook, scratch, limits, read)
         try:
             asyncio.run(client.async_execute())
         finally:
@@ -101,18 +110,19 @@ def _server() -> ForkServerContext:
     """Starts the process that kernels are forked from, unless it runs already."""
     context = get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
-    before = {name: os.environ.get(name) for name in _LOADED_WITH}
-    os.environ.update(_LOADED_WITH)
-    try:
-        from multiprocessing.forkserver import ensure_running
+    with _ENVIRONMENT:  # or a thread would take what another has set for what was there before
+        before = {name: os.environ.get(name) for name in _LOADED_WITH}
+        os.environ.update(_LOADED_WITH)
+        try:
+            from multiprocessing.forkserver import ensure_running
 
-        ensure_running()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+            ensure_running()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
     return context
 
 
@@ -147,6 +157,8 @@ class _Process:
 class _Provisioner(LocalProvisioner):
     """Starts ``kernel.serve`` in a fork."""
 
+    read: Sequence[Path] = ()
+
     async def launch_kernel(self, cmd: list[str], **settings: Any) -> Any:  # noqa: ARG002
         scratch = Path(settings["cwd"])
         names = {"HOME": "home", "TMPDIR": "tmp", "ADVFEAT_STORE": "store", "IPYTHONDIR": "ipython"}
@@ -155,7 +167,7 @@ class _Provisioner(LocalProvisioner):
             Path(place).mkdir(exist_ok=True)
         kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment = {**kept, **places, **_LOADED_WITH, "ADVFEAT_PROGRESS": "off"}
-        arguments = (scratch, scratch / _CONNECTION, scratch / "work", environment)
+        arguments = (scratch, scratch / _CONNECTION, scratch / "work", environment, self.read)
         process = _Process(_server().Process(target=kernel.serve, args=arguments, daemon=True))
         self.process, self.pid, self.cwd = process, process.pid, str(scratch)  # type: ignore[assignment]
         return self.connection_info
@@ -164,16 +176,18 @@ class _Provisioner(LocalProvisioner):
 class _KernelManager(AsyncKernelManager):
     """A kernel without ports: it talks through files in its scratch folder."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, read: Sequence[Path]) -> None:
         super().__init__(transport="ipc", connection_file=str(scratch / _CONNECTION))
-        self.provisioner = _Provisioner(kernel_id=scratch.name, kernel_spec=self.kernel_spec, parent=self)
+        provisioner = _Provisioner(kernel_id=scratch.name, kernel_spec=self.kernel_spec, parent=self)
+        provisioner.read = read
+        self.provisioner = provisioner
 
 
 class _Client(NotebookClient):
     """Executes a notebook, watches its kernel, and goes on without it once it is gone."""
 
-    def __init__(self, notebook: NotebookNode, scratch: Path, limits: Limits) -> None:
-        super().__init__(notebook, _KernelManager(scratch), resources={"metadata": {"path": str(scratch)}})
+    def __init__(self, notebook: NotebookNode, scratch: Path, limits: Limits, read: Sequence[Path]) -> None:
+        super().__init__(notebook, _KernelManager(scratch, read), resources={"metadata": {"path": str(scratch)}})
         self.owns_km = True
         self.allow_errors = self.interrupt_on_timeout = True
         self.shutdown_kernel = "immediate"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import nbformat
 import pytest
 from handing_in import answered, hand_in, made_class
 
-from advfeat.classroom import landlock, marks
+from advfeat.classroom import kernel, landlock, marks, sandbox
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import check_reference, grade, maximum
 from advfeat.classroom.sandbox import Limits
@@ -82,8 +87,11 @@ def graded(tmp_path_factory):
     for student, code in codes.items():
         hand_in(answered(classroom, ASSIGNMENT, [(REPLACED, "", code)]), downloads, student, ASSIGNMENT)
     submissions = collect(classroom, ASSIGNMENT, downloads)
-    check_reference(classroom, ASSIGNMENT)
-    grades = grade(classroom, ASSIGNMENT, submissions, limits=LIMITS, jobs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        # As `python -m` does it in the folder that holds the class.
+        patch.setattr(sys, "path", [str(classroom.folder.parent), *sys.path])
+        check_reference(classroom, ASSIGNMENT)
+        grades = grade(classroom, ASSIGNMENT, submissions, limits=LIMITS, jobs=2)
     return classroom, maximum(classroom, ASSIGNMENT), {found.student: found for found in grades}
 
 
@@ -147,3 +155,38 @@ def test_files_and_network_outside_are_refused(graded, student):
     expected = "ConnectionRefusedError" if student == "calls-home" and not network_is_fenced else "PermissionError"
     assert errors == [expected]
     assert classroom.notebook("submitted", ASSIGNMENT, "honest").exists()
+
+
+def test_what_may_be_read_neither_holds_a_hidden_folder_nor_lies_in_one(tmp_path, monkeypatch):
+    hidden, here, packages = (tmp_path / name for name in ("parent/class", "downloads", "packages"))
+    for folder in (hidden / "source", here, packages):
+        folder.mkdir(parents=True)
+    path = ["", *map(str, (here, hidden, hidden / "source", hidden.parent, packages, tmp_path / "absent"))]
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", path)
+    monkeypatch.setattr(kernel, "_EXTRA", (str(tmp_path),))
+    found = kernel.readable([kernel.LIBRARY.parent, hidden])
+    assert [folder for folder in found if folder.is_relative_to(tmp_path)] == [packages]
+    assert kernel.LIBRARY in found
+    assert not [folder for folder in found if kernel.LIBRARY.parent.is_relative_to(folder)]
+    monkeypatch.setattr(kernel, "_SYSTEM", (str(hidden.parent),))
+    with pytest.raises(ValueError, match=f"could read {hidden}.* need {hidden.parent};"):
+        kernel.readable([hidden])
+
+
+def test_threads_that_start_kernels_leave_the_environment_as_it_was(monkeypatch):
+    """Without a lock one takes what another has set for what was there before."""
+    running = []
+
+    def slow_start():
+        running.append(None)
+        time.sleep(0.02)
+        assert len(running) == 1
+        running.pop()
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", slow_start)
+    for name in sandbox._LOADED_WITH:
+        monkeypatch.delenv(name, raising=False)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: sandbox._server(), range(8)))
+    assert not sandbox._LOADED_WITH.keys() & os.environ.keys()
