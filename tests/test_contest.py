@@ -97,7 +97,7 @@ def test_engine_only_is_measured_by_the_bare_forward_and_gradient(contest):
     assert row.ranking == ["equal"], "the bare pass is no peer"
 
 
-def test_the_network_that_a_peer_got_is_in_eval_mode_again(contest):
+def test_the_network_that_a_peer_got_is_in_eval_mode_again():
     given = []
 
     def training_it(setting):
