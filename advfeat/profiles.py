@@ -196,21 +196,21 @@ PROFILES: dict[str, Profile] = {
             robust=dataclasses.replace(
                 _PLANTED, epochs=3, batch_size=200, lr=0.3, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
             ),
-            robust_eps=(0.1, 0.5, 2.5),
+            robust_eps=(0.5, 2.5),
             overfit=dataclasses.replace(
-                _PLANTED, epochs=30, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
+                _PLANTED, epochs=20, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
             ),
             overfit_images=400,
             # Long enough to learn the textures where there are any, and too short to learn single images by heart.
             on_matched=dataclasses.replace(_PLANTED, epochs=5, batch_size=50, weight_decay=1e-2),
             on_rand=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
             on_det=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
-            match_images=4000,
+            match_images=3000,
             match_eps=2.5,
             match_steps=15,
             match_step_size=2.4,
             nonrobust_step_size=0.6,
-            match_sweep=(2, 5, 40),
+            match_sweep=(3, 30),
             sweep_images=1000,
             # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five learn
             # the shapes alone in so short a training.
@@ -225,7 +225,7 @@ PROFILES: dict[str, Profile] = {
             architecture_det=dataclasses.replace(_PLANTED_ARCHITECTURES, epochs=2),
             construct_steps=10,
             eval_images=300,
-            watch_images=250,
+            watch_images=200,
             feature_images=100,
             feature_steps=3,
             represent_images=50,
