@@ -21,13 +21,13 @@ class SameMistake:
     """How often two networks make the same mistake (see ``Transfer.same_mistake``).
 
     Attributes:
-        rate: share of ``images`` on which they give the same wrong answer.
+        rate: share of ``images`` on which they give the same wrong answer; None where there is no such image.
         chance: the share that would be expected if, within a class, their answers were independent; None where no class
             has two such images.
         images: those that count.
     """
 
-    rate: Estimate
+    rate: Estimate | None
     chance: float | None
     images: Bool[Tensor, " n"]
 
@@ -96,14 +96,12 @@ class Transfer:
 
         Raises:
             KeyError: an unknown network.
-            ValueError: the attacks were targeted, or there is no image on which both are wrong though right before.
+            ValueError: the attacks were targeted.
         """
         if self.targets is not None:
             raise ValueError("mistakes are compared after untargeted attacks; these were targeted")
         first, second = self.attacked[source][source], self.attacked[source][target]
         both = self.counted(source, target) & self._fools(second)
-        if not bool(both.any()):
-            raise ValueError(f"no image is right before and wrong after the attack at both {source} and {target}")
         hits = pairs = 0
         for label in self.labels[both].unique():
             one, two = (answers[both & (self.labels == label)] for answers in (first, second))
@@ -111,7 +109,8 @@ class Transfer:
             hits += int(alike.sum() - alike.diagonal().sum())
             pairs += len(one) * (len(one) - 1)
         same = (first == second)[both]
-        return SameMistake(Estimate.of_rate(int(same.sum()), len(same)), hits / pairs if pairs else None, both)
+        rate = Estimate.of_rate(int(same.sum()), len(same)) if len(same) else None
+        return SameMistake(rate, hits / pairs if pairs else None, both)
 
     def _fools(self, answers: Tensor) -> Tensor:
         return answers != self.labels if self.targets is None else answers == self.targets
