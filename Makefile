@@ -96,10 +96,10 @@ bench: $(BENCH)/installed ## the attack engine beside other libraries, a quarter
 # The first interpreter that can run the tests of the kernels and whose PyTorch sees a GPU; nothing is installed.
 gpu-check: ## on a machine with a GPU: kernel tests, gate and benchmark into gpu-check/, within eight minutes
 	@for python in $(BENCH)/bin/python $(BIN)/python python3 python; do \
-	  if "$$python" -c 'import sys, torch, pytest, hypothesis, jaxtyping; sys.exit(not torch.cuda.is_available())' \
+	  if "$$python" -c 'import sys, torch, pytest, hypothesis, advfeat.gpu_check; sys.exit(not torch.cuda.is_available())' \
 	    >/dev/null 2>&1; then exec "$$python" -m advfeat.gpu_check; fi; done; \
-	echo "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, and pytest, hypothesis and \
-	jaxtyping, so nothing was checked" >&2; exit 2
+	echo "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, and pytest, hypothesis and what \
+	advfeat.gpu_check imports, so nothing was checked" >&2; exit 2
 
 serve: $(VENV)/installed ## show the built pages in a browser: PORT=8000
 	@test -f $(PAGES)/index.html || { echo "No pages yet: make book" >&2; exit 1; }

@@ -26,8 +26,8 @@ def table_rows(paper: dict[str, dict[str, Any]], index: list[dict[str, Any]]) ->
     Args:
         paper: id → ``value`` (None: shown in a plot, or not confirmed), ``where`` in the paper (what follows a
             semicolon is about the source), ``computed`` (label of our figure, the link of the row); ``format`` if it
-            is not a rate, ``data`` if it is not CIFAR-10, which then begins the id. Entries ``by`` others than the
-            paper have no row.
+            is not a rate, ``printed`` if its source gives more or fewer places, ``data`` if it is not CIFAR-10, which
+            then begins the id. Entries ``by`` others than the paper have no row.
         index: rows of ``results/index.json``. A record counts if its profile is of the same data.
     """
     rows = []
@@ -36,7 +36,7 @@ def table_rows(paper: dict[str, dict[str, Any]], index: list[dict[str, Any]]) ->
             continue
         data, spec = entry.get("data", "cifar10"), entry.get("format", ".1%")
         confirmed = entry["value"] is not None and "second-hand" not in entry["where"]
-        published = format(entry["value"], spec) if confirmed else "–"
+        published = format(entry["value"], entry.get("printed", spec)) if confirmed else "–"
         name, label = entry["where"].split(";")[0], entry["computed"]
         name = f"{{ref}}`{name} <{label}>`" if label else name
         measured = key.removeprefix(f"{data}/")

@@ -133,15 +133,19 @@ def paper_values(by: str = "paper") -> dict[str, float]:
 def paper_and_ours(records: Sequence[Record], rows: Mapping[str, str]) -> pd.DataFrame:
     """One row per id in ``rows`` (id → name): the paper's value, and each record's value, interval, n and seeds.
 
-    An id without a published or a recorded value shows a dash. A value of the paper that is known only through others
-    says so.
+    An id without a published or a recorded value shows a dash. A value of the paper has as many places as its source
+    gives; one that is known only through others says so.
     """
-    paper, entries = paper_values(), json.loads(PAPER.read_text())
+    entries = json.loads(PAPER.read_text())
+
+    def published(key: str) -> str:
+        if key not in paper_values():
+            return "–"
+        text = format(entries[key]["value"], entries[key].get("printed", ".1%"))
+        return f"{text} (second-hand)" if "second-hand" in entries[key]["where"] else text
+
     table = pd.DataFrame(index=pd.Index(list(rows.values()), name="trained on"))
-    table["paper"] = [
-        f"{paper[key]:.1%}{' (second-hand)' if 'second-hand' in entries[key]['where'] else ''}" if key in paper else "–"
-        for key in rows
-    ]
+    table["paper"] = [published(key) for key in rows]
     for record in records:
         for key, name in rows.items():
             if key in record.ids():

@@ -74,7 +74,8 @@ class Profile:
         on_rand: training on D_rand.
         on_det: training on D_det.
         match_images: images that D_R and D_NR are made from, from the first training image on.
-        match_eps: ℓ2 radius of the adversarial training of the network that D_R is made with.
+        match_source: adversarial training of the network that D_R is made with.
+        match_eps: its ℓ2 radius; steps change to match.
         match_steps: steps of representation matching per image of D_R and D_NR.
         match_step_size: their ℓ2 length for D_R, in pixel units.
         nonrobust_step_size: the same for D_NR, whose search has a shorter way to go.
@@ -119,6 +120,7 @@ class Profile:
     robust: TrainConfig
     overfit: TrainConfig
     overfit_images: int
+    match_source: TrainConfig
     on_matched: TrainConfig
     on_rand: TrainConfig
     on_det: TrainConfig
@@ -192,15 +194,17 @@ PROFILES: dict[str, Profile] = {
             width=32,
             source_width=32,
             standard=_PLANTED,
-            # Few updates: the longer it trains, the more of the textures comes back into what it represents.
-            robust=dataclasses.replace(
-                _PLANTED, epochs=3, batch_size=200, lr=0.3, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
-            ),
+            # As long as the standard one, so that nothing but the adversary tells them apart.
+            robust=dataclasses.replace(_PLANTED, threat=L2(0.5), attack_steps=2, attack_step_size=0.3),
             robust_eps=(0.5, 2.5),
             overfit=dataclasses.replace(
                 _PLANTED, epochs=20, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
             ),
             overfit_images=400,
+            # Few updates: the longer it trains, the more of the textures comes back into what it represents.
+            match_source=dataclasses.replace(
+                _PLANTED, epochs=3, batch_size=200, lr=0.3, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
+            ),
             # Long enough to learn the textures where there are any, and too short to learn single images by heart.
             on_matched=dataclasses.replace(_PLANTED, epochs=5, batch_size=50, weight_decay=1e-2),
             on_rand=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
@@ -246,6 +250,7 @@ PROFILES: dict[str, Profile] = {
             robust=dataclasses.replace(_CIFAR, epochs=6, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
             overfit=dataclasses.replace(_CIFAR, epochs=40, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
             overfit_images=2000,
+            match_source=dataclasses.replace(_CIFAR, epochs=6, threat=L2(0.5), attack_steps=4, attack_step_size=0.2),
             on_matched=dataclasses.replace(_CIFAR, epochs=16),
             on_rand=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=16, weight_decay=5e-3),
@@ -280,6 +285,7 @@ PROFILES: dict[str, Profile] = {
             robust=dataclasses.replace(_ADVERSARIAL, epochs=12),
             overfit=dataclasses.replace(_ADVERSARIAL, epochs=40),
             overfit_images=5000,
+            match_source=dataclasses.replace(_ADVERSARIAL, epochs=12),
             on_matched=_CPU,
             on_rand=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
             on_det=dataclasses.replace(_CIFAR, epochs=12, weight_decay=5e-3),
@@ -315,6 +321,7 @@ PROFILES: dict[str, Profile] = {
             robust=dataclasses.replace(_GPU, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
             overfit=dataclasses.replace(_GPU, epochs=100, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
             overfit_images=50_000,
+            match_source=dataclasses.replace(_GPU, threat=L2(0.5), attack_steps=7, attack_step_size=0.1),
             on_matched=_GPU,
             # Replications that learn anything from D_rand with this network use a low rate; D_det is reported to need
             # its images as they are.

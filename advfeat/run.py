@@ -140,8 +140,12 @@ class Run:
 
     def robust(self, *, seed: int, eps: float | None = None) -> Trained:
         """The network trained on adversarial images: of the profile's radius, or of ``eps`` with steps to match."""
-        recipe, config = self._robust_recipe(seed, eps)
-        return self._trained(lambda: self.train_set, recipe, config, f"robust, {config.threat}", watch=self._watch)
+        config = self.profile.robust if eps is None else self.profile.robust.at_radius(eps)
+        return self._adversarial(config, seed)
+
+    def match_source(self, *, seed: int) -> Trained:
+        """The network trained on adversarial images that D_R is made with; in some profiles one of the ``robust``."""
+        return self._adversarial(self.profile.match_source.at_radius(self.profile.match_eps), seed)
 
     def overfitted(self, *, seed: int) -> Trained:
         """The network trained on adversarial images for too long: the first ``overfit_images`` training images."""
@@ -166,7 +170,7 @@ class Run:
         )
 
     def constructed(self, kind: str, *, source_seed: int) -> Dataset:
-        """A dataset made with a network of ``source_seed``: D_R ``robust``, D_NR ``standard``, the others ``source``.
+        """A dataset made by a network of ``source_seed``: D_R ``match_source``, D_NR ``standard``, the others ``source``.
 
         That seed also draws what is random: the targets of D_rand, and where the search for D_R and D_NR starts. The
         authors' own set instead, if the run was given a folder of ``released`` ones.
@@ -188,8 +192,7 @@ class Run:
                 matched = self.train_set.subset(slice(0, recipe["images"]))
                 search |= {"start": recipe["start"], "seed": source_seed, "begun": self._begun(recipe)}
                 if kind == "D_R":
-                    robust = self.robust(seed=source_seed, eps=self.profile.match_eps).model
-                    return robust_dataset(robust, matched, **search)
+                    return robust_dataset(self.match_source(seed=source_seed).model, matched, **search)
                 return nonrobust_dataset(self.standard(seed=source_seed).model, matched, **search)
             source, threat = self.source(seed=source_seed).model, L2(self.profile.eps)
             if kind == "D_rand":
@@ -282,9 +285,9 @@ class Run:
     def _standard_recipe(self, seed: int, width: int) -> dict[str, Any]:
         return self._model_recipe(self._data_recipe, self.profile.standard, seed, width=width)
 
-    def _robust_recipe(self, seed: int, eps: float | None) -> tuple[dict[str, Any], TrainConfig]:
-        config = self.profile.robust if eps is None else self.profile.robust.at_radius(eps)
-        return self._model_recipe(self._data_recipe, config, seed), config
+    def _adversarial(self, config: TrainConfig, seed: int) -> Trained:
+        recipe = self._model_recipe(self._data_recipe, config, seed)
+        return self._trained(lambda: self.train_set, recipe, config, f"robust, {config.threat}", watch=self._watch)
 
     def _constructed_recipe(self, kind: str, source_seed: int) -> dict[str, Any]:
         if kind not in CONSTRUCTED:
@@ -296,10 +299,10 @@ class Run:
         precision = str(kernels.fast_dtype(self.device.type))
         profile = self.profile
         if kind in ("D_R", "D_NR"):
-            robust, _ = self._robust_recipe(source_seed, profile.match_eps)
+            config = profile.match_source.at_radius(profile.match_eps) if kind == "D_R" else profile.standard
             return {
                 "kind": kind,
-                "source": robust if kind == "D_R" else self._standard_recipe(source_seed, profile.width),
+                "source": self._model_recipe(self._data_recipe, config, source_seed),
                 "start": profile.match_start,
                 "steps": profile.match_steps,
                 "step_size": profile.match_step_size if kind == "D_R" else profile.nonrobust_step_size,

@@ -276,10 +276,11 @@ def test_isotropic_fits_relaxed_and_exact(case):
     assert (robust_mle(world, eps=eps).covariance.diagonal() - relaxed).abs().max() < 5.1e-7
     length = math.sqrt(2 * level) * math.exp(gammaln((d + 1) / 2) - gammaln(d / 2))
     assert level + 2 * eps / d * length + eps**2 / d == pytest.approx(exact, abs=5.1e-7)
-    # 4,096 quasi-random points; the gap to the relaxed value is 0.1 to 10 per cent.
-    solved = exact_robust_mle(world, eps=eps).covariance.diagonal()
-    assert float(solved.mean()) == pytest.approx(exact, rel=3e-4)
-    assert float((solved / exact - 1).abs().max()) < 2e-3
+    # The gap to the relaxed value is 0.1 to 10 per cent. In many dimensions a single eigenvalue has the error of a mean
+    # over as many quasi-random points as memory allows; the mean of the eigenvalues has not.
+    solved = exact_robust_mle(world, eps=eps, points=2**16 if d < 10 else 2**12).covariance.diagonal()
+    assert float(solved.mean()) == pytest.approx(exact, rel=1e-4)
+    assert float((solved / exact - 1).abs().max()) < (1e-4 if d < 10 else 2e-3)
 
 
 @pytest.mark.parametrize("spectrum", [(3, 0.2, 0.7), (0.05, 0.06, 4, 10)])

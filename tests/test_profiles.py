@@ -34,7 +34,7 @@ def test_every_profile_can_be_run(name):
     build_model(profile.network, width=profile.source_width)
     ordinary = (profile.standard, profile.on_matched, profile.on_rand, profile.on_det)
     ordinary += (profile.architecture_standard, profile.architecture_det)
-    for config in (*ordinary, profile.robust, profile.overfit):
+    for config in (*ordinary, profile.robust, profile.match_source, profile.overfit):
         assert config.batch_size <= profile.train_images
         assert config.epochs >= 1
     assert profile.overfit.batch_size <= profile.overfit_images <= profile.train_images
@@ -57,7 +57,7 @@ def test_every_profile_can_be_run(name):
         assert list(radii) == sorted(radii)
     # The attack can reach the edge of its ball, and so can the one that trains the robust network.
     assert profile.construct_steps * profile.construct_step_size >= profile.eps
-    for config in (profile.robust, profile.overfit):
+    for config in (profile.robust, profile.match_source.at_radius(profile.match_eps), profile.overfit):
         assert config.attack_steps * config.attack_step_size >= config.threat.eps
 
 
