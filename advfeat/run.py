@@ -170,7 +170,7 @@ class Run:
         )
 
     def constructed(self, kind: str, *, source_seed: int) -> Dataset:
-        """A dataset made by a network of ``source_seed``: D_R ``match_source``, D_NR ``standard``, the others ``source``.
+        """A dataset made by a network of ``source_seed``: D_R ``match_source``, D_NR ``standard``, others ``source``.
 
         That seed also draws what is random: the targets of D_rand, and where the search for D_R and D_NR starts. The
         authors' own set instead, if the run was given a folder of ``released`` ones.
