@@ -34,7 +34,7 @@ from advfeat.train import train
 
 CHAPTER = "13-fast-attacks"
 ROOT = Path(__file__).resolve().parent.parent
-PAPER_IMAGES, PAPER_STEPS = 50_000, 100
+FULL_IMAGES, FULL_STEPS = 50_000, 100
 GATE_SHAPES = ((3, 7, 5), (3, 32, 32))
 """Of the images in the gate: one that fills no block of a kernel, and CIFAR-10's."""
 TITLES = {"user": "As a user calls them", "engine": "Engine only: everyone attacks our frozen network"}
@@ -89,7 +89,7 @@ PLANS = {
         part=(1000, 20),
         lines=((10, 20, 40, 80), (128, 256, 512, 896)),
         drops=(20, 100),
-        subset=(1000, PAPER_STEPS),
+        subset=(1000, FULL_STEPS),
     ),
     "full": Plan(
         tuple(Case(network, batch, 20) for network in ("resnet18", "resnet9") for batch in (128, 1, 1000)), minutes=1e9
@@ -285,13 +285,13 @@ def construction(contest: Contest, findings: Findings, plan: Plan, deadline: flo
     some = data.subset(slice(0, images))
     device = contest.device
     times = speed.interleaved({"build": functools.partial(build, some, steps)}, rounds=plan.rounds, device=device)
-    projected = [value / (images * steps) * PAPER_IMAGES * PAPER_STEPS for value in times["build"]]
-    about = f"l2 PGD-{PAPER_STEPS} of {PAPER_IMAGES:,} images, projected from {images:,} images and {steps} steps"
+    projected = [value / (images * steps) * FULL_IMAGES * FULL_STEPS for value in times["build"]]
+    about = f"l2 PGD-{FULL_STEPS} of {FULL_IMAGES:,} images, projected from {images:,} images and {steps} steps"
     if device.type == "cuda" and time.monotonic() + 1.2 * median(projected) < deadline:
         # The same thousand images fifty times over: the engine does not know.
-        whole = torch.arange(PAPER_IMAGES, device=device) % len(data)
-        projected = [speed.clock(functools.partial(build, data.subset(whole), PAPER_STEPS), device)]
-        about = f"l2 PGD-{PAPER_STEPS} of {PAPER_IMAGES:,} images, measured"
+        whole = torch.arange(FULL_IMAGES, device=device) % len(data)
+        projected = [speed.clock(functools.partial(build, data.subset(whole), FULL_STEPS), device)]
+        about = f"l2 PGD-{FULL_STEPS} of {FULL_IMAGES:,} images, measured"
     findings.say("", f"D_rand with resnet18, {about}: {median(projected):,.0f} s on {findings.made['device']}")
     findings.values[f"time/{device.type}/D_rand"] = Measured(
         median(projected), len(projected), "resnet18", about, low=min(projected), high=max(projected)

@@ -310,7 +310,7 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="cifar10-gpu",
-            description="all of CIFAR-10, ResNet-18 and the paper's budgets: minutes per stage on a large GPU",
+            description="all of CIFAR-10, ResNet-18 and large budgets: minutes per stage on a large GPU",
             data="cifar10",
             train_images=50_000,
             test_images=10_000,

@@ -130,6 +130,9 @@ class Run:
         else:
             config = self.profile.architecture_standard
             recipe = self._model_recipe(self._data_recipe, config, seed, architecture=architecture)
+            if architecture == self.profile.network:
+                # Else it would begin with the weights of the network that it is to be compared with.
+                recipe["weights"] = seed + _APART
         watch = self._watch if architecture is None else None
         return self._trained(lambda: self.train_set, recipe, config, architecture or "standard", watch=watch)
 

@@ -333,6 +333,15 @@ def test_architectures_are_trained_on_the_images_and_on_d_det_each_once(monkeypa
     assert same_weights(second.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16"), det)
 
 
+def test_the_profile_s_own_network_by_name_begins_with_weights_of_its_own():
+    """At ``cifar10-gpu`` the source of transferred attacks is one of the architectures that they are shown to."""
+    run = open_run(network="resnet18", architectures={"resnet18": {"width": 4}, "vgg16": {"width": 4}})
+    run.store = Keys(run.train_set)
+    twin, other = (run.standard(seed=0, architecture=name).recipe for name in ("resnet18", "vgg16"))
+    assert twin["weights"] != twin["seed"]
+    assert "weights" not in other
+
+
 def test_an_architecture_that_the_profile_does_not_have_is_refused():
     run = open_run()
     with pytest.raises(ValueError, match=r"unknown architecture 'vgg19'; there are densenet, .*vgg16"):
