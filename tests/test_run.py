@@ -99,7 +99,7 @@ def test_matched_data_come_from_the_right_network_and_keep_their_labels():
     run = open_run()
     profile = run.profile
     for kind, build, source, step_size in (
-        ("D_R", robust_dataset, run.robust, profile.match_step_size),
+        ("D_R", robust_dataset, run.match_source, profile.match_step_size),
         ("D_NR", nonrobust_dataset, run.standard, profile.nonrobust_step_size),
     ):
         numbers = {"steps": profile.match_steps, "step_size": step_size, "start": profile.match_start}
