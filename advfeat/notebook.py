@@ -136,12 +136,12 @@ def paper_and_ours(records: Sequence[Record], rows: Mapping[str, str]) -> pd.Dat
     An id without a published or a recorded value shows a dash. A value of the paper has as many places as its source
     gives; one that is known only through others says so.
     """
-    entries = json.loads(PAPER.read_text())
+    paper, entries = paper_values(), json.loads(PAPER.read_text())
 
     def published(key: str) -> str:
-        if key not in paper_values():
+        if key not in paper:
             return "–"
-        text = format(entries[key]["value"], entries[key].get("printed", ".1%"))
+        text = format(paper[key], entries[key].get("printed", ".1%"))
         return f"{text} (second-hand)" if "second-hand" in entries[key]["where"] else text
 
     table = pd.DataFrame(index=pd.Index(list(rows.values()), name="trained on"))
