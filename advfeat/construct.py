@@ -1,4 +1,4 @@
-"""Datasets made from a dataset and a model: D_R and D_NR, D_rand and D_det."""
+"""Datasets made from a dataset and a model: D_R and D_NR, D_rand and D_det, and what AutoAttack makes of one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advfeat.attacks import Threat, gray_noise, match_representation, pgd
+from advfeat.autoattack import autoattack
 from advfeat.data import Dataset
 from advfeat.models import Classifier, freeze
 from advfeat.progress import progress
@@ -149,6 +150,45 @@ def deterministic_target_dataset(
     targets = (dataset.labels + 1) % dataset.num_classes
     return _attacked_towards(
         model, dataset, targets, threat, "D_det", steps, step_size, batch_size=batch_size, shards=shards
+    )
+
+
+def autoattacked_dataset(
+    model: Classifier,
+    dataset: Dataset,
+    threat: Threat,
+    *,
+    seed: int = 0,
+    batch_size: int = 100,
+    shards: Shards | None = None,
+) -> Dataset:
+    """Every image as AutoAttack leaves it: an adversarial one where it found one, else unchanged.
+
+    So ``measures.accuracy`` of the model on it is its accuracy under AutoAttack.
+
+    Args:
+        model: the model that is attacked, in float32.
+        threat: the ball around each image, such as ``L2(0.25)``.
+        seed: of AutoAttack's draws, begun anew for every piece.
+        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on.
+
+    Raises:
+        ModuleNotFoundError: the extra is not installed.
+        ValueError: from ``autoattack``, or ``batch_size`` is not positive.
+
+    Source: Croce and Hein 2020, see ``autoattack``.
+    """
+    frozen = freeze(model, dtype=torch.float32)
+
+    def attack(rows: slice) -> Tensor:
+        return autoattack(frozen, dataset.images[rows], dataset.labels[rows], threat, seed=seed, batch_size=batch_size)
+
+    images = torch.empty_like(dataset.images)
+    _fill_in_pieces(images, attack, f"AutoAttack {threat}", batch_size, shards)
+    return dataset.replace(
+        images=images,
+        name=f"{dataset.name}, AutoAttack",
+        info={"from": dict(dataset.info), "threat": str(threat), "seed": seed},
     )
 
 

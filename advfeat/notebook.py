@@ -9,10 +9,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 from torch import Tensor
 
-from advfeat.attacks import L2
 from advfeat.autoattack import installed
-from advfeat.measures import Estimate, robust_accuracy
-from advfeat.models import Classifier
+from advfeat.measures import Estimate, accuracy
 from advfeat.records import BOOK, Measured, Record, load_record, results_root, save_record
 from advfeat.run import Run, Trained
 
@@ -96,7 +94,7 @@ def recorded(chapter: str, *, by: str = "") -> list[Record]:
     return sorted(found, key=lambda record: -max(run["config"].get("train_images", 0) for run in record.runs.values()))
 
 
-def autoattacked(run: Run, model: Classifier, *, required: bool = False) -> dict[float, Estimate]:
+def autoattacked(run: Run, trained: Trained, *, required: bool = False) -> dict[float, Estimate]:
     """Radius → accuracy under AutoAttack, as the profile asks for it; where it is not measured, the page says why.
 
     Raises:
@@ -104,8 +102,7 @@ def autoattacked(run: Run, model: Classifier, *, required: bool = False) -> dict
     """
     profile = run.profile
     if profile.autoattack_eps and (required or installed()):
-        subset = run.test_set.subset(slice(0, profile.autoattack_images))
-        return {eps: robust_accuracy(model, subset, L2(eps), attack="autoattack") for eps in profile.autoattack_eps}
+        return {eps: accuracy(trained.model, run.autoattacked(trained, eps)) for eps in profile.autoattack_eps}
     if profile.autoattack_eps:
         display(Markdown('*AutoAttack is not installed here: `pip install "advfeat[autoattack]"` adds it.*'))
     else:

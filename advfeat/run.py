@@ -18,7 +18,13 @@ import torch
 
 from advfeat import kernels, records
 from advfeat.attacks import L2, Threat
-from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
+from advfeat.construct import (
+    autoattacked_dataset,
+    deterministic_target_dataset,
+    nonrobust_dataset,
+    random_target_dataset,
+    robust_dataset,
+)
 from advfeat.data import Dataset, cifar10
 from advfeat.measures import accuracy, robust_accuracy
 from advfeat.models import Classifier, build_model, whiten
@@ -225,6 +231,25 @@ class Run:
             raise ValueError(f"architectures are trained on D_det, got kind={kind!r}")
         recipe["weights"] = seed + _APART
         return self._trained(lambda: self.constructed(kind, source_seed=source_seed), recipe, config, description)
+
+    def autoattacked(self, trained: Trained, eps: float) -> Dataset:
+        """The first ``autoattack_images`` test images as AutoAttack leaves them inside an ℓ2 ball, kept by the store.
+
+        It takes the better part of an hour on a CPU core for a robust network, so it goes on where it was stopped.
+
+        Raises:
+            ModuleNotFoundError, ValueError: from ``construct.autoattacked_dataset``.
+        """
+        subset, threat = self.test_set.subset(slice(0, self.profile.autoattack_images)), L2(eps)
+        recipe = {
+            "kind": "AutoAttack",
+            "model": trained.recipe,
+            "threat": _plain(threat),
+            "data": {"fingerprint": subset.fingerprint()},
+        }
+        return self.store.dataset(
+            recipe, lambda shards: autoattacked_dataset(trained.model, subset, threat, shards=shards)
+        ).to(self.device)
 
     def describe(self) -> dict[str, Any]:
         """The profile's every setting and the device, in JSON types, for records."""

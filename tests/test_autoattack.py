@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from advfeat import measures
 from advfeat.attacks import L2, Linf
 from advfeat.autoattack import autoattack, installed
+from advfeat.construct import autoattacked_dataset
 from advfeat.data import Dataset
-from advfeat.measures import robust_accuracy, withstands
+from advfeat.measures import accuracy, robust_accuracy, withstands
 from advfeat.models import Classifier
 
 SIZE = 5  # the smallest that Square takes
@@ -132,6 +133,17 @@ def test_robust_accuracy_counts_what_the_attack_leaves(monkeypatch):
     assert asked == [(False, torch.float32, L2(0.1), 5)]
     assert robust_accuracy(model, wrong, L2(0.0), attack="autoattack").value == 6 / 8
     assert len(asked) == 1
+
+
+def test_the_images_it_leaves_are_right_as_often_as_it_is_withstood(package):
+    # Catches an attack on other images or labels, and pieces that come back in another order.
+    model = linear(6)
+    data = greys(model, 8)
+    eps = float(distances(model, data, 2.0).median())
+    found = autoattacked_dataset(model, data, L2(eps), batch_size=3)
+    assert float(L2(eps).distance(found.images, data.images).max()) <= eps + 1e-5
+    assert accuracy(model, found) == robust_accuracy(model, data, L2(eps), attack="autoattack", batch_size=3)
+    assert 0 < accuracy(model, found).value < 1
 
 
 def test_what_it_cannot_do_is_refused(package):

@@ -127,7 +127,7 @@ def test_make_gpu_check_ends_with_one_line(tmp_path):
     assert done.stdout == ""
     assert [line for line in done.stderr.splitlines() if not line.startswith("make")] == [
         "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, and pytest, hypothesis and "
-        "jaxtyping, so nothing was checked"
+        "what advfeat.gpu_check imports, so nothing was checked"
     ]
 
 

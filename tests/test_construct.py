@@ -19,8 +19,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import advfeat
+from advfeat import construct as construct_module
 from advfeat.attacks import L2, Linf, match_representation, pgd
-from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
+from advfeat.construct import (
+    autoattacked_dataset,
+    deterministic_target_dataset,
+    nonrobust_dataset,
+    random_target_dataset,
+    robust_dataset,
+)
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.store import Store
@@ -433,3 +440,24 @@ def test_killed_runs_go_on_and_end_with_the_bytes_of_one_that_was_not_killed(tmp
     # What was half written has no final name.
     assert [path.name for path in halved.glob("datasets/*/*.safetensors")] == [f"{pieces[0]}.safetensors"]
     assert len(list(halved.glob(f"datasets/*/.{pieces[1]}*.part"))) == 1
+
+
+def test_autoattack_of_a_dataset_goes_on_where_it_was_stopped(source, monkeypatch):
+    # The attack is stood for by one that darkens an image by its own seed and size of piece.
+    dataset, asked = noise(), []
+
+    def attack(judge, images, labels, threat, *, seed, batch_size):
+        asked.append((judge.dtype, len(images), threat, seed, batch_size))
+        return images * 0.5
+
+    monkeypatch.setattr(construct_module, "autoattack", attack)
+    memory = Memory()
+    found = autoattacked_dataset(source, dataset, L2(0.25), seed=3, batch_size=16, shards=memory)
+    sizes = [min(16, len(dataset) - start) for start in range(0, len(dataset), 16)]
+    assert asked == [(torch.float32, size, L2(0.25), 3, 16) for size in sizes]
+    assert torch.equal(found.images, dataset.images * 0.5)
+    assert torch.equal(found.labels, dataset.labels)
+    assert found.info["threat"] == str(L2(0.25))
+    del memory.pieces[16]
+    autoattacked_dataset(source, dataset, L2(0.25), seed=3, batch_size=16, shards=memory)
+    assert len(asked) == len(sizes) + 1

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from advfeat import notebook
-from advfeat.attacks import L2
-from advfeat.measures import Estimate
+from advfeat.measures import Estimate, accuracy
 from advfeat.models import build_model
 from advfeat.run import Run, Trained
 
@@ -92,23 +91,23 @@ def test_a_library_checkpoint_is_never_shown_as_the_papers():
 def test_autoattack_runs_as_the_profile_asks_or_the_page_says_why_not(monkeypatch):
     shown, asked = [], []
     monkeypatch.setattr(notebook, "display", lambda what: shown.append(what.data))
-
-    def measured(model, dataset, threat, *, attack):
-        asked.append((model, len(dataset), threat, attack))
-        return Estimate(0.5, 0.4, 0.6, len(dataset))
-
-    monkeypatch.setattr(notebook, "robust_accuracy", measured)
-    model = build_model("cnn4", width=8)
     numbers = {"train_images": 40, "test_images": 20, "autoattack_eps": [0.25, 0.5], "autoattack_images": 7}
     some, none = Run("planted", device="cpu", overrides=numbers), Run("planted", device="cpu")
+    trained = Trained(build_model("cnn4", width=8).eval(), [], {})
 
+    def left_as_they_are(given, eps):
+        asked.append((given, eps))
+        return some.test_set.subset(slice(0, 7))
+
+    monkeypatch.setattr(some, "autoattacked", left_as_they_are)
     monkeypatch.setattr(notebook, "installed", lambda: True)
-    assert list(notebook.autoattacked(some, model)) == [0.25, 0.5]
-    assert asked == [(model, 7, L2(eps), "autoattack") for eps in (0.25, 0.5)]
+    expected = accuracy(trained.model, some.test_set.subset(slice(0, 7)))
+    assert notebook.autoattacked(some, trained) == {0.25: expected, 0.5: expected}
+    assert asked == [(trained, 0.25), (trained, 0.5)]
     assert shown == []
-    assert notebook.autoattacked(none, model) == {}
+    assert notebook.autoattacked(none, trained) == {}
     monkeypatch.setattr(notebook, "installed", lambda: False)
-    assert notebook.autoattacked(some, model) == {}
+    assert notebook.autoattacked(some, trained) == {}
     assert "leaves it out" in shown[0]
     assert "not installed" in shown[1]
     assert len(asked) == 2

@@ -111,6 +111,27 @@ def test_matched_data_come_from_the_right_network_and_keep_their_labels():
         assert torch.equal(made.truth["start_index"], expected.truth["start_index"])
 
 
+def test_what_autoattack_found_is_kept_for_its_network_radius_and_images(monkeypatch):
+    asked = []
+
+    def attacked(model, dataset, threat, *, shards):
+        asked.append((len(dataset), threat))
+        return dataset.replace(images=dataset.images * 0.5)
+
+    monkeypatch.setattr(run_module, "autoattacked_dataset", attacked)
+    run = open_run(autoattack_images=7)
+    standard, other = run.standard(seed=0), run.standard(seed=1)
+    found = run.autoattacked(standard, 0.25)
+    assert torch.equal(found.images, run.test_set.images[:7] * 0.5)
+    assert asked == [(7, L2(0.25))]
+    open_run(autoattack_images=7).autoattacked(standard, 0.25)
+    assert len(asked) == 1
+    run.autoattacked(standard, 0.5)
+    run.autoattacked(other, 0.25)
+    open_run(autoattack_images=8).autoattacked(standard, 0.25)
+    assert asked[1:] == [(7, L2(0.5)), (7, L2(0.25)), (8, L2(0.25))]
+
+
 def test_a_longer_search_goes_on_where_the_longest_shorter_one_ended(monkeypatch):
     expected = open_run(match_steps=4).constructed("D_R", source_seed=0)
     shutil.rmtree(open_run().store.root / "datasets")
