@@ -41,7 +41,8 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         if not spec:
             return str(self)
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        # z: what rounds to zero has no sign.
+        return f"{self.value:z{spec}} [{self.low:z{spec}}, {self.high:z{spec}}]"
 
     @classmethod
     def of_rate(cls, hits: int, n: int) -> Estimate:
