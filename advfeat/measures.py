@@ -228,19 +228,24 @@ def _pauses(steps: int) -> list[int]:
     return sorted(pauses)
 
 
-def signal_kept(dataset: Dataset, original: Dataset, templates: Float[Tensor, "classes 3 h w"]) -> Estimate:
+def signal_kept(
+    dataset: Dataset, original: Dataset, templates: Float[Tensor, "classes 3 h w"], *, paired: bool = True
+) -> Estimate:
     """How much of what a known linear feature says about the labels is still in a dataset made from ``original``.
 
     With f_c(x) = ⟨x, T_c⟩ an image labelled y says f_y(x) minus the mean of f_c(x) over the other classes c. This is
     the mean of that over ``dataset``, each image with the label that it has there, divided by the mean over
     ``original``: 1 if the feature tells as much about the label as before, 0 if it tells nothing, negative if it
-    misleads. The denominator is taken as exact.
+    misleads.
 
     Args:
         templates: T, one per class, such as the shapes or the textures of a planted world.
+        paired: whether each image was made from the one of ``original`` in its row. The interval of the ratio then
+            counts what is common to both only once (delta method); else it takes the denominator as exact.
 
     Raises:
-        ValueError: not one template per class, or the feature says nothing true about the labels of ``original``.
+        ValueError: not one template per class, the feature says nothing true about the labels of ``original``, or pairs
+            are wanted of datasets of different sizes.
 
     Source: section 3.1 of Ilyas et al. 2019, which defines D_R by E[f(x) y], for features that are known.
     """
@@ -252,7 +257,13 @@ def signal_kept(dataset: Dataset, original: Dataset, templates: Float[Tensor, "c
         own = responses.gather(1, of.labels[:, None]).squeeze(1)
         return own - (responses.sum(1) - own) / (of.num_classes - 1)
 
-    whole = float(said(original).mean())
+    if paired and len(dataset) != len(original):
+        raise ValueError(f"pairs need as many images in both, got {len(dataset)} and {len(original)}; or paired=False")
+    before = said(original)
+    whole = float(before.mean())
     if not whole > 0:
         raise ValueError(f"the templates say nothing true about the labels of {original.name}: mean {whole:.3g}")
-    return Estimate.of_mean((said(dataset) / whole).cpu())
+    share = said(dataset) / whole
+    if paired:
+        share -= share.mean() * (before / whole - 1)  # of mean 0: it moves the spread, not the mean
+    return Estimate.of_mean(share.cpu())

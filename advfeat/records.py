@@ -15,7 +15,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,8 @@ class Summary:
     def __format__(self, spec: str) -> str:
         if not spec:
             return str(self)
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        # z: what rounds to zero has no sign.
+        return f"{self.value:z{spec}} [{self.low:z{spec}}, {self.high:z{spec}}]"
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,14 @@ class Record:
     def first(self) -> Mapping[str, Any]:
         """The run of the lowest seed: its curves and pictures are shown, and its settings are those of all."""
         return self.runs[min(self.runs)]
+
+    def only(self, seed: int) -> Record:
+        """The same record with the run of one seed: its intervals leave out the spread between seeds.
+
+        Raises:
+            KeyError: that seed is not recorded.
+        """
+        return replace(self, runs={seed: self.runs[seed]})
 
     def ids(self) -> list[str]:
         """The ids of all recorded values."""

@@ -69,6 +69,7 @@ def test_an_estimate_prints_in_percent():
 
 def test_an_estimate_that_is_no_rate_prints_as_a_number():
     assert str(Estimate(-2.25, -2.5, -2.0, 10, rate=False)) == "-2.250 [-2.500, -2.000]"
+    assert f"{Estimate(0.1, -0.004, 0.204, 10, rate=False):.2f}" == "0.10 [0.00, 0.20]"
     assert f"{Estimate(0.5, 0.25, 0.75, 10):.2f}" == "0.50 [0.25, 0.75]"
 
 
@@ -301,11 +302,31 @@ def drawn(strength: float, seen: list[int], labels: list[int]) -> Dataset:
 )
 def test_the_signal_kept_is_the_share_that_was_drawn(dataset, kept):
     original = drawn(1.0, [0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 2])
-    estimate = signal_kept(dataset, original, TEMPLATES)
+    estimate = signal_kept(dataset, original, TEMPLATES, paired=False)
     # Pixels are float32, so a strength drawn on grey is off by 2**-25 of 1 over an amplitude of 0.2.
     assert abs(estimate.value - kept) <= 12 * 2**-25 / 0.2
     assert estimate.n == len(dataset)
     assert not estimate.rate
+
+
+def test_the_interval_of_a_paired_signal_holds_only_what_the_pairs_differ_by():
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.randint(3, (60,), generator=generator)
+    strength = 1 + 0.5 * torch.rand((60, 1, 1, 1), generator=generator)
+    original = drawn(1.0, seen.tolist(), seen.tolist())
+    original = original.replace(images=0.5 + strength * (original.images - 0.5))
+    half = original.replace(images=0.5 + 0.5 * (original.images - 0.5))
+    alone, paired = (signal_kept(half, original, TEMPLATES, paired=pairs) for pairs in (False, True))
+    assert alone.value == pytest.approx(paired.value, abs=1e-6) == pytest.approx(0.5, abs=1e-6)
+    assert alone.high - alone.low > 0.02
+    assert paired.high - paired.low < 1e-5
+    # By hand, with independent halves and doubles of equal strength: ratio 5/4, its variance that of the shares.
+    mixed = drawn(1.0, [0, 1, 2, 0], [0, 1, 2, 0])
+    kept = mixed.replace(images=torch.cat([drawn(0.5, [0, 1], [0, 1]).images, drawn(2.0, [2, 0], [2, 0]).images]))
+    both = [signal_kept(kept, mixed, TEMPLATES, paired=pairs) for pairs in (False, True)]
+    assert both[0].low == pytest.approx(both[1].low, abs=1e-5)
+    with pytest.raises(ValueError, match="as many images in both, got 60 and 4"):
+        signal_kept(half, mixed, TEMPLATES)
 
 
 def test_the_signal_needs_a_template_per_class_and_something_to_keep():

@@ -134,6 +134,18 @@ def test_the_interval_of_several_seeds_adds_their_spread(values, student):
     assert summary.seeds == len(values)
 
 
+def test_one_seed_of_a_record_is_summarised_alone():
+    for seed, value in enumerate((0.50, 0.52)):
+        save(seed=seed, D_rand=value)
+    record = load_record("05-chapter", "planted")
+    one = record.only(1).summary("table1/D_rand")
+    assert (one.value, one.seeds) == (0.52, 1)
+    assert (one.low, one.high) == pytest.approx(wilson(0.52, 1000), abs=1e-9)
+    assert record.only(0).first == record.first
+    with pytest.raises(KeyError):
+        record.only(2)
+
+
 def test_intervals_stay_in_the_range_of_a_rate():
     save(seed=0, a=0.01, b=0.99)
     save(seed=1, a=0.05, b=0.95)
