@@ -1,7 +1,7 @@
 """Whether a robust accuracy can be believed: checks that a model fails when its gradients mislead the attack.
 
 A network can look robust because its gradients vanish, are shattered or are random, while adversarial images are as
-near as ever. Such masking shows: the attack then breaks rules that every attack with true gradients keeps.
+near as ever. Such masking shows: the attack then breaks rules that every attack keeps that has converged along true gradients.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ def masking_checks(
        tenths of the last step's sum, and takes the steps of PGD; ρ is a twentieth of a pixel's range.
     5. Neither do images made for ``surrogate``, another network for the same task, where one is given.
 
-    "Hardly" is a share of at most ``slack`` of all images. A model that passes may still be masked; one that fails has
-    a robust accuracy that says nothing.
+    "Hardly" is a share of at most ``slack`` of all images. A model that passes may still be masked. One that breaks
+    only the first rule has a robust accuracy that is too high by that share; one that breaks another has one that says
+    nothing.
 
     Raises:
         ValueError: ``steps`` is not positive, the radius is 0, or from ``withstands``.
@@ -71,7 +72,7 @@ def masking_checks(
 
     def hardly(rule: str, weaker: Tensor, stronger: Tensor, name: str) -> Check:
         share = float((stronger & ~weaker).float().mean())
-        return Check(rule, share <= slack, f"{name} fools {share:.1%} of the images that PGD-{steps} leaves")
+        return Check(rule, share <= slack, f"{name} fools {share:.1%} of the images, which PGD-{steps} does not")
 
     standing = resist(threat, steps, size)
     parts = list(batches(dataset, batch_size=batch_size))

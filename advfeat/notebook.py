@@ -94,15 +94,20 @@ def recorded(chapter: str, *, by: str = "") -> list[Record]:
     return sorted(found, key=lambda record: -max(run["config"].get("train_images", 0) for run in record.runs.values()))
 
 
-def autoattacked(run: Run, trained: Trained, *, required: bool = False) -> dict[float, Estimate]:
+def autoattacked(
+    run: Run, trained: Trained, *, also: Sequence[float] = (), required: bool = False
+) -> dict[float, Estimate]:
     """Radius → accuracy under AutoAttack, as the profile asks for it; where it is not measured, the page says why.
+
+    A profile that asks for any radius is asked for those of ``also`` as well.
 
     Raises:
         ModuleNotFoundError: the measurement is ``required``, as for a record, and AutoAttack is not installed.
     """
     profile = run.profile
     if profile.autoattack_eps and (required or installed()):
-        return {eps: accuracy(trained.model, run.autoattacked(trained, eps)) for eps in profile.autoattack_eps}
+        radii = sorted({*profile.autoattack_eps, *also})
+        return {eps: accuracy(trained.model, run.autoattacked(trained, eps)) for eps in radii}
     if profile.autoattack_eps:
         display(Markdown('*AutoAttack is not installed here: `pip install "advfeat[autoattack]"` adds it.*'))
     else:

@@ -292,11 +292,14 @@ def rate_scatter(axis: Axes, points: Mapping[str, tuple[Interval, Interval]]) ->
     axis.legend()
 
 
-def learning_curves(axis: Axes, curves: Mapping[str, Sequence[float]], *, ylabel: str) -> None:
-    """One line per name against the epoch, from 1."""
-    for name, values in curves.items():
-        axis.plot(range(1, len(values) + 1), values, label=name, marker="o", markersize=3)
+def learning_curves(
+    axis: Axes, curves: Mapping[str, Sequence[float]], *, ylabel: str, colors: Sequence[str | None] | None = None
+) -> None:
+    """Accuracies against the epoch, from 1: one line per name, in the given colours or those of the style."""
+    for (name, values), color in zip(curves.items(), colors or [None] * len(curves), strict=True):
+        axis.plot(range(1, len(values) + 1), values, label=name, marker="o", markersize=3, color=color)
     axis.set(xlabel="epoch", ylabel=ylabel)
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend()
 

@@ -156,9 +156,14 @@ class Run:
         """The network trained on adversarial images that D_R is made with; in some profiles one of the ``robust``."""
         return self._adversarial(self.profile.match_source.at_radius(self.profile.match_eps), seed)
 
-    def overfitted(self, *, seed: int) -> Trained:
-        """The network trained on adversarial images for too long: the first ``overfit_images`` training images."""
+    def overfitted(self, *, seed: int, attacked: bool = True) -> Trained:
+        """The network trained on adversarial images for too long: the first ``overfit_images`` training images.
+
+        With ``attacked=False`` its control: the same images as they are, the same training without an adversary.
+        """
         seen, config = self.profile.overfit_images, self.profile.overfit
+        if not attacked:
+            config = dataclasses.replace(config, threat=None)
         recipe = self._model_recipe({**self._data_recipe, "images": seen}, config, seed)
         return self._trained(
             lambda: self.train_set.subset(slice(0, seen)), recipe, config, "overfitted", watch=self._watch

@@ -84,6 +84,8 @@ def test_bars_curves_and_markers_stand_at_their_values():
     plots.learning_curves(axis, {"a": [0.1, 0.2, 0.3]}, ylabel="accuracy")
     assert list(axis.lines[0].get_xdata()) == [1, 2, 3]
     assert figure.axes[0].get_ylabel() == "accuracy"
+    plots.learning_curves(axis, {"b": [0.1], "c": [0.2]}, ylabel="accuracy", colors=["red", "blue"])
+    assert [line.get_color() for line in axis.lines[1:]] == ["red", "blue"]
 
 
 def test_grouped_bars_stand_in_their_groups_and_at_their_values():

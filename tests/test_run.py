@@ -204,6 +204,10 @@ def test_the_overfitted_network_sees_few_images_and_is_watched_on_unseen_ones():
     assert last["test_accuracy"] == accuracy(again, unseen).value
     watched = robust_accuracy(again, unseen, threat, steps=profile.watch_steps)
     assert last["robust_test_accuracy"] == watched.value
+    control = run.overfitted(seed=3, attacked=False)
+    assert control.recipe["train"] == {**overfitted.recipe["train"], "threat": None}
+    assert control.recipe["data"] == overfitted.recipe["data"]
+    assert not same_weights(control, overfitted)
 
 
 @pytest.fixture
