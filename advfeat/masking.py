@@ -1,7 +1,8 @@
 """Whether a robust accuracy can be believed: checks that a model fails when its gradients mislead the attack.
 
 A network can look robust because its gradients vanish, are shattered or are random, while adversarial images are as
-near as ever. Such masking shows: the attack then breaks rules that every attack keeps that has converged along true gradients.
+near as ever. Such masking shows: the attack then breaks rules that every attack keeps that has converged along true
+gradients.
 """
 
 from __future__ import annotations

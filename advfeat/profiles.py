@@ -155,6 +155,11 @@ class Profile:
     represent_step_size: float = 0.2
     transfer_images: int = 1000
 
+    @property
+    def matched_with(self) -> TrainConfig:
+        """The adversarial training of the network that D_R is made with: ``match_source`` at ``match_eps``."""
+        return self.match_source.at_radius(self.match_eps)
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             accepted, words = _ACCEPTED.get(field.name) or _ACCEPTED.get(str(field.type)) or (None, "")

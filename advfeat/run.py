@@ -154,7 +154,7 @@ class Run:
 
     def match_source(self, *, seed: int) -> Trained:
         """The network trained on adversarial images that D_R is made with; in some profiles one of the ``robust``."""
-        return self._adversarial(self.profile.match_source.at_radius(self.profile.match_eps), seed)
+        return self._adversarial(self.profile.matched_with, seed)
 
     def overfitted(self, *, seed: int, attacked: bool = True) -> Trained:
         """The network trained on adversarial images for too long: the first ``overfit_images`` training images.
@@ -332,7 +332,7 @@ class Run:
         precision = str(kernels.fast_dtype(self.device.type))
         profile = self.profile
         if kind in ("D_R", "D_NR"):
-            config = profile.match_source.at_radius(profile.match_eps) if kind == "D_R" else profile.standard
+            config = profile.matched_with if kind == "D_R" else profile.standard
             return {
                 "kind": kind,
                 "source": self._model_recipe(self._data_recipe, config, source_seed),

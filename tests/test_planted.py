@@ -309,7 +309,7 @@ def test_non_robust_features_suffice(target, standard, training_set, test_set):
 def test_matching_with_a_robust_network_keeps_shapes_and_drops_textures(training_set, test_set):
     """Swapped networks, labels of the start image or a search inside a ball would each fail one of these lines."""
     few = training_set.subset(slice(PROFILE.match_images))
-    source = _trained(training_set, PROFILE.match_source.at_radius(PROFILE.match_eps))
+    source = _trained(training_set, PROFILE.matched_with)
     dataset = robust_dataset(source, few, steps=PROFILE.match_steps, step_size=PROFILE.match_step_size, seed=0)
     assert signal_kept(dataset, few, WORLD.shapes()).value >= 0.9
     assert signal_kept(dataset, few, WORLD.textures()).value <= 0.1

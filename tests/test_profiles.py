@@ -57,7 +57,7 @@ def test_every_profile_can_be_run(name):
         assert list(radii) == sorted(radii)
     # The attack can reach the edge of its ball, and so can the one that trains the robust network.
     assert profile.construct_steps * profile.construct_step_size >= profile.eps
-    for config in (profile.robust, profile.match_source.at_radius(profile.match_eps), profile.overfit):
+    for config in (profile.robust, profile.matched_with, profile.overfit):
         assert config.attack_steps * config.attack_step_size >= config.threat.eps
 
 

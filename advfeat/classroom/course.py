@@ -106,7 +106,7 @@ class Course:
         if kind not in NETWORKS:
             raise ValueError(f"kind must be one of {', '.join(NETWORKS)}, got {kind!r}")
         profile = get_profile("planted")
-        config = profile.standard if kind == "standard" else profile.match_source.at_radius(profile.match_eps)
+        config = profile.standard if kind == "standard" else profile.matched_with
         world = {"world": dataclasses.asdict(self.world)}
         return self._trained(world, lambda: self.train_set, config, profile.width, seed=0)
 
