@@ -59,13 +59,15 @@ class Linf:
     """The threat {x' : max |x' − x| ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units.
 
     Raises:
-        ValueError: ``eps`` is negative or not a number.
+        ValueError: ``eps`` is negative, not a number, or above 1, as levels of 255 would be.
     """
 
     eps: float
 
     def __post_init__(self) -> None:
         _check_eps(self.eps)
+        if self.eps > 1:
+            raise ValueError(f"eps must be at most 1, the whole range of a pixel, got {self.eps}; in levels of 255?")
 
     def __str__(self) -> str:
         return f"linf eps={self.eps:.4g}"

@@ -45,7 +45,6 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 
-
 # Folders that a person may name relative to where the command was typed; a chapter runs in the folder of the book.
 FOLDERS = ("ADVFEAT_DATA", "ADVFEAT_STORE", "ADVFEAT_RESULTS")
 
@@ -125,6 +124,16 @@ def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str
     except (TypeError, ValueError) as error:
         raise Refused(f"{chapter.stem}: {error}") from error
     return checked
+
+
+def _check_record(chapter: Path, checked: Mapping[str, Any]) -> None:
+    from advfeat.notebook import check_record
+
+    names = checked.keys() & {"profile", "seed", "device", "overrides", "released"}
+    try:
+        check_record(chapter.stem, **{name: checked[name] for name in names})
+    except ValueError as error:
+        raise Refused(f"{chapter.stem}: {error}") from error
 
 
 def _absolute(folder: str) -> str:
@@ -366,11 +375,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             chapter = find_chapter(arguments.chapter)
             given: dict[str, str | bool] = dict(arguments.parameters)
+            if arguments.profile and "profile" in given:
+                raise Refused("the profile is given twice: `make` takes it as PROFILE=..., not with -p")
             if arguments.profile:
                 given["profile"] = arguments.profile
             if arguments.command == "record":
                 given["record"] = True
             checked = check_parameters(chapter, {"profile": DEFAULT_PROFILE, **given})
+            if arguments.command == "record":
+                _check_record(chapter, checked)
             execute(chapter, RUNS / str(checked["profile"]) / chapter.name, checked)
     except (Refused, Failed) as error:
         print(error, file=sys.stderr)

@@ -93,7 +93,13 @@ class Estimate:
 
 
 def predictions(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Int[Tensor, " n"]:
-    """The class that the model gives to each image. The model should be in eval mode."""
+    """The class that the model gives to each image.
+
+    Raises:
+        ValueError: the model is in training mode, where an answer depends on the other images of its batch.
+    """
+    if model.training:
+        raise ValueError("model is in training mode: call model.eval() or freeze(model)")
     with torch.no_grad():
         return torch.cat([model(images).argmax(1) for images, _ in batches(dataset, batch_size=batch_size)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown, display
@@ -79,6 +80,28 @@ def save(
         tables=tables,
     )
     return Markdown(f"Recorded in `{path.relative_to(results_root())}`.")
+
+
+def check_record(chapter: str, *, profile: str, seed: int = 0, **settings: Any) -> None:
+    """See before a run what would end it after hours: another seed is recorded with other settings.
+
+    Args:
+        settings: arguments of ``Run`` besides the profile.
+
+    Raises:
+        ValueError: that is so; the message names the settings.
+    """
+    folder = results_root() / chapter / profile
+    if not (folder / "record.json").exists():
+        return
+    wanted = Run(profile, **settings).describe()
+    for other, run in load_record(chapter, profile).runs.items():
+        differ = [name for name, value in wanted.items() if run["config"].get(name) != value]
+        if other != seed and differ:
+            raise ValueError(
+                f"{folder} holds seed {other} with other settings ({', '.join(differ)}); record this run elsewhere "
+                "(ADVFEAT_RESULTS names the folder), or delete the old record"
+            )
 
 
 def recorded(chapter: str, *, by: str = "") -> list[Record]:

@@ -1,4 +1,4 @@
-"""Results with their provenance: the only file that knows git, clock and versions.
+"""Results with their provenance: the only file that knows git, the date and the versions of the book's packages.
 
 A record is one folder, ``book/results/<chapter>/<profile>/``: ``record.json`` with one run per seed, and picture
 sheets (PNG) for the panels that the chapter shows. ``book/results/index.json`` lists every recorded number and is

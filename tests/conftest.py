@@ -36,7 +36,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 # Before the first import of the library: from here on every call checks the shapes and types in its annotations. A
-# machine lent for its GPU may lack the checker; test_layout fails without it, the tests of kernels need not.
+# machine with a GPU may lack the checker; test_layout fails without it, the tests of kernels need not.
 if importlib.util.find_spec("beartype"):
     install_import_hook("advfeat", "conftest.checked")
 

@@ -342,6 +342,8 @@ def test_images_and_labels_must_have_one_length():
 @pytest.mark.parametrize("kind", [L2, Linf])
 @pytest.mark.parametrize("eps", [-0.1, math.nan])
 def test_threats_refuse_a_bad_radius(kind, eps):
+    with pytest.raises(ValueError, match="at most 1, the whole range of a pixel, got 8"):
+        Linf(8)
     with pytest.raises(ValueError, match="eps must be 0 or more"):
         kind(eps)
 

@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from advfeat import chapters as runner
-from advfeat.records import index_rows, load_record, results_root
+from advfeat.notebook import check_record
+from advfeat.records import index_rows, load_record, results_root, save_record
+from advfeat.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -198,6 +200,14 @@ def glued(stem):
     return {output.metadata.scrapbook.name: output.data[kind].strip("'") for output in outputs}
 
 
+def test_every_number_of_the_prose_is_among_the_committed_outputs():
+    # The strict build would find it, too, minutes later.
+    known = {name for stem in NOTEBOOKS for name in glued(stem)}
+    for stem, text in pages().items():
+        wanted = set(re.findall(r"\{glue:text\}`([^`:]+)`", text))
+        assert not wanted - known, stem
+
+
 def test_readme_quotes_the_committed_chapter_the_record_and_the_paper():
     recorded = load_record("05-non-robust-features", "cifar10-cpu")
     values = glued("05-non-robust-features")
@@ -294,12 +304,27 @@ def tiny(tmp_path, monkeypatch):
         (["run", "42", "-p", "overrides", "[1]"], "overrides: dict"),
         (["run", "42", "-p", "overrides", "{epsilon: 1}"], "eps"),
         (["run", "42", "-p", "overrides", "{eps: large}"], "0.5"),
+        (["run", "42", "--profile", "planted", "-p", "profile", "planted"], "PROFILE="),
     ],
 )
 def test_runner_refuses_before_the_first_cell(tiny, capsys, arguments, listed):
     assert runner.main(arguments) == 2
     assert listed in capsys.readouterr().err
     assert not runner.RUNS.exists()
+
+
+def test_a_record_with_other_settings_is_refused_before_the_first_cell(tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "results").mkdir()
+    save_record(
+        "42-tiny", "planted", seed=0, values={}, config={**Run("planted").describe(), "eps": 0.25}, seconds={},
+        provenance={"commit": "c0ffee", "device": "a processor"},
+    )  # fmt: skip
+    assert runner.main(["record", "42", "-p", "seed", "3"]) == 2
+    assert "seed 0 with other settings (eps)" in capsys.readouterr().err
+    assert not runner.RUNS.exists()
+    check_record("42-tiny", profile="planted", seed=0)  # that one would be replaced
+    check_record("42-tiny", profile="planted", seed=3, overrides={"eps": 0.25})
 
 
 @pytest.mark.parametrize("name", ["42", "42-tiny", "42-tiny.ipynb", "book/42-tiny.ipynb"])

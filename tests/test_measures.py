@@ -335,3 +335,9 @@ def test_the_signal_needs_a_template_per_class_and_something_to_keep():
         signal_kept(original, original, TEMPLATES[:2])
     with pytest.raises(ValueError, match="the templates say nothing true about the labels of drawn"):
         signal_kept(original, drawn(1.0, [1, 2, 0], [0, 1, 2]), TEMPLATES)
+
+
+def test_a_model_in_training_mode_is_not_asked():
+    data = drawn(1.0, [0, 1, 2], [0, 1, 2])
+    with pytest.raises(ValueError, match="training mode"):
+        predictions(build_model("cnn4", width=4, classes=3).train(), data)
