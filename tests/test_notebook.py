@@ -7,6 +7,7 @@ import pytest
 from advfeat import notebook
 from advfeat.measures import Estimate, accuracy
 from advfeat.models import build_model
+from advfeat.records import save_record
 from advfeat.run import Run, Trained
 
 
@@ -60,6 +61,17 @@ def test_a_value_carries_the_network_it_was_measured_on(results, run):
         ("cnn4, width 8", 7),
         ("cnn4, width 32", 3),
     ]
+
+
+def test_the_largest_profile_comes_first(results):
+    # Recorded figures show the first record only.
+    for profile, count in (("a-small", 100), ("b-large", 50_000), ("c-middle", 2000)):
+        save_record(
+            "05-chapter", profile, seed=0, values={}, config={"train_images": count}, seconds={},
+            provenance={"commit": "c0ffee", "device": "a processor"},
+        )  # fmt: skip
+    found = [record.profile for record in notebook.recorded("05-chapter")]
+    assert found == ["b-large", "c-middle", "a-small"]
 
 
 def test_nothing_recorded_is_said(results, monkeypatch):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from advfeat.attacks import gray_noise
-from advfeat.models import Classifier
-from advfeat.representations import detour, excite, interpolate, matched_units, relative_distance
+from advfeat.models import Classifier, build_model
+from advfeat.representations import detour, excite, interpolate, match_distance, matched_units, relative_distance
 
 SIZE = 4
 COUNT = 3 * SIZE * SIZE
@@ -164,6 +164,18 @@ def test_a_silent_unit_correlates_with_nothing():
 def test_relative_distance_is_per_row_and_relative_to_the_target():
     found, target = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 5.0]])
     assert relative_distance(found, target).tolist() == pytest.approx([4 / 3, 1.0])
+
+
+def test_match_distance_is_that_of_the_representations_whatever_the_batch():
+    model = build_model("cnn4", width=8, seed=0).eval()
+    found, target = torch.rand((2, 5, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = relative_distance(model.representation(found), model.representation(target))
+    assert float(expected.min()) > 0.01
+    for batch_size in (2, 500):
+        distance = match_distance(model, found, target, batch_size=batch_size)
+        assert torch.allclose(distance, expected, rtol=1e-4)
+    assert not match_distance(model, target, target).any()
 
 
 def test_gray_noise_is_gray_with_a_little_noise():
