@@ -240,18 +240,20 @@ def grouped_bars(
             places, [item.value for item in items], yerr=errors, width=0.92 * width, capsize=2, label=name,
             color=colors[index % len(colors)],
         )  # fmt: skip
-        for place, item in zip(places, items, strict=True):
+        for place, group, item in zip(places, groups, items, strict=True):
+            published = (paper or {}).get((group, name))
+            if published is not None:
+                marks[place] = published
+            # Above whatever stands there: the whisker, or the diamond and its half height.
+            top, room = max((item.high, 3), (-1.0 if published is None else published, 6))
             axis.annotate(
-                f"{item.value:.0%}",
-                (place, item.high),
-                xytext=(0, 3),
+                f"{item.value:z.0%}",
+                (place, top),
+                xytext=(0, room),
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,
             )
-        for place, group in zip(places, groups, strict=True):
-            if paper and (group, name) in paper:
-                marks[place] = paper[group, name]
     if marks:
         axis.plot(list(marks), list(marks.values()), "D", color="black", markersize=6, label="paper")
     axis.set(ylim=(0, 1.12), ylabel="test accuracy", xticks=range(len(groups)), xticklabels=list(groups))
