@@ -78,7 +78,7 @@ def update_beside_copy(device: torch.device, *, count: int | None = None, rounds
     origin = torch.rand(count, 3, 32, 32, generator=generator).to(device).to(memory_format=torch.channels_last)
     gradient, adv = origin.flip(0), origin.clone()
     # An update reads three arrays and writes one; a copy of twice the size of one reads two and writes two.
-    source = torch.rand(2 * origin.numel(), device=device)
+    source = torch.cat([origin.flatten(), gradient.flatten()])
     target = torch.empty_like(source)
 
     def update() -> None:

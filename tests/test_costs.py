@@ -68,6 +68,21 @@ def test_early_drop_must_not_change_an_answer(model, data, monkeypatch):
         early_drop(model, data, L2(0.1), steps=2, rounds=1, device=CPU)
 
 
+def test_ratios_are_slow_over_fast_and_not_the_reverse(model, data, monkeypatch):
+    seconds = {"False": 6.0, "True": 1.5, "update": 2.0, "twin": 3.0, "copy": 1.0, "plain": 5.0, "engine": 2.5}
+
+    def known(runs, **_):
+        for run in runs.values():
+            run()
+        return {name: [seconds[name]] for name in runs}
+
+    monkeypatch.setattr(costs.speed, "interleaved", known)
+    assert early_drop(model, data, L2(0.1), steps=1, rounds=1, device=CPU)[0].median == 4
+    beside = update_beside_copy(CPU, count=4, rounds=1)
+    assert (beside["copy"].median, beside["twin"].median) == (0.5, 1.5)
+    assert beside_plain(model, data, L2(0.5), steps=1, step_size=0.3, rounds=1, device=CPU)[0].median == 2
+
+
 def test_the_update_is_measured_beside_a_copy_and_its_twin():
     found = update_beside_copy(CPU, count=4, rounds=2)
     assert set(found) == {"copy", "twin"}

@@ -139,6 +139,11 @@ def test_randomness_is_an_argument(path):
     local = {inner for fork in forks for inner in ast.walk(fork)}
     seeds = {"torch.manual_seed", "torch.cuda.manual_seed_all", "np.random.seed", "random.seed"}
     assert not [call.lineno for call, name in calls.items() if name in seeds and call not in local]
+    kinds = ("rand", "randn", "randint", "randperm", "multinomial", "bernoulli", "normal", "rand_like", "randn_like")
+    draws = {f"torch.{kind}" for kind in kinds}
+    for call, name in calls.items():
+        given = {word.arg for word in call.keywords}
+        assert name not in draws or "generator" in given or call in local, f"{path.name}:{call.lineno} draws globally"
 
 
 @pytest.mark.parametrize(("cores", "jobs", "threads"), [(4, 8, 1), (4, 4, 1), (8, 3, 2), (2, 1, 2)])

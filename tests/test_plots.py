@@ -7,6 +7,7 @@ import torch
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.container import ErrorbarContainer
 
 from advfeat import plots
 from advfeat.measures import Estimate
@@ -70,6 +71,11 @@ def test_bars_curves_and_markers_stand_at_their_values():
     figure, axis = plt.subplots()
     plots.accuracy_bars(axis, estimates, chance=0.1, paper={"D": 0.953})
     assert [patch.get_height() for patch in axis.patches] == [0.9, 0.0]
+    (whiskers,) = next(part for part in axis.containers if isinstance(part, ErrorbarContainer)).lines[2]
+    assert [[float(end) for end in part[:, 1]] for part in whiskers.get_segments()] == [
+        pytest.approx([0.85, 0.93]),
+        pytest.approx([0.0, 0.04]),
+    ]
     lines = {line.get_label(): line for line in axis.lines}
     assert list(lines["paper"].get_ydata()) == [0.953]
     assert set(lines["chance"].get_ydata()) == {0.1}
