@@ -96,16 +96,18 @@ class Run:
         overrides: Mapping[str, object] | None = None,
         released: Path | str | None = None,
     ) -> None:
+        named = get_profile(profile, overrides)
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but PyTorch sees no GPU; use auto or cpu")
-        self.profile: Profile = get_profile(profile, overrides)
         self.released = Path(released) if released else None
         self._released: dict[str, Dataset] = {}
-        if self.released is not None and self.profile.data != "cifar10":
+        if self.released is not None and named.data != "cifar10":
             raise ValueError(f"released sets are images of CIFAR-10, but profile {profile!r} is not of it")
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        # Trained in another precision, a network is another network: recipes and records name the one that was used.
+        self.profile: Profile = named.on(self.device.type)
         self.store = Store()
         self.provenance = records.provenance(self.device)
         self._started = time.perf_counter()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advfeat import kernels
 from advfeat.attacks import Threat, pgd
 from advfeat.data import Dataset, augment, batches
 from advfeat.models import Classifier, freeze, refold
@@ -43,7 +44,7 @@ class TrainConfig:
             do not depend on each other. ``train``: the statistics of the batch, as in the training step that follows.
             Where weights change fast the running statistics lag behind them, and with few steps the network can then
             learn to withstand the attack on its lagging copy alone.
-        precision: ``float32``, or ``bfloat16`` for autocast.
+        precision: ``float32``, ``bfloat16`` for autocast, or ``fast``: the one of them that the device computes faster.
 
     Raises:
         ValueError: a value outside its range, named.
@@ -77,10 +78,16 @@ class TrainConfig:
             "attack_steps": self.attack_steps >= 1,
             "attack_step_size": self.attack_step_size > 0,
             "attack_mode": self.attack_mode in ("eval", "train"),
-            "precision": self.precision in ("float32", "bfloat16"),
+            "precision": self.precision in ("float32", "bfloat16", "fast"),
         }.items():
             if not accepted:
                 raise ValueError(f"{name}={getattr(self, name)!r} is out of range; see TrainConfig")
+
+    def on(self, device_type: str) -> TrainConfig:
+        """The same training with the precision by its name, where it is ``fast``: see ``kernels.fast_dtype``."""
+        if self.precision != "fast":
+            return self
+        return dataclasses.replace(self, precision=str(kernels.fast_dtype(device_type)).removeprefix("torch."))
 
     def at_radius(self, eps: float) -> TrainConfig:
         """The same adversarial training within another radius; the attack's steps grow with it.
@@ -135,6 +142,7 @@ def train(
     steps_per_epoch = len(dataset) // config.batch_size
     if steps_per_epoch == 0:
         raise ValueError(f"{len(dataset)} images do not fill one batch of {config.batch_size}")
+    config = config.on(dataset.images.device.type)
     generator = torch.Generator().manual_seed(seed)
     optimizer = _optimizer(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _triangle(config.epochs * steps_per_epoch, config.warmup))

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from advfeat import kernels
 from advfeat import run as run_module
 from advfeat.attacks import L2, Linf, match_representation
 from advfeat.construct import nonrobust_dataset, robust_dataset
@@ -15,6 +16,7 @@ from advfeat.data import Dataset
 from advfeat.measures import accuracy, robust_accuracy
 from advfeat.models import build_model, whiten
 from advfeat.planted import PlantedWorld, planted
+from advfeat.profiles import get_profile
 from advfeat.records import provenance
 from advfeat.released import FOLDERS
 from advfeat.run import CONSTRUCTED, Run
@@ -386,6 +388,23 @@ def test_radii_that_print_alike_are_told_apart_and_others_keep_their_words():
     ):
         assert run_module._plain(threat) == words
     assert keys({**TINY, "eps": 0.5})["D_rand"] != keys({**TINY, "eps": 0.5 + 2**-40})["D_rand"]
+
+
+def test_recipes_and_records_name_the_precision_that_the_device_computes_faster(monkeypatch):
+    keys = set()
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(kernels, "fast_dtype", {"cpu": dtype}.get)
+        run = Run("cifar10-cpu", device="cpu")
+        name = str(dtype).removeprefix("torch.")
+        described = run.describe()
+        trainings = [item for item in described.values() if isinstance(item, dict) and "precision" in item]
+        assert len(trainings) == 9
+        assert {training["precision"] for training in trainings} == {name}
+        recipe = run._model_recipe({}, run.profile.robust, 0)
+        assert recipe["train"]["precision"] == name
+        keys.add(json.dumps(recipe))
+    assert len(keys) == 2
+    assert Run("planted", device="cpu").profile == get_profile("planted")
 
 
 def test_seeds_make_different_networks():
