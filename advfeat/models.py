@@ -69,6 +69,7 @@ def build_model(
     depth: int | None = None,
     patch: int = 1,
     boost: float = 1.0,
+    whitened: bool = False,
     seed: int = 0,
 ) -> Classifier:
     """A fresh network with weights drawn from ``seed``.
@@ -95,23 +96,27 @@ def build_model(
         patch: side of the square of pixels, 1, 2 or 4, that torchvision's networks see as one point: a coarser stem
             that divides the multiply-adds by about ``patch``². VGG-16 leaves out as many poolings instead.
         boost: how many times as large the stem makes the highest frequencies inside a patch.
+        whitened: give torchvision's networks the 2×2 stem of ``resnet9``, for ``whiten`` to set from data: at every
+            pixel, or with ``patch=2`` once a patch.
 
     Raises:
-        ValueError: unknown name; a number of classes, a width, a depth, a patch or a boost that is not accepted.
+        ValueError: unknown name; a number of classes, a width, a depth, a patch, a boost or a ``whitened`` that is not
+            accepted.
     """
     if classes < 1:
         raise ValueError(f"classes must be positive, got classes={classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in TORCHVISION:
-            features, size = TORCHVISION[name](Scale(FULL_WIDTH if width is None else width, depth, patch, boost))
+            scale = Scale(FULL_WIDTH if width is None else width, depth, patch, boost, whitened)
+            features, size = TORCHVISION[name](scale)
             logit_scale = 1.0
         elif name in OWN:
             construct, own_width, logit_scale = OWN[name]
-            if (depth, patch, boost) != (None, 1, 1) or (width is not None and width < 1):
+            if (depth, patch, boost, whitened) != (None, 1, 1, False) or (width is not None and width < 1):
                 raise ValueError(
-                    f"{name} takes a positive width and no depth, patch or boost, "
-                    f"got {width=}, {depth=}, {patch=}, {boost=}"
+                    f"{name} takes a positive width and no depth, patch, boost or whitened, "
+                    f"got {width=}, {depth=}, {patch=}, {boost=}, {whitened=}"
                 )
             features, size = construct(own_width if width is None else width)
         else:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 # torchvision's networks begin with so many channels; a width of 64 leaves them as they are.
 FULL_WIDTH = 64
+# The filters of ``models.whiten``: as many as a 2×2 patch has values, and their negatives.
+WHITENED = 24
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,19 @@ class Scale:
         patch: side of the square of pixels that the first layer sees as one point.
         boost: how many times as large the highest frequencies inside a patch are made, see ``block_cosines``. 1 leaves
             the patches as they are.
+        whitened: whether a 2×2 layer comes first that ``models.whiten`` sets from data, as in ``resnet9``: at every
+            pixel, or with ``patch=2`` once a patch. Fine detail, faint in natural images, is then as loud as the rest.
 
     Raises:
         ValueError: ``width`` is not a positive multiple of 4, ``depth`` or ``boost`` not positive, ``patch`` not 1, 2
-            or 4, or a ``boost`` without patches.
+            or 4, a ``boost`` without patches, or ``whitened`` with a boost or patches of 4.
     """
 
     width: int = FULL_WIDTH
     depth: int | None = None
     patch: int = 1
     boost: float = 1.0
+    whitened: bool = False
 
     def __post_init__(self) -> None:
         # Every channel count is a multiple of 16, so these widths scale all of them exactly, and concatenated branches
@@ -46,6 +51,10 @@ class Scale:
             raise ValueError(f"patch must be 1, 2 or 4, got {self.patch}")
         if not (self.boost > 0 and (self.boost == 1 or self.patch > 1)):
             raise ValueError(f"boost must be positive, and 1 where patch is 1, got {self.boost}")
+        if self.whitened and (self.patch > 2 or self.boost != 1):
+            raise ValueError(
+                f"whitened takes a patch of 1 or 2 and no boost, got patch={self.patch}, boost={self.boost}"
+            )
 
     def blocks(self, count: int) -> int:
         """How many of ``count`` blocks of a stage are kept."""
@@ -110,9 +119,9 @@ def resnet9(width: int) -> tuple[nn.Module, int]:
     """
     second, third = 9 * width // 4, 4 * width
     features = nn.Sequential(
-        nn.Conv2d(3, 24, 2),
+        nn.Conv2d(3, WHITENED, 2),
         nn.GELU(),
-        *_conv(24, width, pool=True),
+        *_conv(WHITENED, width, pool=True),
         *_conv(width, second, pool=True),
         Residual(*_conv(second, second), *_conv(second, second)),
         *_conv(second, third, pool=True),
@@ -241,13 +250,14 @@ def _resnet(block: type, counts: tuple[int, ...], scale: Scale) -> tuple[nn.Modu
 
 
 def _made(plan: nn.Module, size: int, scale: Scale) -> tuple[nn.Module, int]:
-    """The network that ``plan``, which holds no memory, describes at full width, at the width and patch of ``scale``.
+    """The network that ``plan``, which holds no memory, describes at full width, at the width and stem of ``scale``.
 
     Filters are drawn from He's normal distribution, as torchvision does for three of the four families.
     """
 
     def scaled(channels: int) -> int:
-        return 3 * scale.patch**2 if channels == 3 else channels * scale.width // FULL_WIDTH
+        seen = WHITENED if scale.whitened else 3 * scale.patch**2
+        return seen if channels == 3 else channels * scale.width // FULL_WIDTH
 
     for parent in list(plan.modules()):
         for name, layer in list(parent.named_children()):
@@ -260,6 +270,10 @@ def _made(plan: nn.Module, size: int, scale: Scale) -> tuple[nn.Module, int]:
                 setattr(parent, name, fresh)
             elif isinstance(layer, nn.BatchNorm2d):
                 setattr(parent, name, nn.BatchNorm2d(scaled(layer.num_features), eps=layer.eps))
+    if scale.whitened:
+        # At every pixel it is padded, so that the five poolings of VGG-16 still fit.
+        stem = nn.Conv2d(3, WHITENED, 2, stride=scale.patch, padding=scale.patch % 2)
+        return nn.Sequential(stem, nn.GELU(), plan), scaled(size)
     if scale.patch == 1:
         return plan, scaled(size)
     transform = [] if scale.boost == 1 else [block_cosines(scale.patch, scale.boost)]

@@ -62,6 +62,7 @@ class Trained:
         words += [f"depth {network['depth']}"] if network.get("depth") else []
         words += [f"patch {network['patch']}"] if network.get("patch", 1) > 1 else []
         words += [f"boost {network['boost']:g}"] if network.get("boost", 1) != 1 else []
+        words += ["whitened"] if network.get("whitened") else []
         return ", ".join(words)
 
     @property
@@ -163,12 +164,12 @@ class Run:
 
         With ``attacked=False`` its control: the same images as they are, the same training without an adversary.
         """
-        seen, config = self.profile.overfit_images, self.profile.overfit
+        seen, config, description = self.profile.overfit_images, self.profile.overfit, "overfitted"
         if not attacked:
-            config = dataclasses.replace(config, threat=None)
+            config, description = dataclasses.replace(config, threat=None), "overfitted, no adversary"
         recipe = self._model_recipe({**self._data_recipe, "images": seen}, config, seed)
         return self._trained(
-            lambda: self.train_set.subset(slice(0, seen)), recipe, config, "overfitted", watch=self._watch
+            lambda: self.train_set.subset(slice(0, seen)), recipe, config, description, watch=self._watch
         )
 
     def control(self, *, seed: int) -> Trained:

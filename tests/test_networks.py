@@ -12,12 +12,14 @@ from test_models import images, randomise_batch_norm, twin_logits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from advfeat.models import build_model, freeze
+from advfeat.models import build_model, freeze, whiten
 from advfeat.networks import OWN, TORCHVISION, Scale
 
 each_architecture = pytest.mark.parametrize("name", TORCHVISION)
 # Full depth and all of the wiring, a 64th of the width or less, an eighth of the resolution or less.
 SMALL = {"width": 4, "patch": 4}
+WHITENED = {"width": 4, "depth": 1, "whitened": True}
+COARSE = {**WHITENED, "patch": 2}
 CONSTRUCTORS = {
     "resnet18": torchvision.models.resnet18,
     "resnet50": torchvision.models.resnet50,
@@ -86,7 +88,9 @@ def test_width_scales_every_channel_count_and_nothing_else(name):
 
 
 @each_architecture
-@pytest.mark.parametrize("scale", [SMALL, {"width": 8, "depth": 1, "patch": 4}, {"width": 4, "depth": 2, "patch": 2}])
+@pytest.mark.parametrize(
+    "scale", [SMALL, {"width": 8, "depth": 1, "patch": 4}, {"width": 4, "depth": 2, "patch": 2}, WHITENED, COARSE]
+)
 def test_logits_are_the_head_of_a_representation_at_every_scale(name, scale):
     model = build_model(name, classes=7, **scale).eval()
     pixels = images(n=2, size=32)
@@ -109,8 +113,9 @@ def test_the_gradient_reaches_every_parameter(name):
 
 @each_architecture
 @pytest.mark.parametrize("negative", [False, True], ids=["positive scales", "scales of both signs"])
-def test_freezing_changes_logits_by_rounding_only(name, negative):
-    model = randomise_batch_norm(build_model(name, **SMALL), negative=negative)
+@pytest.mark.parametrize("scale", [SMALL, WHITENED], ids=["patches", "whitened"])
+def test_freezing_changes_logits_by_rounding_only(name, scale, negative):
+    model = randomise_batch_norm(build_model(name, **scale), negative=negative)
     pixels = images(n=8, size=32)
     expected, _ = twin_logits(model, pixels)
     with torch.no_grad():
@@ -152,7 +157,10 @@ def test_a_patch_lowers_the_resolution_and_leaves_the_filters(name):
         ({"name": "vgg16", "width": 0}, "width must be a positive multiple of 4, got 0"),
         ({"name": "densenet", "depth": 0}, "depth must be 1 or more, got 0"),
         ({"name": "resnet18", "patch": 3}, "patch must be 1, 2 or 4, got 3"),
-        ({"name": "resnet9", "patch": 2}, "resnet9 takes a positive width and no depth, patch or boost, .*patch=2"),
+        ({"name": "resnet9", "patch": 2}, "resnet9 takes a positive width and no depth, patch, boost or .*patch=2"),
+        ({"name": "resnet9", "whitened": True}, "resnet9 takes a positive width and no .*whitened=True"),
+        ({"name": "vgg16", "patch": 4, "whitened": True}, "whitened takes a patch of 1 or 2 and no boost, got patch=4"),
+        ({"name": "vgg16", "patch": 2, "boost": 2.0, "whitened": True}, "whitened takes .*, got patch=2, boost=2.0"),
         ({"name": "cnn4", "depth": 1}, "cnn4 takes .*depth=1"),
         ({"name": "vgg16", "boost": 2.0}, "boost must be positive, and 1 where patch is 1, got 2.0"),
         ({"name": "vgg16", "patch": 2, "boost": 0.0}, "boost must be positive, .*got 0.0"),
@@ -161,6 +169,21 @@ def test_a_patch_lowers_the_resolution_and_leaves_the_filters(name):
 def test_a_scale_that_does_not_fit_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_model(**arguments)
+
+
+@each_architecture
+@pytest.mark.parametrize("scale", [WHITENED, COARSE], ids=["every pixel", "patches"])
+def test_a_whitened_stem_is_that_of_resnet9_and_the_network_behind_it_is_torchvision_s(name, scale):
+    pixels = images(n=64, size=32)
+    stem, first, *others = convolutions(whiten(build_model(name, **scale), pixels))
+    side = scale.get("patch", 1)
+    assert (stem.stride, stem(torch.zeros(1, 3, 32, 32)).shape[-1]) == ((side, side), 33 if side == 1 else 16)
+    resnet9 = whiten(build_model("resnet9", width=4), pixels)
+    assert torch.equal(stem.weight, convolutions(resnet9)[0].weight)
+    assert not any(parameter.requires_grad for parameter in stem.parameters())
+    assert (first.in_channels, first.kernel_size) == (24, (3, 3))
+    plain = convolutions(build_model(name, width=4, depth=1, patch=side))
+    assert [layer.weight.shape for layer in others] == [layer.weight.shape for layer in plain[1:]]
 
 
 @pytest.mark.parametrize("patch", [2, 4])
