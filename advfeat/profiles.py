@@ -180,8 +180,8 @@ _CPU = dataclasses.replace(_CIFAR, epochs=14, shift=3, weight_decay=1e-3)
 _ADVERSARIAL = dataclasses.replace(
     _CIFAR, batch_size=125, lr=0.1, threat=L2(0.5), attack_steps=2, attack_step_size=0.3, attack_mode="train"
 )
-# 13 to 24 million multiply-adds each, about as many as resnet9 at half its width. Whitened: in trials with a ResNet-18 on
-# plain patches the source fooled 4 % of its answers, not 25 %, and on D_det it learned what is visible (2 %, not 14 %).
+# 13 to 24 million multiply-adds each, about as many as resnet9 at half its width. Whitened: in trials a ResNet-18 on
+# plain patches was fooled by 4 % of the source's images, not by 25 %, and its accuracy after D_det was 2 %, not 14 %.
 _CPU_ARCHITECTURES = {
     "resnet50": Scale(12, depth=1, whitened=True),
     "inception_v3": Scale(8, depth=1, whitened=True),
