@@ -55,8 +55,8 @@ def masking_checks(
     5. Neither do images made for ``surrogate``, another network for the same task, where one is given.
 
     "Hardly" is a share of at most ``slack`` of all images. A model that passes may still be masked. One that breaks
-    only the first rule has a robust accuracy that is too high by that share; one that breaks another has one that says
-    nothing.
+    only the first rule has a robust accuracy that is too high, by that share or more; one that breaks another has one
+    that says nothing.
 
     Raises:
         ValueError: ``steps`` is not positive, the radius is 0, or from ``withstands``.

@@ -249,14 +249,17 @@ class Run:
             ModuleNotFoundError, ValueError: from ``construct.autoattacked_dataset``.
         """
         subset, threat = self.test_set.subset(slice(0, self.profile.autoattack_images)), L2(eps)
+        # Its draws begin anew with every piece, so what it finds depends on the size of the pieces, too.
+        search = {"seed": 0, "batch_size": 100}
         recipe = {
             "kind": "AutoAttack",
             "model": trained.recipe,
             "threat": _plain(threat),
             "data": {"fingerprint": subset.fingerprint()},
+            **search,
         }
         return self.store.dataset(
-            recipe, lambda shards: autoattacked_dataset(trained.model, subset, threat, shards=shards)
+            recipe, lambda shards: autoattacked_dataset(trained.model, subset, threat, shards=shards, **search)
         ).to(self.device)
 
     def describe(self) -> dict[str, Any]:
