@@ -101,7 +101,7 @@ class Profile:
         represent_step_size: their ℓ2 length, in pixel units.
         architectures: name → scale of the other networks that are compared with the profile's own.
         architecture_standard: their training on the ordinary images.
-        architecture_det: their training on D_det.
+        architecture_det: their training on D_det, and on D_rand.
         transfer_images: test images on which adversarial images go from network to network.
 
     Raises:

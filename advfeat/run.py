@@ -222,7 +222,7 @@ class Run:
         """A fresh network of ``seed`` trained on the constructed dataset of ``source_seed``, see ``constructed``.
 
         Its first weights are not those that the source began with, even where the two seeds are equal. Its architecture
-        is the profile's own, or on D_det one of the profile's ``architectures``.
+        is the profile's own, or on D_rand and D_det one of the profile's ``architectures``.
 
         Raises:
             ValueError: another ``kind``, or an architecture that the profile does not have or not for that kind.
@@ -232,11 +232,11 @@ class Run:
         config = {"D_rand": profile.on_rand, "D_det": profile.on_det}.get(kind, profile.on_matched)
         if architecture is None:
             recipe, description = self._model_recipe(data, config, seed), kind
-        elif kind == "D_det":
+        elif kind in ("D_rand", "D_det"):
             config, description = profile.architecture_det, f"{architecture} on {kind}"
             recipe = self._model_recipe(data, config, seed, architecture=architecture)
         else:
-            raise ValueError(f"architectures are trained on D_det, got kind={kind!r}")
+            raise ValueError(f"architectures are trained on D_rand or D_det, got kind={kind!r}")
         recipe["weights"] = seed + _APART
         return self._trained(lambda: self.constructed(kind, source_seed=source_seed), recipe, config, description)
 

@@ -360,6 +360,15 @@ def test_architectures_are_trained_on_the_images_and_on_d_det_each_once(monkeypa
     assert same_weights(second.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16"), det)
 
 
+def test_an_architecture_is_trained_on_either_set_of_attacked_images():
+    run = open_run(**SMALL_VGG)
+    run.store = Keys(run.train_set)
+    kinds = ("D_rand", "D_det")
+    rand, det = (run.trained_on(kind, source_seed=0, seed=1, architecture="vgg16").recipe for kind in kinds)
+    assert (rand["data"]["kind"], det["data"]["kind"]) == kinds
+    assert {**rand, "data": None} == {**det, "data": None}
+
+
 def test_the_profile_s_own_network_by_name_begins_with_weights_of_its_own():
     """At ``cifar10-gpu`` the source of transferred attacks is one of the architectures that they are shown to."""
     run = open_run(network="resnet18", architectures={"resnet18": {"width": 4}, "vgg16": {"width": 4}})
@@ -373,8 +382,8 @@ def test_an_architecture_that_the_profile_does_not_have_is_refused():
     run = open_run()
     with pytest.raises(ValueError, match=r"unknown architecture 'vgg19'; there are densenet, .*vgg16"):
         run.standard(seed=0, architecture="vgg19")
-    with pytest.raises(ValueError, match="architectures are trained on D_det, got kind='D_rand'"):
-        run.trained_on("D_rand", source_seed=0, seed=0, architecture="vgg16")
+    with pytest.raises(ValueError, match="architectures are trained on D_rand or D_det, got kind='D_R'"):
+        run.trained_on("D_R", source_seed=0, seed=0, architecture="vgg16")
 
 
 def test_radii_that_print_alike_are_told_apart_and_others_keep_their_words():
