@@ -116,7 +116,8 @@ def test_matched_data_come_from_the_right_network_and_keep_their_labels():
 def test_what_autoattack_found_is_kept_for_its_network_radius_and_images(monkeypatch):
     asked = []
 
-    def attacked(model, dataset, threat, *, shards):
+    def attacked(model, dataset, threat, *, seed, batch_size, shards):
+        assert (seed, batch_size) == (0, 100)  # what it finds depends on both, so the key names them
         asked.append((len(dataset), threat))
         return dataset.replace(images=dataset.images * 0.5)
 
