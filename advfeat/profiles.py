@@ -42,6 +42,7 @@ _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data": _choice("planted", "cifar10"),
     "network": _choice(*sorted({*OWN, *TORCHVISION})),
     "match_start": _choice("other", "noise"),
+    "transfer_source": _choice("", *sorted(TORCHVISION)),
     # Nothing is trained within a radius of 0; to measure there is to measure the plain accuracy.
     "robust_eps": (_all(_is_length), "positive numbers"),
     "int": (_is_count, "a whole number, 1 or more"),
@@ -63,8 +64,7 @@ class Profile:
         test_images: how many test images, from the first on.
         network: name for ``models.build_model``.
         width: channels of its first stage.
-        source_width: the same for the ordinary network that D_rand and D_det are made with; a better one makes better
-            sets.
+        source_width: the same for the ordinary network that D_rand and D_det are made with.
         standard: training of the ordinary network, also at the width of a source.
         robust: adversarial training.
         robust_eps: other radii of adversarial training that are compared.
@@ -101,8 +101,9 @@ class Profile:
         represent_step_size: their ℓ2 length, in pixel units.
         architectures: name → scale of the other networks that are compared with the profile's own.
         architecture_standard: their training on the ordinary images.
-        architecture_det: their training on D_det, and on D_rand.
+        architecture_det: their training on D_det.
         transfer_images: test images on which adversarial images go from network to network.
+        transfer_source: which of the ``architectures`` makes them, and D_det for the others; empty: the usual source.
 
     Raises:
         ValueError: a value outside its range, named: chapters would meet it late, or cut off the wrong images.
@@ -154,6 +155,7 @@ class Profile:
     represent_steps: int = 200
     represent_step_size: float = 0.2
     transfer_images: int = 1000
+    transfer_source: str = "resnet50"
 
     @property
     def matched_with(self) -> TrainConfig:
@@ -174,6 +176,7 @@ class Profile:
 
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
+_PLANTED_ADVERSARIAL = dataclasses.replace(_PLANTED, threat=L2(0.5), attack_steps=2, attack_step_size=0.3)
 _PLANTED_ARCHITECTURES = TrainConfig(epochs=3, batch_size=100, lr=0.25, weight_decay=5e-3)
 _CIFAR = TrainConfig(epochs=12, batch_size=250, lr=0.2, shift=2, flip=True, precision="fast")
 _CPU = dataclasses.replace(_CIFAR, epochs=14, shift=3, weight_decay=1e-3)
@@ -205,16 +208,12 @@ PROFILES: dict[str, Profile] = {
             source_width=32,
             standard=_PLANTED,
             # As long as the standard one, so that nothing but the adversary tells them apart.
-            robust=dataclasses.replace(_PLANTED, threat=L2(0.5), attack_steps=2, attack_step_size=0.3),
+            robust=_PLANTED_ADVERSARIAL,
             robust_eps=(0.5, 2.5),
-            overfit=dataclasses.replace(
-                _PLANTED, epochs=20, batch_size=50, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
-            ),
+            overfit=dataclasses.replace(_PLANTED_ADVERSARIAL, epochs=20, batch_size=50),
             overfit_images=400,
             # Few updates: the longer it trains, the more of the textures comes back into what it represents.
-            match_source=dataclasses.replace(
-                _PLANTED, epochs=3, batch_size=200, lr=0.3, threat=L2(0.5), attack_steps=2, attack_step_size=0.3
-            ),
+            match_source=dataclasses.replace(_PLANTED_ADVERSARIAL, epochs=3, batch_size=200, lr=0.3),
             # Long enough to learn the textures where there are any, and too short to learn single images by heart.
             on_matched=dataclasses.replace(_PLANTED, epochs=5, batch_size=50, weight_decay=1e-2),
             on_rand=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
@@ -246,6 +245,7 @@ PROFILES: dict[str, Profile] = {
             represent_steps=60,
             represent_step_size=0.35,
             transfer_images=200,
+            transfer_source="",
         ),
         Profile(
             name="cifar10-small",

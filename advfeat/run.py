@@ -10,7 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from advfeat.train import Checkpoint, TrainConfig, train
 
 CONSTRUCTED = ("D_R", "D_NR", "D_rand", "D_det")
 # Added to the seed of a network's first weights if it is trained on a constructed dataset. Else it would begin with the
-# weights that the source of that dataset began with, wherever both have one seed and one architecture.
+# weights that the source of that dataset began with, wherever both have one seed and one architecture. Twice that for a
+# source of another architecture, which is neither the ordinary network of that name nor the one trained on its images.
 _APART = 1_000_000
 
 
@@ -145,10 +146,17 @@ class Run:
         watch = self._watch if architecture is None else None
         return self._trained(lambda: self.train_set, recipe, config, architecture or "standard", watch=watch)
 
-    def source(self, *, seed: int) -> Trained:
-        """The ordinary network that D_rand and D_det are made with: ``standard`` at the profile's ``source_width``."""
-        recipe = self._standard_recipe(seed, self.profile.source_width)
-        return self._trained(lambda: self.train_set, recipe, self.profile.standard, "source", watch=self._watch)
+    def source(self, *, seed: int, architecture: str | None = None) -> Trained:
+        """The ordinary network that D_rand and D_det are made with: ``standard`` at the profile's ``source_width``.
+
+        Or a network of one of the profile's ``architectures``, trained as ``standard`` trains it, from other weights.
+
+        Raises:
+            ValueError: an architecture that the profile does not have.
+        """
+        recipe, config = self._source_recipe(seed, architecture)
+        watch = self._watch if architecture is None else None
+        return self._trained(lambda: self.train_set, recipe, config, "source", watch=watch)
 
     def robust(self, *, seed: int, eps: float | None = None) -> Trained:
         """The network trained on adversarial images: of the profile's radius, or of ``eps`` with steps to match."""
@@ -168,25 +176,19 @@ class Run:
         if not attacked:
             config, description = dataclasses.replace(config, threat=None), "overfitted, no adversary"
         recipe = self._model_recipe({**self._data_recipe, "images": seen}, config, seed)
-        return self._trained(
-            lambda: self.train_set.subset(slice(0, seen)), recipe, config, description, watch=self._watch
-        )
+        images = partial(self.train_set.subset, slice(0, seen))
+        return self._trained(images, recipe, config, description, watch=self._watch)
 
     def control(self, *, seed: int) -> Trained:
         """The network that those on D_R and D_NR are compared with: as many ordinary images, the same training."""
-        count = self.profile.match_images
+        count, config = self.profile.match_images, self.profile.on_matched
         data = self._data_recipe if count >= self.profile.train_images else {**self._data_recipe, "images": count}
-        recipe = self._model_recipe(data, self.profile.on_matched, seed)
+        recipe = self._model_recipe(data, config, seed)
         # Watched, since in some profiles it is ``standard`` by another name, of one recipe and so one network.
-        return self._trained(
-            lambda: self.train_set.subset(slice(0, count)),
-            recipe,
-            self.profile.on_matched,
-            "control",
-            watch=self._watch,
-        )
+        images = partial(self.train_set.subset, slice(0, count))
+        return self._trained(images, recipe, config, "control", watch=self._watch)
 
-    def constructed(self, kind: str, *, source_seed: int) -> Dataset:
+    def constructed(self, kind: str, *, source_seed: int, source: str | None = None) -> Dataset:
         """A dataset made by a network of ``source_seed``: D_R ``match_source``, D_NR ``standard``, others ``source``.
 
         That seed also draws what is random: the targets of D_rand, and where the search for D_R and D_NR starts. The
@@ -194,13 +196,14 @@ class Run:
 
         Args:
             kind: ``D_R`` or ``D_NR`` (representation matching), ``D_rand`` or ``D_det`` (targeted attack).
+            source: an architecture that makes D_rand or D_det in place of the profile's own, see ``Run.source``.
 
         Raises:
-            ValueError: another ``kind``.
+            ValueError: another ``kind``, or a ``source`` that the profile does not have or not for that kind.
         """
         if self.released is not None:
             return self._read_released(kind, self.released)
-        recipe = self._constructed_recipe(kind, source_seed)
+        recipe = self._constructed_recipe(kind, source_seed, source)
 
         def build(shards: Shards) -> Dataset:
             # From the recipe, so that what is made is what the key says.
@@ -211,34 +214,37 @@ class Run:
                 if kind == "D_R":
                     return robust_dataset(self.match_source(seed=source_seed).model, matched, **search)
                 return nonrobust_dataset(self.standard(seed=source_seed).model, matched, **search)
-            source, threat = self.source(seed=source_seed).model, L2(self.profile.eps)
+            maker, threat = self.source(seed=source_seed, architecture=source).model, L2(self.profile.eps)
             if kind == "D_rand":
-                return random_target_dataset(source, self.train_set, threat, seed=source_seed, **search)
-            return deterministic_target_dataset(source, self.train_set, threat, **search)
+                return random_target_dataset(maker, self.train_set, threat, seed=source_seed, **search)
+            return deterministic_target_dataset(maker, self.train_set, threat, **search)
 
         return self.store.dataset(recipe, build).to(self.device)
 
-    def trained_on(self, kind: str, *, source_seed: int, seed: int, architecture: str | None = None) -> Trained:
-        """A fresh network of ``seed`` trained on the constructed dataset of ``source_seed``, see ``constructed``.
+    def trained_on(
+        self, kind: str, *, source_seed: int, seed: int, architecture: str | None = None, source: str | None = None
+    ) -> Trained:
+        """A fresh network of ``seed`` trained on the set of ``source_seed`` and ``source``, see ``constructed``.
 
         Its first weights are not those that the source began with, even where the two seeds are equal. Its architecture
-        is the profile's own, or on D_rand and D_det one of the profile's ``architectures``.
+        is the profile's own, or on D_det one of the profile's ``architectures``.
 
         Raises:
             ValueError: another ``kind``, or an architecture that the profile does not have or not for that kind.
         """
-        data = self._constructed_recipe(kind, source_seed)
+        data = self._constructed_recipe(kind, source_seed, source)
         profile = self.profile
         config = {"D_rand": profile.on_rand, "D_det": profile.on_det}.get(kind, profile.on_matched)
         if architecture is None:
             recipe, description = self._model_recipe(data, config, seed), kind
-        elif kind in ("D_rand", "D_det"):
+        elif kind == "D_det":
             config, description = profile.architecture_det, f"{architecture} on {kind}"
             recipe = self._model_recipe(data, config, seed, architecture=architecture)
         else:
-            raise ValueError(f"architectures are trained on D_rand or D_det, got kind={kind!r}")
+            raise ValueError(f"architectures are trained on D_det, got kind={kind!r}")
         recipe["weights"] = seed + _APART
-        return self._trained(lambda: self.constructed(kind, source_seed=source_seed), recipe, config, description)
+        made = partial(self.constructed, kind, source_seed=source_seed, source=source)
+        return self._trained(made, recipe, config, description)
 
     def autoattacked(self, trained: Trained, eps: float) -> Dataset:
         """The first ``autoattack_images`` test images as AutoAttack leaves them inside an ℓ2 ball, kept by the store.
@@ -324,13 +330,22 @@ class Run:
     def _standard_recipe(self, seed: int, width: int) -> dict[str, Any]:
         return self._model_recipe(self._data_recipe, self.profile.standard, seed, width=width)
 
+    def _source_recipe(self, seed: int, architecture: str | None) -> tuple[dict[str, Any], TrainConfig]:
+        if architecture is None:
+            return self._standard_recipe(seed, self.profile.source_width), self.profile.standard
+        config = self.profile.architecture_standard
+        recipe = self._model_recipe(self._data_recipe, config, seed, architecture=architecture)
+        return {**recipe, "weights": seed + 2 * _APART}, config
+
     def _adversarial(self, config: TrainConfig, seed: int) -> Trained:
         recipe = self._model_recipe(self._data_recipe, config, seed)
         return self._trained(lambda: self.train_set, recipe, config, f"robust, {config.threat}", watch=self._watch)
 
-    def _constructed_recipe(self, kind: str, source_seed: int) -> dict[str, Any]:
+    def _constructed_recipe(self, kind: str, source_seed: int, source: str | None = None) -> dict[str, Any]:
         if kind not in CONSTRUCTED:
             raise ValueError(f"kind must be one of {', '.join(CONSTRUCTED)}, got {kind!r}")
+        if source is not None and kind not in ("D_rand", "D_det"):
+            raise ValueError(f"another architecture can make D_rand or D_det, got kind={kind!r}")
         if self.released is not None:
             found = self._read_released(kind, self.released)
             return {"kind": kind, "released": found.info["fingerprint"]}
@@ -350,7 +365,7 @@ class Run:
             }
         return {
             "kind": kind,
-            "source": self._standard_recipe(source_seed, profile.source_width),
+            "source": self._source_recipe(source_seed, source)[0],
             "threat": _plain(L2(profile.eps)),
             "steps": profile.construct_steps,
             "step_size": profile.construct_step_size,

@@ -11,7 +11,7 @@ import torch
 from advfeat import kernels
 from advfeat import run as run_module
 from advfeat.attacks import L2, Linf, match_representation
-from advfeat.construct import nonrobust_dataset, robust_dataset
+from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.measures import accuracy, robust_accuracy
 from advfeat.models import build_model, whiten
@@ -361,13 +361,32 @@ def test_architectures_are_trained_on_the_images_and_on_d_det_each_once(monkeypa
     assert same_weights(second.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16"), det)
 
 
-def test_an_architecture_is_trained_on_either_set_of_attacked_images():
+def test_another_architecture_can_be_the_source_of_attacked_images():
+    run = open_run(**SMALL_VGG)
+    source = run.source(seed=0, architecture="vgg16")
+    assert source.network.startswith("vgg16, width 4")
+    assert source.recipe["train"]["lr"] == SMALL_VGG["architecture_standard"]["lr"]
+    made = {kind: run.constructed(kind, source_seed=0, source="vgg16") for kind in ("D_rand", "D_det")}
+    for kind, dataset in made.items():
+        # Its step towards the target, not that of the profile's own source.
+        assert dataset.fingerprint() != run.constructed(kind, source_seed=0).fingerprint()
+    expected = deterministic_target_dataset(
+        source.model, run.train_set, L2(0.5), steps=TINY["construct_steps"], step_size=TINY["construct_step_size"]
+    )
+    assert made["D_det"].fingerprint() == expected.fingerprint()
+    learned = run.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16", source="vgg16")
+    assert learned.recipe["data"]["source"] == source.recipe
+    assert open_run(**SMALL_VGG).source(seed=0, architecture="vgg16").recipe == source.recipe
+
+
+def test_a_source_shares_no_first_weights_with_those_that_its_images_are_shown_to():
     run = open_run(**SMALL_VGG)
     run.store = Keys(run.train_set)
-    kinds = ("D_rand", "D_det")
-    rand, det = (run.trained_on(kind, source_seed=0, seed=1, architecture="vgg16").recipe for kind in kinds)
-    assert (rand["data"]["kind"], det["data"]["kind"]) == kinds
-    assert {**rand, "data": None} == {**det, "data": None}
+    source = run.source(seed=0, architecture="vgg16").recipe
+    shown = run.standard(seed=0, architecture="vgg16").recipe
+    learned = run.trained_on("D_det", source_seed=0, seed=0, architecture="vgg16", source="vgg16").recipe
+    assert len({recipe.get("weights", recipe["seed"]) for recipe in (source, shown, learned)}) == 3
+    assert {**source, "weights": None} == {**shown, "weights": None}
 
 
 def test_the_profile_s_own_network_by_name_begins_with_weights_of_its_own():
@@ -383,8 +402,12 @@ def test_an_architecture_that_the_profile_does_not_have_is_refused():
     run = open_run()
     with pytest.raises(ValueError, match=r"unknown architecture 'vgg19'; there are densenet, .*vgg16"):
         run.standard(seed=0, architecture="vgg19")
-    with pytest.raises(ValueError, match="architectures are trained on D_rand or D_det, got kind='D_R'"):
+    with pytest.raises(ValueError, match=r"unknown architecture 'vgg19'"):
+        run.source(seed=0, architecture="vgg19")
+    with pytest.raises(ValueError, match="architectures are trained on D_det, got kind='D_R'"):
         run.trained_on("D_R", source_seed=0, seed=0, architecture="vgg16")
+    with pytest.raises(ValueError, match="another architecture can make D_rand or D_det, got kind='D_NR'"):
+        run.constructed("D_NR", source_seed=0, source="vgg16")
 
 
 def test_radii_that_print_alike_are_told_apart_and_others_keep_their_words():
