@@ -23,6 +23,7 @@ BOOK = ROOT / "book"
 PATHS = sorted(BOOK.glob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
 CHECKED_CELLS = 2  # cells per chapter whose committed output must hold on every machine
+COLUMN = 84  # characters of code that a page shows without a scroll bar
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|root|Users|tmp|var|opt|mnt|srv|work|workspace|content)/|\b[A-Z]:\\\\")
 
 each_chapter = pytest.mark.parametrize("stem", NOTEBOOKS)
@@ -112,6 +113,13 @@ def test_figures_have_caption_name_and_description(stem):
 def test_no_value_is_hidden_by_a_semicolon(stem):
     for cell in code_cells(stem):
         assert not cell.source.rstrip().endswith(";"), "nbval shows the value all the same; end with plt.show()"
+
+
+@each_chapter
+def test_code_that_is_shown_fits_into_its_column(stem):
+    for cell in code_cells(stem):
+        if not {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", [])):
+            assert max(map(len, cell.source.splitlines())) <= COLUMN, f"a reader would have to scroll: {cell.source}"
 
 
 @each_chapter
