@@ -289,8 +289,10 @@ def rate_scatter(axis: Axes, points: Mapping[str, tuple[Interval, Interval]]) ->
             yerr=[[max(0.0, up.value - up.low)], [max(0.0, up.high - up.value)]],
             fmt=marker, ms=8, elinewidth=1, capsize=2, label=name,
         )  # fmt: skip
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    for each in (axis.xaxis, axis.yaxis):
+        # Whole percents: ticks at 12.5 and 17.5 would be rounded to 12 and 18.
+        each.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        each.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.legend()
 
 
