@@ -390,7 +390,7 @@ def test_a_source_shares_no_first_weights_with_those_that_its_images_are_shown_t
 
 
 def test_the_profile_s_own_network_by_name_begins_with_weights_of_its_own():
-    """At ``cifar10-gpu`` the source of transferred attacks is one of the architectures that they are shown to."""
+    """At ``cifar10-gpu``, without a ``transfer_source``, the source is of an architecture that it attacks."""
     run = open_run(network="resnet18", architectures={"resnet18": {"width": 4}, "vgg16": {"width": 4}})
     run.store = Keys(run.train_set)
     twin, other = (run.standard(seed=0, architecture=name).recipe for name in ("resnet18", "vgg16"))
