@@ -135,14 +135,10 @@ class Run:
         Raises:
             ValueError: an architecture that the profile does not have.
         """
-        if architecture is None:
-            recipe, config = self._standard_recipe(seed, self.profile.width), self.profile.standard
-        else:
-            config = self.profile.architecture_standard
-            recipe = self._model_recipe(self._data_recipe, config, seed, architecture=architecture)
-            if architecture == self.profile.network:
-                # Else it would begin with the weights of the network that it is to be compared with.
-                recipe["weights"] = seed + _APART
+        recipe, config = self._ordinary_recipe(seed, self.profile.width, architecture)
+        if architecture == self.profile.network:
+            # Else it would begin with the weights of the network that it is to be compared with.
+            recipe["weights"] = seed + _APART
         watch = self._watch if architecture is None else None
         return self._trained(lambda: self.train_set, recipe, config, architecture or "standard", watch=watch)
 
@@ -327,15 +323,18 @@ class Run:
             network = {"name": architecture, **_plain(scales[architecture])}
         return {"network": network, "data": data, "train": _plain(config), "seed": seed}
 
-    def _standard_recipe(self, seed: int, width: int) -> dict[str, Any]:
-        return self._model_recipe(self._data_recipe, self.profile.standard, seed, width=width)
+    def _ordinary_recipe(self, seed: int, width: int, architecture: str | None) -> tuple[dict[str, Any], TrainConfig]:
+        if architecture is None:
+            config = self.profile.standard
+            return self._model_recipe(self._data_recipe, config, seed, width=width), config
+        config = self.profile.architecture_standard
+        return self._model_recipe(self._data_recipe, config, seed, architecture=architecture), config
 
     def _source_recipe(self, seed: int, architecture: str | None) -> tuple[dict[str, Any], TrainConfig]:
-        if architecture is None:
-            return self._standard_recipe(seed, self.profile.source_width), self.profile.standard
-        config = self.profile.architecture_standard
-        recipe = self._model_recipe(self._data_recipe, config, seed, architecture=architecture)
-        return {**recipe, "weights": seed + 2 * _APART}, config
+        recipe, config = self._ordinary_recipe(seed, self.profile.source_width, architecture)
+        if architecture is not None:
+            recipe["weights"] = seed + 2 * _APART
+        return recipe, config
 
     def _adversarial(self, config: TrainConfig, seed: int) -> Trained:
         recipe = self._model_recipe(self._data_recipe, config, seed)
