@@ -62,7 +62,8 @@ def robust_dataset(
 
     Raises:
         ValueError: from ``match_representation``, ``batch_size`` is not positive, ``start`` is neither of the two,
-            there is no other image, or ``begun`` is not of the same search or went further.
+            there is no other image, or ``begun`` is not of the same search (which model made it, it does not say) or
+            went further.
 
     Source: section 3.1 of Ilyas et al. 2019; the noise is that of MadryLab/robust_representations, image_inversion.
     """
@@ -252,7 +253,8 @@ def _represented_alike(
     left = steps
     if begun is not None:
         made = begun.info.get("steps")
-        alike = begun.name == name and begun.info == {**begun.info, **how} and torch.equal(begun.labels, dataset.labels)
+        same = {**begun.info, **how, "from": dict(dataset.info)}
+        alike = begun.name == name and begun.info == same and torch.equal(begun.labels, dataset.labels)
         if not (alike and isinstance(made, int) and made <= steps):
             raise ValueError(f"{name} of {steps} steps, {how}, is not to be made from {begun.name} of {begun.info}")
         images, left = begun.images.clone(), steps - made

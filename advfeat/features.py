@@ -80,7 +80,8 @@ def _reach(size: Tensor, room: Tensor, threat: Threat) -> Tensor:
         tau = torch.where(free > 0, (left / free).sqrt(), tau)
         fuller = full | (tau * size >= room) & (size > 0)
         if torch.equal(fuller, full):
-            return torch.minimum(tau * size, room) @ size
+            # Without a limit tau is infinite, and where there is no weight nothing moves.
+            return torch.minimum(torch.where(size > 0, tau * size, 0), room) @ size
         full = fuller
 
 
@@ -194,6 +195,9 @@ def class_usefulness(
     """ρ and γ of every feature for every class against the rest, each feature turned so that ρ is not negative.
 
     A feature that has one value everywhere counts as useless: both are 0.
+
+    Raises:
+        ValueError: a class from 0 to the last has no images, or there is one class only.
     """
     useful, robust = _by_class(responses, labels, torch.ones(1, len(labels)))
     return useful[0], robust[0]
@@ -206,7 +210,12 @@ def shares(
     ``non-robust`` (useful with γ < 0).
 
     The pairs share their images, so no formula for proportions fits. The interval is ± 1.96 standard deviations over
-    ``draws`` bootstrap samples of the images of each class, as far as they lie in [0, 1].
+    ``draws`` bootstrap samples of the images of each class, as far as they lie in [0, 1]. It is of the count as so
+    few images give it: chance carries useless pairs past the threshold, so that the shares come out too high, and the
+    interval does not take that off.
+
+    Raises:
+        ValueError: as in ``class_usefulness``.
 
     Source: "useful" and "robust" after equations (1) and (2) of Ilyas et al. 2019, which leave the threshold open.
     """
@@ -232,6 +241,10 @@ def shares(
 def _by_class(responses: Responses, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """|ρ| and the γ that goes with it (draws, classes, k), for several weightings (draws, n) of the images."""
     member = torch.nn.functional.one_hot(labels).double()
+    if member.shape[1] < 2 or not bool(member.any(0).all()):
+        raise ValueError(
+            f"two classes or more, each with images, are needed; got {member.sum(0).int().tolist()} of them"
+        )
     counts = weights.to(member) @ member
     centre = responses.clean.double().mean(0)
 

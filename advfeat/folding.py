@@ -25,7 +25,11 @@ TRAINING = {
     "dropout": (2, True), "dropout1d": (2, True), "dropout2d": (2, True), "dropout3d": (2, True),
     "alpha_dropout": (2, False), "feature_alpha_dropout": (2, False), "batch_norm": (5, False),
 }  # fmt: skip
-DRAWING = {"rand_like", "randn_like", "bernoulli", "bernoulli_", "normal_", "uniform_", "multinomial", "rrelu"}
+DRAWING = {
+    "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli", "poisson",
+    "binomial", "multinomial", "rrelu", "rrelu_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_",
+    "cauchy_", "geometric_", "log_normal_",
+}  # fmt: skip
 
 
 def fold(features: nn.Module, *, through_pooling: bool) -> fx.GraphModule:
@@ -41,31 +45,31 @@ def fold(features: nn.Module, *, through_pooling: bool) -> fx.GraphModule:
             commutes with increasing maps only.
 
     Raises:
-        TypeError: a layer that is not in ``KNOWN`` or ``DROPOUT`` or has hooks, a BatchNorm without running statistics,
-            a function that draws at random (``DRAWING``) or is called as in training (``TRAINING``), or control flow
-            that depends on the input; named, with the reason. Other functions are not looked at: that they treat each
-            image on its own, and alike at every call, is up to the network.
+        TypeError: a layer that is not in ``KNOWN`` or ``DROPOUT``, works across the images of a batch or has hooks, a
+            BatchNorm without running statistics, a function that draws at random (``DRAWING``) or is called as in
+            training (``TRAINING``), or control flow that depends on the input; named, with the reason. Other functions
+            are not looked at: that they treat each image on its own, and alike at every call, is up to the network.
     """
-    tracer = fx.Tracer()
-    try:
-        graph = tracer.trace(features)
-    except fx.proxy.TraceError as error:
-        raise TypeError(f"{type(features).__name__} cannot be traced, so it cannot be folded: {error}") from error
+    _forget_layout(features)
+    graph, tracer = _traced(features)
     layers: dict[str, Any] = dict(features.named_modules())
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    # Weights that something else reads as well must stay as they are.
+    read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
     folds: dict[str, str] = {}
     for node in list(graph.nodes):
         _check(node, layers)
         if node.op != "call_module":
             continue
-        layer, before = layers[node.target], node.args[0]
+        layer, before = layers[node.target], _input(node)
         if type(layer) in DROPOUT:
             _bypass(node)
         elif isinstance(layer, nn.BatchNorm2d):
             if through_pooling and _feeds_only_this(before, nn.MaxPool2d, layers) and _increasing(layer):
-                before = before.args[0]
+                before = _input(before)
             # A convolution that is called twice would need two sets of weights.
-            if _feeds_only_this(before, nn.Conv2d, layers) and calls[before.target] == 1:
+            alone = _feeds_only_this(before, nn.Conv2d, layers) and calls[before.target] == 1
+            if alone and before.target not in read:
                 convolution = layers[before.target]
                 convolution.weight, convolution.bias = _folded(convolution, layer)
                 folds[before.target] = node.target
@@ -106,11 +110,12 @@ def open_last_relu(folded: fx.GraphModule, leak: float) -> None:
     """Let the last ReLU, if there is one, pass on ``leak`` of the gradient where its output is 0."""
     layers: dict[str, Any] = dict(folded.named_modules())
     for node in reversed(folded.graph.nodes):
-        called = node.op == "call_function" and node.target in (F.relu, torch.relu)
+        called = node.op == "call_function" and node.target in (F.relu, F.relu_, torch.relu, torch.relu_)
+        called |= node.op == "call_method" and node.target in ("relu", "relu_")
         if called or (node.op == "call_module" and isinstance(layers[str(node.target)], nn.ReLU)):
             folded.add_submodule("open_relu", _LeakyGradientReLU(leak))
             with folded.graph.inserting_after(node):
-                opened = folded.graph.call_module("open_relu", node.args[:1])
+                opened = folded.graph.call_module("open_relu", (_input(node),))
             node.replace_all_uses_with(opened)
             folded.graph.erase_node(node)
             folded.recompile()
@@ -130,6 +135,24 @@ class _LeakyGradientReLU(nn.Module):
         return inputs.relu() + self.leak * (negative - negative.detach())
 
 
+def _traced(features: nn.Module) -> tuple[fx.Graph, fx.Tracer]:
+    if features._forward_pre_hooks or features._forward_hooks:
+        raise TypeError(f"{type(features).__name__} has hooks, which may change what it computes; remove them")
+    tracer, state = fx.Tracer(), torch.get_rng_state()
+    try:
+        graph = tracer.trace(features)
+    except (fx.proxy.TraceError, RuntimeError) as error:
+        raise TypeError(f"{type(features).__name__} cannot be traced, so it cannot be folded: {error}") from error
+    # What is drawn without a look at the input would be drawn once and for all.
+    if not torch.equal(state, torch.get_rng_state()):
+        raise TypeError(f"{type(features).__name__} draws at random, so an image would not get the same answer twice")
+    return graph, tracer
+
+
+def _input(node: fx.Node) -> Any:
+    return node.args[0] if node.args else node.kwargs["input"]
+
+
 def _folded(convolution: Any, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
     weight, bias = fuse_conv_bn_weights(
         convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
@@ -145,6 +168,9 @@ def _check(node: fx.Node, layers: dict[str, Any]) -> None:
             raise TypeError(f"{named} is not known to treat each image on its own; folding.KNOWN lists what is")
         if layer._forward_pre_hooks or layer._forward_hooks:
             raise TypeError(f"{named} has hooks, which may change what it computes; remove them")
+        across = isinstance(layer, nn.Softmax | nn.Unflatten) and layer.dim in (0, None)
+        if across or (isinstance(layer, nn.Flatten) and layer.start_dim == 0):
+            raise TypeError(f"{named} works across the images of a batch")
         if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is None:
             raise TypeError(f"{named} keeps no running statistics: it would mix the images of a batch")
     elif node.op in ("call_function", "call_method"):
@@ -158,7 +184,7 @@ def _check(node: fx.Node, layers: dict[str, Any]) -> None:
 
 
 def _bypass(node: Any) -> None:
-    node.replace_all_uses_with(node.args[0])
+    node.replace_all_uses_with(_input(node))
     node.graph.erase_node(node)
 
 
@@ -184,6 +210,14 @@ def lay_out_for_float32(features: nn.Module) -> None:
         if min(layer.in_channels, layer.out_channels) >= 256:
             layer.weight.data = layer.weight.data.contiguous()  # channels last in the weight alone would decide
             layer.register_forward_pre_hook(_small_by_channel)
+
+
+def _forget_layout(features: nn.Module) -> None:
+    """Undo ``lay_out_for_float32``: a network that was frozen may be frozen once more."""
+    for layer in features.modules():
+        for key, hook in list(layer._forward_pre_hooks.items()):
+            if hook is _small_by_channel:
+                del layer._forward_pre_hooks[key]
 
 
 def _small_by_channel(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

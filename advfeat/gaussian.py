@@ -183,8 +183,12 @@ def attack_on_average(
     """
     s, basis = _spectrum(fit.covariance)
     z = (x - y[:, None] * fit.mean) @ basis
-    nu = _dual(z.square().mean(0, keepdim=True), s, eps)
-    return x + z / _slope(s, nu) @ basis.T if eps > 0 else x
+    if eps == 0:
+        return x
+    slope = _slope(s, _dual(z.square().mean(0, keepdim=True), s, eps))
+    shift = torch.where(z != 0, z / slope, 0.0)
+    left = (eps**2 - shift.square().sum(1).mean()).clamp_min(0).sqrt()
+    return x + _spent(shift, s, eps, left) @ basis.T
 
 
 def attack_each(
@@ -266,7 +270,8 @@ def _spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
         raise TypeError(f"covariance must be float64, got {covariance.dtype}")
     # An entry near 0 may be a difference of large ones, so its rounding error has their scale. NaN is not below it.
     size = covariance.abs()
-    if covariance.ndim != 2 or not bool((covariance - covariance.T).abs().le(1e-10 * size + 1e-12 * size.max()).all()):
+    square = covariance.ndim == 2 and covariance.shape[0] == covariance.shape[1] > 0
+    if not square or not bool((covariance - covariance.T).abs().le(1e-10 * size + 1e-12 * size.max()).all()):
         raise ValueError(f"covariance must be a symmetric matrix, got {covariance}")
     s, basis = torch.linalg.eigh(covariance)
     if not s[0] > 0:
@@ -328,7 +333,10 @@ def _worst_shift(z: Tensor, s: Tensor, eps: float) -> Tensor:
         return torch.zeros_like(z)
     slope = _slope(s, _dual(z.square(), s, eps))
     shift = torch.where(z != 0, z / slope, 0.0)
-    # What is left in the hard case goes along the smallest eigenvalue; both signs are equally bad.
-    left = (eps**2 - shift.square().sum(1)).clamp_min(0).sqrt()
+    return _spent(shift, s, eps, (eps**2 - shift.square().sum(1)).clamp_min(0).sqrt())
+
+
+def _spent(shift: Tensor, s: Tensor, eps: float, left: Tensor) -> Tensor:
+    """What is left of the budget in the hard case goes along the smallest eigenvalue; both signs are equally bad."""
     shift[:, s.argmin()] += torch.where(left > 1e-6 * eps, left, 0.0)
     return shift

@@ -8,10 +8,12 @@ gradients.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from advfeat.attacks import Linf, Threat, pgd, usual_step_size
@@ -83,15 +85,14 @@ def masking_checks(
     everything = type(threat)(1.0 if isinstance(threat, Linf) else math.sqrt(dataset.images[0].numel()))
     left = float(resist(everything, steps, usual_step_size(everything, steps)).float().mean())
     generator = torch.Generator().manual_seed(seed)
-    blind = [
-        _climb(judge, images, labels, threat, steps=steps, step_size=size, pairs=pairs, generator=generator)
-        for images, labels in parts
-    ]
+    margin = partial(_margin, judge, parts)
+    images = torch.cat([images for images, _ in parts])
+    blind = _climb(margin, images, threat, steps=steps, step_size=size, pairs=pairs, generator=generator)
     found = [
         hardly("more steps gain little", resist(threat, 5 * steps, size), standing, f"PGD-{5 * steps}"),
         hardly("one step is not stronger", resist(threat, 1, threat.eps), standing, "one step"),
         Check("the whole box is fatal", left == 0, f"with {everything} PGD-{steps} leaves {left:.1%} of the images"),
-        hardly("no gradient is not better", judged(blind), standing, f"climbing by {2 * pairs * steps:,} queries"),
+        hardly("no gradient is not better", judged([blind]), standing, f"climbing by {2 * pairs * steps:,} queries"),
     ]
     if surrogate is not None:
         made_for = freeze(surrogate)
@@ -100,18 +101,17 @@ def masking_checks(
     return found
 
 
-def _margin(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    logits = model(images)
-    own = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return others.amax(1) - own.flatten()
+def _margin(model: nn.Module, parts: list[tuple[Tensor, Tensor]], moved: Tensor) -> Tensor:
+    """Largest wrong logit minus the right one, for ``moved`` versions of the images, batch by batch as in ``parts``."""
+    labels = torch.cat([labels for _, labels in parts])[:, None]
+    logits = torch.cat([model(piece) for piece in moved.split([len(labels) for _, labels in parts])])
+    return logits.scatter(1, labels, -torch.inf).amax(1) - logits.gather(1, labels).flatten()
 
 
 @torch.no_grad()
 def _climb(
-    model: nn.Module,
+    margin: Callable[[Tensor], Tensor],
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, " n"],
     threat: Threat,
     *,
     steps: int,
@@ -126,7 +126,7 @@ def _climb(
         slope *= 0.9
         for _ in range(pairs):
             direction = torch.randn(images.shape, generator=generator).to(images)
-            rise = _margin(model, adv + reach * direction, labels) - _margin(model, adv - reach * direction, labels)
+            rise = margin(adv + reach * direction) - margin(adv - reach * direction)
             slope += (rise / (2 * reach)).view(-1, 1, 1, 1) * direction
         adv = threat.step(adv, images, slope, step_size)
     return adv

@@ -120,7 +120,7 @@ class Record:
         return sorted({key for run in self.runs.values() for key in run["values"]})
 
     def summary(self, key: str) -> Summary:
-        """The mean over seeds of one value.
+        """The mean over seeds of one value; runs that share a network count as one, at their mean.
 
         The interval adds two independent sources of error: the choice of test images (for a rate Wilson's interval,
         else the recorded one, averaged) and, from two seeds on, the spread between seeds (Student's t). With two seeds
@@ -130,24 +130,27 @@ class Record:
             KeyError: no run recorded ``key``; the message lists what there is.
         """
         measured = [Measured(**run["values"][key]) for run in self.runs.values() if key in run["values"]]
-        found = list({item.seed: item for item in measured}.values())
-        if not found:
+        if not measured:
             raise KeyError(f"{self.chapter}/{self.profile} holds no {key!r}, only {', '.join(self.ids())}")
-        values = np.array([item.value for item in found])
-        mean, n, seeds = float(values.mean()), min(item.n for item in found), len(found)
+        by_seed = [[item for item in measured if item.seed == seed] for seed in {item.seed: None for item in measured}]
+
+        def of_each(part: str) -> np.ndarray:
+            return np.array([np.mean([getattr(item, part) for item in shared]) for shared in by_seed])
+
+        values = of_each("value")
+        mean, n, seeds = float(values.mean()), min(item.n for item in measured), len(by_seed)
         spread = t.ppf(0.975, seeds - 1) * float(values.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
-        rate = all(item.rate for item in found)
+        rate = all(item.rate for item in measured)
         if rate:
             # Wilson's interval for the images: unlike the usual half-width it does not vanish at 0 and 1.
             low, high = _wilson(mean, n)
         else:
             # The seeds saw the same images, so their errors may agree: averaged, not divided by the root of the number.
-            low = float(np.mean([item.low for item in found]))
-            high = float(np.mean([item.high for item in found]))
+            low, high = float(of_each("low").mean()), float(of_each("high").mean())
         low, high = mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread)
-        least, most = (0.0, 1.0) if rate else found[0].within or (-math.inf, math.inf)
+        least, most = (0.0, 1.0) if rate else measured[0].within or (-math.inf, math.inf)
         low, high = max(least, low), min(most, high)
-        return Summary(mean, low, high, n, seeds, found[0].network, found[0].attack, rate)
+        return Summary(mean, low, high, n, seeds, measured[0].network, measured[0].attack, rate)
 
     def sheet(self, name: str) -> Path:
         """Path of a picture sheet.

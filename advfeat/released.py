@@ -59,9 +59,14 @@ def _tensor(path: Path) -> Tensor:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(f"{path} holds more than tensors and is not read: {error}") from error
+    except (EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged or incomplete: {str(error) or 'it is empty'}") from error
     parts = [found] if isinstance(found, Tensor) else found
     if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, Tensor) for part in parts):
         raise ValueError(f"{path} must hold a tensor or a list of tensors, got {type(found).__name__}")
+    if any(part.shape[1:] != parts[0].shape[1:] or not part.ndim for part in parts) or not any(map(len, parts)):
+        shapes = ", ".join(sorted({str(tuple(part.shape)) for part in parts}))
+        raise ValueError(f"{path} must hold one or more batches of rows of one shape, got {shapes}")
     return torch.cat(list(parts))
 
 

@@ -86,15 +86,19 @@ def excite(
 
     def gain(representation: Tensor, aim: Tensor) -> Tensor:
         value = representation.gather(1, aim[:, :1].long())
-        # At the ceiling the gradient is 0, and a step stays put.
-        return torch.minimum(value, aim[:, 1:].to(value.dtype)).sum()
+        # At the ceiling, and not only above it, the gradient is 0, and a step stays put.
+        return torch.where(value >= aim[:, 1:].to(value.dtype), value.detach(), value).sum()
 
     return ascend(model, gain, start, aim, FREE, name="excite", inside=True, steps=steps, step_size=step_size)
 
 
 def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """‖found − target‖₂ / ‖target‖₂ of each row: 0 for a perfect match, about 1 for unrelated directions."""
-    return (found - target).norm(dim=1) / target.norm(dim=1)
+    """‖found − target‖₂ / ‖target‖₂ of each row: 0 for a perfect match, about 1 for unrelated directions.
+
+    To a target of length 0 it is the distance itself, as for ``attacks.match_representation``.
+    """
+    size = target.norm(dim=1)
+    return (found - target).norm(dim=1) / torch.where(size > 0, size, 1)
 
 
 def match_distance(

@@ -265,7 +265,8 @@ def test_a_search_of_fewer_steps_is_taken_further_to_the_same_images(source, sta
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 4}, {"step_size": 0.3}, {"start": "noise"}, {"steps": 1}, {"images": 10}, {"kind": "D_R"}]
+    "change",
+    [{"seed": 4}, {"step_size": 0.3}, {"start": "noise"}, {"steps": 1}, {"images": 10}, {"kind": "D_R"}, {"info": {}}],
 )
 def test_a_search_is_not_taken_on_from_another_one(source, change):
     dataset = noise(n=20)
@@ -273,6 +274,7 @@ def test_a_search_is_not_taken_on_from_another_one(source, change):
     begun = nonrobust_dataset(source, dataset, **numbers)
     build = robust_dataset if change.pop("kind", "") else nonrobust_dataset
     dataset = dataset.subset(slice(0, change.pop("images", 20)))
+    dataset = dataset.replace(info=change.pop("info", dataset.info))
     with pytest.raises(ValueError, match="not to be made from D_NR of"):
         build(source, dataset, **{**numbers, **change}, begun=begun)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from advfeat.attacks import L2, Linf
+from advfeat.attacks import FREE, L2, Linf
 from advfeat.features import (
     Responses,
     class_usefulness,
@@ -93,7 +93,8 @@ def test_scale_and_shift_do_not_matter_and_the_sign_is_undone_by_orienting(scale
     assert (other.lowest <= other.clean).all()
     assert (other.clean <= other.highest).all()
     # Cancellation of a shift up to 10^4 times the scale costs four of sixteen digits, squares twice as many.
-    assert np.subtract(values(usefulness(other.clean, positive)), values(usefulness(clean, positive))).max() < 1e-7
+    difference = np.subtract(values(usefulness(other.clean, positive)), values(usefulness(clean, positive)))
+    assert np.abs(difference).max() < 1e-7
     difference = np.subtract(values(robust_usefulness(other, positive)), values(robust_usefulness(plain, positive)))
     assert np.abs(difference).max() < 1e-7
 
@@ -196,6 +197,14 @@ def test_without_the_box_a_feature_moves_by_the_dual_norm(threat, dual):
     inside = linear_responses(weights, images, threat)
     assert (inside.highest <= responses.highest + 1e-12).all()
     assert (inside.lowest >= responses.lowest - 1e-12).all()
+
+
+def test_without_a_limit_the_extremes_are_those_of_the_box():
+    weights, images = random_case(1)
+    weights[:, :, 0] = 0
+    found = linear_responses(weights, images, FREE)
+    assert torch.allclose(found.highest, weights.flatten(1).double().clamp(min=0).sum(1).expand_as(found.highest))
+    assert torch.allclose(found.lowest, weights.flatten(1).double().clamp(max=0).sum(1).expand_as(found.lowest))
 
 
 # Search
@@ -324,6 +333,10 @@ def test_bad_input_is_refused():
         usefulness(clean, torch.arange(6) < 1)
     with pytest.raises(ValueError, match=r"features \[1\] have one value"):
         usefulness(torch.stack([clean[:, 0], torch.full((6,), 0.1)], 1), positive)
+    for labels, counts in (([0, 0, 0, 2, 2, 2], r"\[3, 0, 3\]"), ([0] * 6, r"\[6\]")):
+        for measure in (class_usefulness, shares):
+            with pytest.raises(ValueError, match=f"each with images, are needed; got {counts}"):
+                measure(Responses(clean, clean, clean), torch.tensor(labels))
     with pytest.raises(ValueError, match="level must be in"):
         usefulness(clean, positive, level=95)
     for steps, step_size in ((0, 0.1), (1, 0.0)):

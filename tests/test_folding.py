@@ -239,11 +239,28 @@ class Calls(nn.Module):
         (nn.utils.parametrizations.weight_norm(convolution()), r"1 \(ParametrizedConv2d\) is not known"),
         (Calls(torch.randn_like), "randn_like draws at random"),
         (Calls(lambda x: x.bernoulli()), "bernoulli draws at random"),
+        (Calls(lambda x: x + torch.randn(x.shape)), "randn draws at random"),
+        (Calls(lambda x: x + torch.rand(1, 3, 1, 1)), "draws at random"),
+        (nn.Softmax(dim=0), r"1 \(Softmax\) works across the images"),
+        (Calls(lambda x: x.reshape(len(x), -1)), "cannot be traced"),
         (Calls(lambda x: F.dropout(x, 0.5)), "dropout is called as in training"),
         (Calls(lambda x: F.dropout(x, 0.5, True)), "dropout is called as in training"),
         (Calls(lambda x: F.batch_norm(x, None, None, training=True)), "batch_norm is called as in training"),
     ],
-    ids=["own statistics", "unknown", "parametrised", "noise", "method", "dropout", "dropout by place", "batch norm"],
+    ids=[
+        "own statistics",
+        "unknown",
+        "parametrised",
+        "noise",
+        "method",
+        "noise of a size",
+        "noise as a constant",
+        "across",
+        "untraceable",
+        "dropout",
+        "dropout by place",
+        "batch norm",
+    ],
 )
 def test_what_cannot_be_trusted_is_refused_by_name(layer, named):
     with pytest.raises(TypeError, match=named):
@@ -255,6 +272,24 @@ def test_a_layer_with_hooks_is_refused_by_name():
     layer.register_forward_hook(lambda *_: None)
     with pytest.raises(TypeError, match=r"layer 1 \(ReLU\) has hooks"):
         freeze(Classifier(nn.Sequential(convolution(), layer), nn.Linear(3, 2)))
+    whole = nn.Sequential(convolution(), nn.ReLU())
+    whole.register_forward_hook(lambda *_: None)
+    with pytest.raises(TypeError, match="Sequential has hooks"):
+        freeze(Classifier(whole, nn.Linear(3, 2)))
+
+
+def test_a_weight_that_is_read_elsewhere_too_is_not_folded_into():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.norm, self.flat = convolution(3, 3), nn.BatchNorm2d(3), nn.Flatten()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.flat(input=self.norm(input=self.convolution(inputs)) + self.convolution.weight.sum())
+
+    model = lived_in(Classifier(Shared(), nn.Linear(3 * 64, 2)))
+    pixels = images(size=8)
+    assert torch.allclose(freeze(model, dtype=torch.float32)(pixels), model(pixels), rtol=0, atol=1e-5)
 
 
 def test_refolding_a_network_that_was_not_folded_is_refused():

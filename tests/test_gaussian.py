@@ -122,6 +122,8 @@ def test_a_covariance_that_is_symmetric_up_to_rounding_is_one():
 def test_other_sizes_and_float32_are_refused():
     with pytest.raises((TypeError, ValueError)):
         Gaussians(vector(1.0, 1.0), torch.eye(3, dtype=torch.float64))
+    with pytest.raises((TypeError, ValueError)):
+        Gaussians(vector(1.0, 1.0), torch.zeros(2, 3, dtype=torch.float64))
     with pytest.raises(TypeError):
         Gaussians(torch.ones(2), torch.eye(2))
 
@@ -403,6 +405,16 @@ def test_the_worst_place_where_the_quiet_direction_is_silent(spectrum):
     moved = attack_each(world, x, y, eps=1.0)
     assert float(((moved - x).norm(dim=1) - 1).abs().max()) < 1e-9
     assert bool((world.loss(moved, y) >= best - 1e-9 * best.abs()).all())
+
+
+def test_the_relaxed_budget_is_spent_where_the_quiet_direction_is_silent():
+    world = Gaussians(vector(1, 0.5), torch.diag(vector(3, 0.2)))
+    y = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    x = y[:, None] * world.mean + torch.tensor([[0.1, 0], [-0.2, 0]], dtype=torch.float64)
+    moved = attack_on_average(world, x, y, eps=0.5)
+    assert float((moved - x).square().sum(1).mean()) == pytest.approx(0.25)
+    # At the price 1 / s_min, which is the largest curvature, nothing that spends as much gains more.
+    assert torch.allclose((moved - x)[:, 0], (x - y[:, None] * world.mean)[:, 0] / (3 / 0.2 - 1))
 
 
 def test_the_relaxed_adversary_is_the_stronger_one(three):

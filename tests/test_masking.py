@@ -99,6 +99,11 @@ def test_the_numbers_are_said(data):
     assert said[3].found.startswith("climbing by 400 queries fools ")
 
 
+def test_the_numbers_do_not_depend_on_the_batches(data):
+    said = [masking_checks(network(), data, L2(0.3), steps=5, pairs=5, batch_size=size) for size in (7, 500)]
+    assert said[0] == said[1]
+
+
 def test_a_check_of_nothing_is_refused(data):
     for threat, steps in ((L2(0.3), 0), (L2(0.0), 5)):
         with pytest.raises(ValueError, match="steps and radius must be positive"):

@@ -137,10 +137,14 @@ def test_a_frozen_copy_needs_no_weight_gradients_and_leaves_the_original_alone()
     assert not shared
 
 
-def test_freezing_twice_is_freezing_once():
-    model = randomise_batch_norm(build_model("resnet9", width=4), negative=True)
+@pytest.mark.parametrize("width", [4, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_freezing_twice_is_freezing_once(width, dtype):
+    """At width 64 some layers are laid out by a hook of ours, in float32, which a second copy must get over."""
+    model = randomise_batch_norm(build_model("resnet9", width=width), negative=True)
     once = freeze(model, dtype=torch.float32)
-    assert torch.equal(freeze(once, dtype=torch.float32)(images()), once(images()))
+    pixels = images(n=2)
+    assert torch.equal(freeze(once, dtype=dtype)(pixels), freeze(model, dtype=dtype)(pixels))
 
 
 @pytest.mark.parametrize("negative", [False, True])
@@ -220,7 +224,7 @@ def test_cnn4_starts_with_a_fixed_transform_that_keeps_directions_apart():
 
 @pytest.mark.parametrize(("name", "width", "size"), [("cnn4", 4, 16), ("resnet18", None, 4)])
 def test_a_leak_changes_gradients_and_no_output(name, width, size):
-    """Fails for a leaky ReLU, for a leak in an earlier layer, and for one that touches the active units."""
+    """Fails for a leaky ReLU. Which layer leaks, and how much, the next test asks."""
     model = randomise_batch_norm(build_model(name, width=width), negative=False)
     pixels = images(size=size)
     closed, leaky = (freeze(model, dtype=torch.float32, leak=leak) for leak in (0.0, 0.1))
@@ -233,8 +237,20 @@ def test_a_leak_changes_gradients_and_no_output(name, width, size):
     assert not torch.equal(activation["closed"], activation["leaky"])
 
 
-def test_a_silent_unit_gets_the_share_of_the_gradient_that_the_leak_says():
-    model = Classifier(nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(48, 5), nn.ReLU()), nn.Linear(5, 2)).eval()
+class Method(nn.Module):
+    """A ReLU in another spelling."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return getattr(inputs, self.name)()
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU(), Method("relu"), Method("relu_")], ids=["layer", "method", "in place"])
+def test_a_silent_unit_gets_the_share_of_the_gradient_that_the_leak_says(relu):
+    model = Classifier(nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(48, 5), relu), nn.Linear(5, 2)).eval()
     linear = model.features[2]
     with torch.no_grad():
         linear.bias.copy_(torch.tensor([50.0, -50.0, 50.0, -50.0, -50.0]))  # units 1, 3 and 4 are silent

@@ -109,6 +109,13 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, file, form):
         ({"images": PIXELS}, LABELS, "CIFAR_ims must hold a tensor or a list of tensors, got dict"),
         ([], LABELS, "CIFAR_ims must hold a tensor or a list of tensors, got list"),
         ([PIXELS, "more"], LABELS, "CIFAR_ims must hold a tensor or a list of tensors"),
+        (
+            [PIXELS, PIXELS[:, :, :2]],
+            LABELS,
+            r"CIFAR_ims must hold one or more batches .* got \(5, 3, 2, 4\), \(5, 3, 4, 4\)",
+        ),
+        (PIXELS[:0], LABELS[:0], "CIFAR_lab must hold one or more batches"),
+        (PIXELS, [LABELS[0]], r"CIFAR_lab must hold one or more batches of rows of one shape, got \(\)"),
         (PIXELS.flatten(1), LABELS, r"CIFAR_ims must hold images .* got \(5, 48\)"),
         (PIXELS[:, :1], LABELS, r"CIFAR_ims must hold images .* got \(5, 1, 4, 4\)"),
         (PIXELS * 2 - 1, LABELS, r"CIFAR_ims must hold values in \[0, 1\] or \[0, 255\], got -1 to 1"),
@@ -122,6 +129,18 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, file, form):
 def test_what_is_no_dataset_is_refused(tmp_path, images, labels, message):
     write(tmp_path / "robust_CIFAR", images, labels)
     with pytest.raises(ValueError, match=message):
+        released("D_R", tmp_path)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("kept", [0.0, 0.6])
+def test_a_download_that_was_cut_off_is_named(tmp_path, kept, legacy):
+    write(tmp_path / "robust_CIFAR", PIXELS, LABELS)
+    path = tmp_path / "robust_CIFAR" / "CIFAR_ims"
+    torch.save(PIXELS, path, _use_new_zipfile_serialization=not legacy)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match="CIFAR_ims is damaged or incomplete"):
         released("D_R", tmp_path)
 
 

@@ -112,6 +112,7 @@ def test_a_unit_stops_at_its_ceiling_and_one_above_it_does_not_move():
     now = model.representation(start).gather(1, units[:, None])[:, 0]
     length = weights[units].norm(dim=1)
     ceiling = now + torch.tensor([-1.0, 0.03, 0.05, 100.0]) * length
+    assert torch.equal(excite(model, start, units, steps=1, step_size=0.02, ceiling=now), start), "at it already"
     found = excite(model, start, units, steps=8, step_size=0.02, ceiling=ceiling)
     moved = (found - start).flatten(1).norm(dim=1)
     # Two steps pass 0.03, three pass 0.05; a hundred is never reached.
@@ -164,6 +165,7 @@ def test_a_silent_unit_correlates_with_nothing():
 def test_relative_distance_is_per_row_and_relative_to_the_target():
     found, target = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 5.0]])
     assert relative_distance(found, target).tolist() == pytest.approx([4 / 3, 1.0])
+    assert relative_distance(found, torch.zeros(2, 2)).tolist() == pytest.approx([5.0, 0.0]), "to nothing: as it is"
 
 
 def test_match_distance_is_that_of_the_representations_whatever_the_batch():
