@@ -124,19 +124,19 @@ def told(records: Sequence[Record], key: str, spec: str = ".1%") -> str:
 
 
 def autoattacked(
-    run: Run, trained: Trained, *, also: Sequence[float] = (), required: bool = False
+    run: Run, trained: Trained, *, radii: Sequence[float] = (), required: bool = False
 ) -> dict[float, Estimate]:
-    """Radius → accuracy under AutoAttack, as the profile asks for it; where it is not measured, the page says why.
+    """Radius → accuracy under AutoAttack, at ``radii`` or else the profile's own; where it is not measured, the page
+    says why.
 
-    A profile that asks for any radius is asked for those of ``also`` as well.
+    A profile that asks for no radius is asked for none.
 
     Raises:
         ModuleNotFoundError: the measurement is ``required``, as for a record, and AutoAttack is not installed.
     """
     profile = run.profile
     if profile.autoattack_eps and (required or installed()):
-        radii = sorted({*profile.autoattack_eps, *also})
-        return {eps: accuracy(trained.model, run.autoattacked(trained, eps)) for eps in radii}
+        return {eps: accuracy(trained.model, run.autoattacked(trained, eps)) for eps in radii or profile.autoattack_eps}
     if profile.autoattack_eps:
         display(Markdown('*AutoAttack is not installed here: `pip install "advfeat[autoattack]"` adds it.*'))
     else:
