@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -254,7 +255,9 @@ def _represented_alike(
     if begun is not None:
         made = begun.info.get("steps")
         same = {**begun.info, **how, "from": dict(dataset.info)}
-        alike = begun.name == name and begun.info == same and torch.equal(begun.labels, dataset.labels)
+        # As JSON, in which a set that was stored has lists where one in memory may have tuples.
+        alike = json.dumps(dict(begun.info), sort_keys=True) == json.dumps(same, sort_keys=True)
+        alike &= begun.name == name and torch.equal(begun.labels, dataset.labels)
         if not (alike and isinstance(made, int) and made <= steps):
             raise ValueError(f"{name} of {steps} steps, {how}, is not to be made from {begun.name} of {begun.info}")
         images, left = begun.images.clone(), steps - made
