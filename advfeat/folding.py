@@ -136,8 +136,7 @@ class _LeakyGradientReLU(nn.Module):
 
 
 def _traced(features: nn.Module) -> tuple[fx.Graph, fx.Tracer]:
-    if features._forward_pre_hooks or features._forward_hooks:
-        raise TypeError(f"{type(features).__name__} has hooks, which may change what it computes; remove them")
+    _refuse_hooks(features, type(features).__name__)
     tracer, state = fx.Tracer(), torch.get_rng_state()
     try:
         graph = tracer.trace(features)
@@ -147,6 +146,11 @@ def _traced(features: nn.Module) -> tuple[fx.Graph, fx.Tracer]:
     if not torch.equal(state, torch.get_rng_state()):
         raise TypeError(f"{type(features).__name__} draws at random, so an image would not get the same answer twice")
     return graph, tracer
+
+
+def _refuse_hooks(layer: nn.Module, named: str) -> None:
+    if layer._forward_pre_hooks or layer._forward_hooks:
+        raise TypeError(f"{named} has hooks, which may change what it computes; remove them")
 
 
 def _input(node: fx.Node) -> Any:
@@ -166,8 +170,7 @@ def _check(node: fx.Node, layers: dict[str, Any]) -> None:
         named = f"layer {node.target} ({type(layer).__name__})"
         if type(layer) not in KNOWN | DROPOUT:
             raise TypeError(f"{named} is not known to treat each image on its own; folding.KNOWN lists what is")
-        if layer._forward_pre_hooks or layer._forward_hooks:
-            raise TypeError(f"{named} has hooks, which may change what it computes; remove them")
+        _refuse_hooks(layer, named)
         across = isinstance(layer, nn.Softmax | nn.Unflatten) and layer.dim in (0, None)
         if across or (isinstance(layer, nn.Flatten) and layer.start_dim == 0):
             raise TypeError(f"{named} works across the images of a batch")

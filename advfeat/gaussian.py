@@ -183,12 +183,7 @@ def attack_on_average(
     """
     s, basis = _spectrum(fit.covariance)
     z = (x - y[:, None] * fit.mean) @ basis
-    if eps == 0:
-        return x
-    slope = _slope(s, _dual(z.square().mean(0, keepdim=True), s, eps))
-    shift = torch.where(z != 0, z / slope, 0.0)
-    left = (eps**2 - shift.square().sum(1).mean()).clamp_min(0).sqrt()
-    return x + _spent(shift, s, eps, left) @ basis.T
+    return x + _worst_shift(z, s, eps, on_average=True) @ basis.T
 
 
 def attack_each(
@@ -327,16 +322,15 @@ def _dual(squares: Tensor, s: Tensor, eps: float) -> Tensor:
     raise RuntimeError(f"no price found for eps={eps} within 100 steps")
 
 
-def _worst_shift(z: Tensor, s: Tensor, eps: float) -> Tensor:
-    """δ for every row of z, in the eigenbasis of the covariance with eigenvalues s."""
+def _worst_shift(z: Tensor, s: Tensor, eps: float, *, on_average: bool = False) -> Tensor:
+    """δ for every row of z, in the eigenbasis of the covariance with eigenvalues s; eps for each or on average."""
     if eps == 0:
         return torch.zeros_like(z)
-    slope = _slope(s, _dual(z.square(), s, eps))
+    squares = z.square()
+    slope = _slope(s, _dual(squares.mean(0, keepdim=True) if on_average else squares, s, eps))
     shift = torch.where(z != 0, z / slope, 0.0)
-    return _spent(shift, s, eps, (eps**2 - shift.square().sum(1)).clamp_min(0).sqrt())
-
-
-def _spent(shift: Tensor, s: Tensor, eps: float, left: Tensor) -> Tensor:
-    """What is left of the budget in the hard case goes along the smallest eigenvalue; both signs are equally bad."""
+    spent = shift.square().sum(1)
+    # What is left in the hard case goes along the smallest eigenvalue; both signs are equally bad.
+    left = (eps**2 - (spent.mean() if on_average else spent)).clamp_min(0).sqrt()
     shift[:, s.argmin()] += torch.where(left > 1e-6 * eps, left, 0.0)
     return shift

@@ -85,9 +85,8 @@ def masking_checks(
     everything = type(threat)(1.0 if isinstance(threat, Linf) else math.sqrt(dataset.images[0].numel()))
     left = float(resist(everything, steps, usual_step_size(everything, steps)).float().mean())
     generator = torch.Generator().manual_seed(seed)
-    margin = partial(_margin, judge, parts)
-    images = torch.cat([images for images, _ in parts])
-    blind = _climb(margin, images, threat, steps=steps, step_size=size, pairs=pairs, generator=generator)
+    margin = partial(_margin, judge, dataset.labels, batch_size)
+    blind = _climb(margin, dataset.images, threat, steps=steps, step_size=size, pairs=pairs, generator=generator)
     found = [
         hardly("more steps gain little", resist(threat, 5 * steps, size), standing, f"PGD-{5 * steps}"),
         hardly("one step is not stronger", resist(threat, 1, threat.eps), standing, "one step"),
@@ -101,11 +100,11 @@ def masking_checks(
     return found
 
 
-def _margin(model: nn.Module, parts: list[tuple[Tensor, Tensor]], moved: Tensor) -> Tensor:
-    """Largest wrong logit minus the right one, for ``moved`` versions of the images, batch by batch as in ``parts``."""
-    labels = torch.cat([labels for _, labels in parts])[:, None]
-    logits = torch.cat([model(piece) for piece in moved.split([len(labels) for _, labels in parts])])
-    return logits.scatter(1, labels, -torch.inf).amax(1) - logits.gather(1, labels).flatten()
+def _margin(model: nn.Module, labels: Tensor, batch_size: int, images: Tensor) -> Tensor:
+    """Largest wrong logit minus the right one."""
+    logits = torch.cat([model(piece) for piece in images.split(batch_size)])
+    own = labels[:, None]
+    return logits.scatter(1, own, -torch.inf).amax(1) - logits.gather(1, own).flatten()
 
 
 @torch.no_grad()
