@@ -23,7 +23,7 @@ BOOK = ROOT / "book"
 PATHS = sorted(BOOK.glob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
 CHECKED_CELLS = 2  # cells per chapter whose committed output must hold on every machine
-COLUMN = 84  # characters of code that a page shows without a scroll bar
+COLUMN = 84  # characters of code, or of printed output, that a page shows without a scroll bar
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|root|Users|tmp|var|opt|mnt|srv|work|workspace|content)/|\b[A-Z]:\\\\")
 
 each_chapter = pytest.mark.parametrize("stem", NOTEBOOKS)
@@ -120,6 +120,14 @@ def test_code_that_is_shown_fits_into_its_column(stem):
     for cell in code_cells(stem):
         if not {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", [])):
             assert max(map(len, cell.source.splitlines())) <= COLUMN, f"a reader would have to scroll: {cell.source}"
+
+
+@each_chapter
+def test_printed_output_fits_into_its_column(stem):
+    for cell in code_cells(stem):
+        printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+        too_wide = [line for line in printed.splitlines() if len(line) > COLUMN]
+        assert not too_wide, f"a reader would have to scroll; a table wraps: {too_wide}"
 
 
 @each_chapter
