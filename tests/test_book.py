@@ -131,6 +131,14 @@ def test_printed_output_fits_into_its_column(stem):
 
 
 @each_chapter
+def test_no_table_is_cut_short(stem):
+    for cell in code_cells(stem):
+        for output in cell.outputs:
+            table = output.get("data", {}).get("text/html", "")
+            assert "...</t" not in table, f"pandas left something out: {cell.source}"
+
+
+@each_chapter
 def test_some_outputs_are_checked_on_every_machine(stem):
     checked = tagged(stem, "nbval-check-output")
     assert len(checked) >= CHECKED_CELLS
