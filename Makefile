@@ -34,6 +34,8 @@ SUBMISSIONS ?=
 # The chapters compare with themselves on this machine; only clocks and addresses in memory may differ.
 NBVAL := ADVFEAT_PROGRESS=off $(BIN)/python -m pytest -q -o filterwarnings=default --nbval --nbval-current-env \
   --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval.ini
+# Networks that another command left in the store were perhaps trained with another number of threads, and differ.
+EMPTY_STORE := store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && ADVFEAT_STORE="$$store"
 # What is tested runs in so many processes, which share the cores: small networks gain little from a second thread.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
@@ -60,12 +62,12 @@ book: $(VENV)/installed ## run every chapter on the planted world, build the pag
 test: export OMP_NUM_THREADS ?= $(THREADS)
 test: lint ## everything: style, layering, unit tests, the book, and a second run of it beside the first
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
-	$(BIN)/python -m advfeat.chapters book --jobs $(JOBS)
+	$(EMPTY_STORE) $(BIN)/python -m advfeat.chapters book --jobs $(JOBS)
 	$(BIN)/python -m pytest -q -m pages
-	@echo "Each chapter again, from an empty store and with the solutions of its exercises: the same numbers in every cell?"
+	@echo "Each chapter again, from an empty store as before, and with the solutions of its exercises: the same numbers in every cell?"
 	@echo "And in those that are machine-independent the committed ones?"
 	$(BIN)/python -m advfeat.chapters again
-	store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && ADVFEAT_STORE="$$store" $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
+	$(EMPTY_STORE) $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
 
 chapter: $(VENV)/installed ## run one: CHAPTER=05 PROFILE=planted ARGS="-p seed 1"
 	$(BIN)/python -m advfeat.chapters run "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)
