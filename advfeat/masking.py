@@ -30,9 +30,6 @@ class Check:
     passed: bool
     found: str
 
-    def __str__(self) -> str:
-        return f"{'kept  ' if self.passed else 'BROKEN'} {self.rule}: {self.found}"
-
 
 def masking_checks(
     model: Classifier,

@@ -50,8 +50,7 @@ def data() -> Dataset:
 def verdicts(model: Classifier, data: Dataset, threat: L2 | Linf) -> dict[str, bool]:
     found = masking_checks(model, data, threat, steps=10, surrogate=network(seed=3), pairs=20)
     assert [check.rule for check in found] == RULES
-    for check in found:
-        assert str(check) == f"{'kept  ' if check.passed else 'BROKEN'} {check.rule}: {check.found}"
+    assert all("%" in check.found for check in found)  # each verdict comes with the share behind it
     return {check.rule: check.passed for check in found}
 
 
