@@ -76,9 +76,15 @@ def autoattack(
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
     # It seeds the global generators, and one of its checks switches off whatever traces this process (a debugger, say).
     tracer = sys.gettrace()
+    # One of its attacks calls backward(), which would leave gradients in the parameters.
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
             found, _ = attack.run_standard_evaluation(images, labels, batch_size=batch_size)
     finally:
         sys.settrace(tracer)
+        for parameter in learning:
+            parameter.requires_grad_(True)
     return found.detach()

@@ -129,9 +129,14 @@ def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str
 def _check_record(chapter: Path, checked: Mapping[str, Any]) -> None:
     from advfeat.notebook import check_record
 
-    names = checked.keys() & {"profile", "seed", "device", "overrides", "released"}
+    of_run = {"profile", "seed", "device", "overrides", "released"}
+    others = {
+        name: checked.get(name, _parse(default.strip("\"'"), kind))
+        for name, (kind, default, _) in parameters_of(chapter).items()
+        if name not in of_run
+    }
     try:
-        check_record(chapter.stem, **{name: checked[name] for name in names})
+        check_record(chapter.stem, parameters=others, **{name: checked[name] for name in checked.keys() & of_run})
     except ValueError as error:
         raise Refused(f"{chapter.stem}: {error}") from error
 

@@ -97,7 +97,8 @@ def searched_responses(
     """Any features, with their extremes within the threat as PGD finds them: ``steps`` steps down and up per feature.
 
     The best value on the way counts, the image itself included. The true extremes lie at or beyond those found, so a
-    robust usefulness computed from them is an upper bound.
+    robust usefulness computed from them is an upper bound, as far as ``function`` does not round: in bfloat16 it is one
+    to two or three digits.
 
     Args:
         function: images → (n, k), differentiable, each row from its own image only. For the units of a network take
@@ -171,7 +172,8 @@ def usefulness(values: Float[Tensor, "n k"], positive: Bool[Tensor, " n"], *, le
         decides, as for a texture that is nearly always right, it needs several hundred images on each side.
 
     Raises:
-        ValueError: a side has fewer than two images, a feature has one value everywhere, or ``level`` is not in (0, 1).
+        ValueError: a side has fewer than two images, a feature has one value everywhere or one that is not finite, or
+            ``level`` is not in (0, 1).
 
     Source: equation (1) of Ilyas et al. 2019.
     """
@@ -197,7 +199,7 @@ def class_usefulness(
     A feature that has one value everywhere counts as useless: both are 0.
 
     Raises:
-        ValueError: a class from 0 to the last has no images, or there is one class only.
+        ValueError: a class from 0 to the last has no images, there is one class only, or a response is not finite.
     """
     useful, robust = _by_class(responses, labels, torch.ones(1, len(labels)))
     return useful[0], robust[0]
@@ -245,6 +247,7 @@ def _by_class(responses: Responses, labels: Tensor, weights: Tensor) -> tuple[Te
         raise ValueError(
             f"two classes or more, each with images, are needed; got {member.sum(0).int().tolist()} of them"
         )
+    _check_finite(responses.clean, responses.lowest, responses.highest)
     counts = weights.to(member) @ member
     centre = responses.clean.double().mean(0)
 
@@ -258,7 +261,7 @@ def _by_class(responses: Responses, labels: Tensor, weights: Tensor) -> tuple[Te
     (own, rest), (own_low, rest_low), (own_high, rest_high) = map(sides, (clean, lowest, highest))
     square = sum(sides(clean.square())) / 2
     scale = (square - ((own + rest) / 2).square()).clamp(min=0).sqrt()
-    varies = scale > 1e-12 * (1 + centre.abs())
+    varies = scale > 1e-12 * responses.clean.double().abs().amax(0)
     gap = own - rest
     worst = torch.where(gap >= 0, own_low - rest_high, rest_low - own_high)
     return torch.where(varies, gap.abs() / 2 / scale, 0), torch.where(varies, worst / 2 / scale, 0)
@@ -283,17 +286,24 @@ def linear_truth(
     return useful, useful - reach / scale
 
 
+def _check_finite(*responses: Tensor) -> None:
+    bad = torch.stack([~part.isfinite().all(0) for part in responses]).any(0).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"features {bad} are not finite on every image")
+
+
 def _mean_worst(clean: Tensor, lowest: Tensor, highest: Tensor, positive: Tensor, level: float) -> list[Estimate]:
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
     counts = int(positive.sum()), int((~positive).sum())
     if min(counts) < 2:
         raise ValueError(f"each side needs two images or more, got {counts[0]} with y = +1 and {counts[1]} with y = −1")
+    _check_finite(clean, lowest, highest)
     clean, lowest, highest = clean.double(), lowest.double(), highest.double()
     centre = (clean[positive].mean(0) + clean[~positive].mean(0)) / 2
     squares = (clean - centre).square()
     variance = (squares[positive].mean(0) + squares[~positive].mean(0)) / 2
-    constant = (variance <= 1e-24 * (1 + centre.square())).nonzero().flatten().tolist()
+    constant = (variance <= 1e-24 * clean.square().amax(0)).nonzero().flatten().tolist()
     if constant:
         raise ValueError(f"features {constant} have one value on all images, so E[f²] = 1 cannot hold")
     scale = variance.sqrt()

@@ -269,7 +269,8 @@ def _spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
     if not square or not bool((covariance - covariance.T).abs().le(1e-10 * size + 1e-12 * size.max()).all()):
         raise ValueError(f"covariance must be a symmetric matrix, got {covariance}")
     s, basis = torch.linalg.eigh(covariance)
-    if not s[0] > 0:
+    # What is singular comes out of the sums above and below 0, by rounding.
+    if not s[0] > len(s) * torch.finfo(s.dtype).eps * s[-1]:
         raise ValueError(f"covariance must be positive definite, its smallest eigenvalue is {float(s[0]):g}")
     return s, basis
 

@@ -17,6 +17,7 @@ from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, batches
 from advfeat.models import Classifier, freeze
 from advfeat.progress import progress
+from advfeat.records import signless_zero
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         if not spec:
             return str(self)
-        # z: what rounds to zero has no sign.
-        return f"{self.value:z{spec}} [{self.low:z{spec}}, {self.high:z{spec}}]"
+        spec = signless_zero(spec)
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     @classmethod
     def of_rate(cls, hits: int, n: int) -> Estimate:

@@ -82,10 +82,18 @@ def save(
     return Markdown(f"Recorded in `{path.relative_to(results_root())}`.")
 
 
-def check_record(chapter: str, *, profile: str, seed: int = 0, **settings: Any) -> None:
+def check_record(
+    chapter: str,
+    *,
+    profile: str,
+    seed: int = 0,
+    parameters: Mapping[str, object] | None = None,
+    **settings: Any,
+) -> None:
     """See before a run what would end it after hours: another seed is recorded with other settings.
 
     Args:
+        parameters: of the chapter, beyond those of ``Run``; those count that the chapter records.
         settings: arguments of ``Run`` besides the profile.
 
     Raises:
@@ -96,7 +104,9 @@ def check_record(chapter: str, *, profile: str, seed: int = 0, **settings: Any) 
         return
     wanted = Run(profile, **settings).describe()
     for other, run in load_record(chapter, profile).runs.items():
-        differ = [name for name, value in wanted.items() if run["config"].get(name) != value]
+        config = run["config"]
+        differ = [name for name, value in wanted.items() if config.get(name) != value]
+        differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
         if other != seed and differ:
             raise ValueError(
                 f"{folder} holds seed {other} with other settings ({', '.join(differ)}); record this run elsewhere "

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,11 @@ class Measured:
         return finite and self.low <= self.value <= self.high and self.n >= 1
 
 
+def signless_zero(spec: str) -> str:
+    """The format ``spec`` of a number with a z behind alignment and sign: what rounds to zero has no minus."""
+    return re.sub(r"^((?:.?[<>=^])?[-+ ]?)z?", r"\1z", spec, count=1)
+
+
 @dataclass(frozen=True)
 class Summary:
     """A recorded number over all seeds, with its 95 % interval. A ``rate`` prints in percent."""
@@ -85,8 +91,8 @@ class Summary:
     def __format__(self, spec: str) -> str:
         if not spec:
             return str(self)
-        # z: what rounds to zero has no sign.
-        return f"{self.value:z{spec}} [{self.low:z{spec}}, {self.high:z{spec}}]"
+        spec = signless_zero(spec)
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 @dataclass(frozen=True)
@@ -331,7 +337,9 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _git(*words: str) -> str | None:
-    """What git says in the checkout, or None where it fails."""
+    """What git says in the checkout, or None where it fails or this is no checkout (but lies, say, in another's)."""
+    if not (_CHECKOUT / ".git").exists():
+        return None
     try:
         done = subprocess.run(["git", *words], cwd=_CHECKOUT, capture_output=True, text=True, check=False)
     except OSError:  # a reader without git still gets a run card

@@ -59,7 +59,7 @@ def _tensor(path: Path) -> Tensor:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(f"{path} holds more than tensors and is not read: {error}") from error
-    except (EOFError, RuntimeError) as error:
+    except (EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged or incomplete: {str(error) or 'it is empty'}") from error
     parts = [found] if isinstance(found, Tensor) else found
     if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, Tensor) for part in parts):
@@ -76,8 +76,9 @@ def _images(path: Path) -> Tensor:
         raise ValueError(f"{path} must hold images (n, 3, h, w) or (n, h, w, 3), got {tuple(images.shape)}")
     if images.shape[1] != 3:
         images = images.permute(0, 3, 1, 2)
-    # A float image far above 1 is on the scale of bytes; a little above it is rounding, which the clamp takes back.
-    bytes_ = images.dtype == torch.uint8 or bool(images.max() > 1.5)
+    # Floats far above 1 are on the scale of bytes; a little above it is rounding, which the clamp takes back. Between
+    # the two lies neither.
+    bytes_ = images.dtype == torch.uint8 or bool(images.max() > 16)
     images = images.to(torch.float32, memory_format=torch.contiguous_format)
     images = images / 255 if bytes_ else images
     low, high = (float(value) for value in torch.aminmax(images))

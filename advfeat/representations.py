@@ -35,12 +35,14 @@ def interpolate(
         step_size: their ℓ2 length, in pixel units.
 
     Raises:
-        ValueError: fewer than two ``points``, or from ``match_representation``.
+        ValueError: fewer than two ``points``, the model is in training mode, or from ``match_representation``.
 
     Source: feature interpolation in Engstrom et al. 2019 (arXiv 1906.00945) and MadryLab/robust_representations.
     """
     if points < 2:
         raise ValueError(f"points must be 2 or more, got {points}")
+    if model.training:  # before its BatchNorm sees an image
+        raise ValueError("model is in training mode: call model.eval() or freeze(model)")
     with torch.no_grad():
         ends = model.representation(left), model.representation(right)
     fractions = torch.linspace(0, 1, points, device=left.device)
@@ -107,7 +109,12 @@ def match_distance(
     """How far the representation of each image is from that of its target: ‖R(x̂) − R(x)‖₂ / ‖R(x)‖₂, in float32.
 
     It is what ``attacks.match_representation`` minimises, for datasets that are too large to be represented at once.
+
+    Raises:
+        ValueError: another number of images than of targets.
     """
+    if len(found) != len(target):
+        raise ValueError(f"{len(found)} images but {len(target)} targets")
     frozen = freeze(model, dtype=torch.float32)
     with torch.no_grad():
         parts = zip(found.split(batch_size), target.split(batch_size), strict=True)

@@ -22,8 +22,9 @@ class SameMistake:
 
     Attributes:
         rate: share of ``images`` on which they give the same wrong answer; None where there is no such image.
-        chance: the share that would be expected if, within a class, their answers were independent; None where no class
-            has two such images.
+        chance: how often they give the same answer to *different* images of one class, over all such pairs. Where the
+            classes have about as many images each, it is the ``rate`` of answers that are independent within a class.
+            None where no class has two such images.
         images: those that count.
     """
 
@@ -137,8 +138,11 @@ def transfer(
         sources: those of ``models`` that make images; default: all.
 
     Raises:
-        ValueError: a source that is not among the models, another number of targets than of images, and from ``pgd``.
+        ValueError: a source that is not among the models, another number of targets than of images, a radius of 0, and
+            from ``pgd``.
     """
+    if threat.eps == 0:
+        raise ValueError(f"the radius must be positive, got {threat}")
     sources = models if sources is None else sources
     if strangers := sources.keys() - models.keys():
         raise ValueError(f"sources must be among the models, got {', '.join(sorted(strangers))}")

@@ -96,7 +96,7 @@ def test_it_is_the_standard_version_with_as_many_targets_as_there_are(package):
     assert (used.apgd_targeted.n_target_classes, used.fab.n_target_classes) == (4, 4)
 
 
-def test_it_leaves_generators_and_debuggers_alone(package):
+def test_it_leaves_generators_debuggers_and_parameters_alone(package):
     model = linear(4)
     data = greys(model, 4)
     before = torch.random.get_rng_state()
@@ -112,6 +112,7 @@ def test_it_leaves_generators_and_debuggers_alone(package):
     finally:
         sys.settrace(was)
     assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
 def test_robust_accuracy_counts_what_the_attack_leaves(monkeypatch):

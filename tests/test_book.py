@@ -351,6 +351,22 @@ def test_a_record_with_other_settings_is_refused_before_the_first_cell(tiny, cap
     check_record("42-tiny", profile="planted", seed=3, overrides={"eps": 0.25})
 
 
+def test_a_record_with_other_parameters_of_the_chapter_is_refused_too(tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "results").mkdir()
+    default = float(runner.parameters_of(tiny)["rate"][1])
+    save_record(
+        "42-tiny", "planted", seed=0, values={}, config={**Run("planted").describe(), "rate": default + 1}, seconds={},
+        provenance={"commit": "c0ffee", "device": "a processor"},
+    )  # fmt: skip
+    assert runner.main(["record", "42", "-p", "seed", "3"]) == 2
+    assert "seed 0 with other settings (rate)" in capsys.readouterr().err
+    assert runner.main(["record", "42", "-p", "seed", "3", "-p", "rate", str(default + 2)]) == 2
+    assert "seed 0 with other settings (rate)" in capsys.readouterr().err
+    assert not runner.RUNS.exists()
+    check_record("42-tiny", profile="planted", seed=3, parameters={"rate": default + 1, "text": "unrecorded"})
+
+
 @pytest.mark.parametrize("name", ["42", "42-tiny", "42-tiny.ipynb", "book/42-tiny.ipynb"])
 def test_runner_finds_a_chapter_by_any_of_its_names(tiny, name):
     assert runner.find_chapter(name) == tiny

@@ -333,6 +333,13 @@ def test_bad_input_is_refused():
         usefulness(clean, torch.arange(6) < 1)
     with pytest.raises(ValueError, match=r"features \[1\] have one value"):
         usefulness(torch.stack([clean[:, 0], torch.full((6,), 0.1)], 1), positive)
+    broken = clean.clone()
+    broken[2, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"features \[1\] are not finite"):
+        usefulness(broken, positive)
+    for measure in (class_usefulness, shares):
+        with pytest.raises(ValueError, match=r"features \[1\] are not finite"):
+            measure(Responses(clean, broken, clean), positive.long())
     for labels, counts in (([0, 0, 0, 2, 2, 2], r"\[3, 0, 3\]"), ([0] * 6, r"\[6\]")):
         for measure in (class_usefulness, shares):
             with pytest.raises(ValueError, match=f"each with images, are needed; got {counts}"):

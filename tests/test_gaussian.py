@@ -157,6 +157,15 @@ def test_standard_fit_is_stationary_and_divides_by_n_about_one_shared_mean(three
     assert float(root.grad.tril().abs().max()) < 1e-12
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_points_in_a_plane_have_no_fit(seed):
+    """Their smallest eigenvalue is a rounding error, of either sign."""
+    draw = torch.Generator().manual_seed(seed)
+    flat, tilt = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((50, 2), (2, 3)))
+    with pytest.raises(ValueError, match="positive definite"):
+        standard_mle(flat @ tilt, torch.ones(50, dtype=torch.float64))
+
+
 def test_points_in_a_subspace_have_no_fit(three):
     x, y = three.sample(2, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="positive definite"):

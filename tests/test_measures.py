@@ -71,6 +71,8 @@ def test_an_estimate_that_is_no_rate_prints_as_a_number():
     assert str(Estimate(-2.25, -2.5, -2.0, 10, rate=False)) == "-2.250 [-2.500, -2.000]"
     assert f"{Estimate(0.1, -0.004, 0.204, 10, rate=False):.2f}" == "0.10 [0.00, 0.20]"
     assert f"{Estimate(0.5, 0.25, 0.75, 10):.2f}" == "0.50 [0.25, 0.75]"
+    for spec, text in ((">6.2f", "  0.50 [  0.25,   0.75]"), ("+.1f", "+0.5 [+0.2, +0.8]"), ("z.1f", "0.5 [0.2, 0.8]")):
+        assert format(Estimate(0.5, 0.25, 0.75, 10), spec) == text
 
 
 def test_a_mean_has_the_interval_of_student():

@@ -331,10 +331,17 @@ def test_provenance_names_the_commit_and_tells_a_dirty_tree(tmp_path, monkeypatc
 
 
 def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()
     monkeypatch.setattr(records, "_CHECKOUT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", True)
     monkeypatch.setenv("PATH", "")
+    assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", True)
+
+
+def test_the_checkout_of_another_project_around_this_one_is_not_asked(tmp_path, monkeypatch):
+    """An installed package lies in an environment, and that perhaps in a checkout, whose commit says nothing of it."""
+    monkeypatch.setattr(records, "_CHECKOUT", records.BOOK)  # a folder inside a checkout
     assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", True)
 
 

@@ -120,6 +120,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, file, form):
         (PIXELS[:, :1], LABELS, r"CIFAR_ims must hold images .* got \(5, 1, 4, 4\)"),
         (PIXELS * 2 - 1, LABELS, r"CIFAR_ims must hold values in \[0, 1\] or \[0, 255\], got -1 to 1"),
         (PIXELS * 510, LABELS, r"CIFAR_ims must hold values in \[0, 1\] or \[0, 255\], got 0 to 2"),
+        (PIXELS * 2, LABELS, r"CIFAR_ims must hold values in \[0, 1\] or \[0, 255\], got 0 to 2"),
         (PIXELS + torch.nan, LABELS, r"CIFAR_ims must hold values .* got nan"),
         (PIXELS, LABELS + 0.5, "CIFAR_lab must hold one whole number per image"),
         (PIXELS, LABELS[:, None], "CIFAR_lab must hold one whole number per image"),
@@ -129,6 +130,14 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, file, form):
 def test_what_is_no_dataset_is_refused(tmp_path, images, labels, message):
     write(tmp_path / "robust_CIFAR", images, labels)
     with pytest.raises(ValueError, match=message):
+        released("D_R", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"hello, this is a page that says: not found", b"\0" * 600], ids=["text", "zeros"])
+def test_what_is_no_file_of_tensors_is_named(tmp_path, content):
+    write(tmp_path / "robust_CIFAR", PIXELS, LABELS)
+    (tmp_path / "robust_CIFAR" / "CIFAR_ims").write_bytes(content)
+    with pytest.raises(ValueError, match=r"CIFAR_ims (is damaged or incomplete|holds more than tensors)"):
         released("D_R", tmp_path)
 
 

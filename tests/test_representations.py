@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
 from advfeat.attacks import gray_noise
@@ -64,6 +65,15 @@ def test_two_points_are_the_two_images():
     )
     with pytest.raises(ValueError, match="points must be 2 or more, got 1"):
         interpolate(network(), left, right, points=1, steps=5, step_size=0.1)
+
+
+def test_a_network_in_training_mode_is_refused_before_it_sees_an_image():
+    model = build_model("cnn4", width=8, seed=0).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    ends = torch.rand((2, 3, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="training mode"):
+        interpolate(model, *ends, points=2, steps=1, step_size=0.1)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
 def test_strays_and_strides_of_known_paths():
@@ -178,6 +188,8 @@ def test_match_distance_is_that_of_the_representations_whatever_the_batch():
         distance = match_distance(model, found, target, batch_size=batch_size)
         assert torch.allclose(distance, expected, rtol=1e-4)
     assert not match_distance(model, target, target).any()
+    with pytest.raises((ValueError, TypeCheckError)):  # the second where shapes are checked, as in these tests
+        match_distance(model, found[:1], target)
 
 
 def test_gray_noise_is_gray_with_a_little_noise():

@@ -125,6 +125,8 @@ def test_bad_arguments_are_refused(networks, dataset):
         transfer(networks, dataset, L2(0.2), steps=1, sources={"stranger": networks["first"]})
     with pytest.raises(ValueError, match="7 images but 2 targets"):
         transfer(networks, dataset, L2(0.2), steps=1, targets=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="the radius must be positive"):
+        transfer(networks, dataset, L2(0.0), steps=1)
     found = transfer(networks, dataset, L2(1e-3), steps=1)
     with pytest.raises(ValueError, match="among must be 'fooled', 'right' or 'all', got 'most'"):
         found.rate("first", "same", among="most")
