@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import kernels, replay
-from advfeat.models import Classifier
+from advfeat.models import Classifier, check_eval
 
 
 def _check_eps(eps: float) -> None:
@@ -231,10 +231,7 @@ def ascend(
         ValueError: the model is in training mode, ``steps`` is negative, or ``step_size`` is not positive.
         FloatingPointError: a gradient was not finite.
     """
-    if model.training:
-        raise ValueError(
-            "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
-        )
+    check_eval(model)
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
     if not step_size > 0:

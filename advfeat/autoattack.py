@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from advfeat.attacks import L2, Threat
+from advfeat.models import check_eval
 
 MIN_CLASSES = 4
 """The targeted loss divides by a difference of the first, third and fourth largest logit."""
@@ -59,8 +60,7 @@ def autoattack(
         from pyautoattack import AutoAttack
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('AutoAttack needs an extra: pip install "advfeat[autoattack]"') from error
-    if model.training:
-        raise ValueError("model is in training mode: call model.eval() or freeze(model)")
+    check_eval(model)
     if threat.eps == 0:
         raise ValueError(f"the radius must be positive, got {threat}")
     height, width = images.shape[2:]

@@ -249,7 +249,8 @@ def _by_class(responses: Responses, labels: Tensor, weights: Tensor) -> tuple[Te
         )
     _check_finite(responses.clean, responses.lowest, responses.highest)
     counts = weights.to(member) @ member
-    centre = responses.clean.double().mean(0)
+    given = responses.clean.double()
+    centre = given.mean(0)
 
     def sides(values: Tensor) -> tuple[Tensor, Tensor]:
         sums = torch.stack([(member * row[:, None]).T @ values for row in weights.to(member)])
@@ -257,11 +258,11 @@ def _by_class(responses: Responses, labels: Tensor, weights: Tensor) -> tuple[Te
         rest = (sums.sum(1, keepdim=True) - sums) / (counts.sum(1, keepdim=True) - counts)[:, :, None]
         return own, rest
 
-    clean, lowest, highest = (part.double() - centre for part in (responses.clean, responses.lowest, responses.highest))
+    clean, lowest, highest = (part.double() - centre for part in (given, responses.lowest, responses.highest))
     (own, rest), (own_low, rest_low), (own_high, rest_high) = map(sides, (clean, lowest, highest))
     square = sum(sides(clean.square())) / 2
     scale = (square - ((own + rest) / 2).square()).clamp(min=0).sqrt()
-    varies = scale > 1e-12 * responses.clean.double().abs().amax(0)
+    varies = scale > 1e-12 * given.abs().amax(0)
     gap = own - rest
     worst = torch.where(gap >= 0, own_low - rest_high, rest_low - own_high)
     return torch.where(varies, gap.abs() / 2 / scale, 0), torch.where(varies, worst / 2 / scale, 0)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from advfeat.attacks import Threat, pgd, usual_step_size
 from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, batches
-from advfeat.models import Classifier, freeze
+from advfeat.models import Classifier, check_eval, freeze
 from advfeat.progress import progress
 from advfeat.records import signless_zero
 
@@ -99,8 +99,7 @@ def predictions(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) ->
     Raises:
         ValueError: the model is in training mode, where an answer depends on the other images of its batch.
     """
-    if model.training:
-        raise ValueError("model is in training mode: call model.eval() or freeze(model)")
+    check_eval(model)
     with torch.no_grad():
         return torch.cat([model(images).argmax(1) for images, _ in batches(dataset, batch_size=batch_size)])
 

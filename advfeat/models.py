@@ -150,6 +150,18 @@ def whiten(model: Classifier, images: Float[Tensor, "n 3 h w"], *, floor: float 
     return model
 
 
+def check_eval(model: nn.Module) -> None:
+    """Refuse a network that would mix the images of a batch, and remember them.
+
+    Raises:
+        ValueError: the model is in training mode.
+    """
+    if model.training:
+        raise ValueError(
+            "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
+        )
+
+
 def freeze(
     model: Classifier, *, dtype: torch.dtype | None = None, leak: float = 0.0, refoldable: bool = False
 ) -> Classifier:

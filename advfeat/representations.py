@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advfeat.attacks import FREE, ascend, match_representation
-from advfeat.models import Classifier, freeze
+from advfeat.models import Classifier, check_eval, freeze
 
 
 def interpolate(
@@ -41,8 +41,7 @@ def interpolate(
     """
     if points < 2:
         raise ValueError(f"points must be 2 or more, got {points}")
-    if model.training:  # before its BatchNorm sees an image
-        raise ValueError("model is in training mode: call model.eval() or freeze(model)")
+    check_eval(model)
     with torch.no_grad():
         ends = model.representation(left), model.representation(right)
     fractions = torch.linspace(0, 1, points, device=left.device)
