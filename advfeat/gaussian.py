@@ -19,6 +19,8 @@ from scipy.optimize import brentq, minimize
 from scipy.stats import norm, qmc
 from torch import Tensor
 
+from advfeat import inputs
+
 
 @dataclass(frozen=True)
 class Gaussians:
@@ -140,6 +142,7 @@ def exact_robust_mle(fit: Gaussians, *, eps: float, points: int = 4096, seed: in
         ValueError: ``eps`` is negative, or ``points`` is not a power of two.
         RuntimeError: the optimiser did not converge.
     """
+    inputs.seed(seed)
     if points < 2 or points & (points - 1):
         raise ValueError(f"points must be a power of two, got {points}")
     start = _spectrum(robust_mle(fit, eps=eps).covariance)[0]

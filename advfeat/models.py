@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat import folding, kernels
+from advfeat import folding, inputs, kernels
 from advfeat.networks import FULL_WIDTH, OWN, TORCHVISION, Scale
 
 # Per-channel mean and spread of CIFAR-10's training pixels. Any sensible constants serve: they only set the scale
@@ -103,6 +103,13 @@ def build_model(
         ValueError: unknown name; a number of classes, a width, a depth, a patch, a boost or a ``whitened`` that is not
             accepted.
     """
+    inputs.text("name", name)
+    inputs.seed(seed)
+    for key, value in {"classes": classes, "width": width, "depth": depth, "patch": patch}.items():
+        if value is not None:
+            inputs.whole(key, value)
+    inputs.number("boost", boost)
+    inputs.flag("whitened", whitened)
     if classes < 1:
         raise ValueError(f"classes must be positive, got classes={classes}")
     with torch.random.fork_rng(devices=[]):
@@ -132,8 +139,18 @@ def whiten(model: Classifier, images: Float[Tensor, "n 3 h w"], *, floor: float 
     ``floor``, in squared normalised pixel units), and their negatives. Training starts with decorrelated input, which
     saves epochs. The filters are not trained.
 
+    Raises:
+        TypeError, ValueError: ``model`` is no classifier, ``images`` are no float32 images in [0, 1] with a 2×2 patch,
+            or ``floor`` is negative.
+
     Source: KellerJordan/cifar10-airbench, which credits Page 2019.
     """
+    inputs.instance("model", model, Classifier, "a models.Classifier")
+    inputs.images(images, model=model)
+    if not len(images) or min(images.shape[2:]) < 2:
+        raise ValueError(f"images must hold a 2×2 patch, got shape {tuple(images.shape)}")
+    inputs.number("floor", floor, least=0)
+    inputs.look(("images", images, inputs.BOX))
     stem = next(model.features.children(), None)
     if not (isinstance(stem, nn.Conv2d) and stem.kernel_size == (2, 2)):
         return model
@@ -217,3 +234,21 @@ def refold(frozen: Classifier, model: Classifier) -> None:
                            (frozen.mean, model.mean), (frozen.std, model.std)):  # fmt: skip
         if fixed is not None:
             fixed.copy_(current)
+
+
+def ready(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Module:
+    """What answers for ``model`` in a measurement: a classifier ``freeze(model, dtype=dtype)``, any other as it is.
+
+    A network that is no ``Classifier``, one of torchvision's, say, is asked in its own precision and in eval mode; if a
+    part of it is in training mode, a copy is.
+
+    Raises:
+        TypeError: ``model`` is no network, and from ``freeze``.
+    """
+    inputs.network(model)
+    if isinstance(model, Classifier):
+        return freeze(model, dtype=dtype)
+    if any(part.training for part in model.modules()):
+        model = copy.deepcopy(model).eval()
+    check_eval(model)
+    return model
