@@ -104,7 +104,7 @@ class Dataset:
         columns = [(self.labels == label).nonzero(as_tuple=True)[0][:count] for label in range(self.num_classes)]
         scarce = [self.classes[label] for label, column in enumerate(columns) if len(column) < count]
         if scarce:
-            raise ValueError(f"fewer than {count} images of {', '.join(scarce)}")
+            raise ValueError(f"count: fewer than {count} images of {', '.join(scarce)}")
         return torch.stack(columns, dim=1)
 
     def to(self, device: torch.device | str) -> Dataset:
@@ -142,6 +142,9 @@ def cifar10(*, train: bool, root: Path | str | None = None) -> Dataset:
     """
     from torchvision.datasets import CIFAR10  # imported late: torchvision takes a second, planted runs do not need it
 
+    inputs.flag("train", train)
+    if root is not None:
+        inputs.path("root", root)
     folder = Path(root) if root is not None else data_root()
     try:
         source = CIFAR10(str(folder), train=train, download=False)
@@ -178,6 +181,8 @@ def image_folder(path: Path | str, *, size: int, name: str | None = None) -> Dat
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
+    inputs.path("path", path)
+    inputs.whole("size", size)
     if size < 1:
         raise ValueError(f"size must be a positive number of pixels, got {size}")
     if not Path(path).is_dir():

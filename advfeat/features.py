@@ -72,7 +72,7 @@ def linear_responses(
     check_threat(threat)
     inputs.flag("box", box)
     sizes = inputs.images(images)
-    inputs.tensor("weights", weights, "k c h w", inputs.FLOATS, **{key: sizes[key] for key in "chw"})
+    inputs.tensor("weights", weights, "k c h w", inputs.FLOATS, like="images", **{key: sizes[key] for key in "chw"})
     _check_some(images, "images")
     inputs.look(("images", images, inputs.BOX), ("weights", weights, inputs.FINITE))
     if not box and threat.eps == math.inf:
@@ -334,8 +334,8 @@ def linear_truth(
             is not finite, or a variance or a reach is negative.
     """
     sizes = inputs.tensor("means", means, "classes k", inputs.FLOATS)
-    inputs.tensor("variances", variances, "classes k", inputs.FLOATS, **sizes)
-    inputs.tensor("reach", reach, "k", inputs.FLOATS, k=sizes["k"])
+    inputs.tensor("variances", variances, "classes k", inputs.FLOATS, like="means", **sizes)
+    inputs.tensor("reach", reach, "k", inputs.FLOATS, like="means", k=sizes["k"])
     if len(means) < 2:
         raise ValueError(f"means must be of two classes or more, got {len(means)}")
     inputs.whole("positive", positive, least=0, most=len(means) - 1)
@@ -375,7 +375,7 @@ def _check_finite(*responses: Tensor) -> None:
 
 
 def _mean_worst(clean: Tensor, lowest: Tensor, highest: Tensor, positive: Tensor, level: float) -> list[Estimate]:
-    inputs.tensor("positive", positive, "n", inputs.BOOL, n=len(clean))
+    inputs.tensor("positive", positive, "n", inputs.BOOL, like="values or responses", n=len(clean))
     inputs.number("level", level)
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")

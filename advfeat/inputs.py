@@ -8,6 +8,7 @@ next to nothing. The values of tensors are looked at together, by ``look``: on a
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -58,12 +59,24 @@ def seed(value: Any, name: str = "seed") -> None:
         raise ValueError(f"{name} must be an integer in [0, 2**32), got {value}: larger ones would repeat smaller ones")
 
 
+def real(name: str, value: object) -> None:
+    """A number, whichever."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {_shown(value)}")
+
+
+def radius(name: str, value: Any) -> None:
+    """A number from 0 to infinity."""
+    real(name, value)
+    if value != math.inf:
+        number(name, value, least=0)
+
+
 def number(
     name: str, value: Any, *, least: float = -math.inf, most: float = math.inf, above: float | None = None
 ) -> None:
     """A finite number in [least, most], or in (above, most]."""
-    if not _is_number(value):
-        raise TypeError(f"{name} must be a number, got {_shown(value)}")
+    real(name, value)
     low = least if above is None else above
     fits = value >= low if above is None else value > low
     if not (fits and value <= most and math.isfinite(value)):  # a NaN fails every comparison
@@ -101,6 +114,12 @@ def text(name: str, value: object) -> None:
     """A string."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, got {_shown(value)}")
+
+
+def path(name: str, value: object) -> None:
+    """Where a file or folder lies."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {_shown(value)}")
 
 
 def instance(name: str, value: object, kinds: type | tuple[type, ...], words: str) -> None:
@@ -154,11 +173,12 @@ def gradients_possible(model: nn.Module) -> None:
 
 
 def tensor(
-    name: str, value: object, shape: str, dtypes: tuple[torch.dtype, ...] = FLOAT32, **sizes: int
-) -> dict[str, int]:
+    name: str, value: object, shape: str, dtypes: tuple[torch.dtype, ...] = FLOAT32, *, like: str = "", **sizes: int
+) -> dict[str, Any]:
     """A tensor of one of the ``dtypes`` and of a shape such as ``"n 3 h w"``, exactly: nothing is broadcast.
 
     Args:
+        like: whose shape the letters that are known come from.
         sizes: letters that are known already.
 
     Returns:
@@ -176,24 +196,23 @@ def tensor(
     if not fits:
         said = ", ".join(_LONG.get(letter, letter) for letter in letters) + ("," if len(letters) == 1 else "")
         given = [f"{_LONG.get(letter, letter)}={sizes[letter]}" for letter in letters if letter in sizes]
-        raise ValueError(
-            f"{name} must have shape ({said}){' with ' if given else ''}{', '.join(given)}, got {tuple(value.shape)}"
-        )
+        known_from = f" with {', '.join(given)}" + (f" as {like} has" if like else "") if given else ""
+        raise ValueError(f"{name} must have shape ({said}){known_from}, got {tuple(value.shape)}")
     return known
 
 
 _LONG = {"h": "height", "w": "width"}
 
 
-def images(value: Any, name: str = "images", *, model: object = None, **sizes: int) -> dict[str, int]:
+def images(value: Any, name: str = "images", *, model: object = None, **sizes: int) -> dict[str, Any]:
     """float32 images (n, channels, height, width), as many channels as ``model`` normalises, on its device.
 
     Their values are left to ``look``.
     """
-    known = tensor(name, value, "n c h w", FLOAT32, **sizes)
+    known = tensor(name, value, "n c h w", FLOAT32, like="", **sizes)
     mean: Any = getattr(model, "mean", None)
     if isinstance(mean, Tensor) and mean.ndim == 4:
-        tensor(name, value, f"n {mean.shape[1]} h w")
+        tensor(name, value, f"n {mean.shape[1]} h w", FLOAT32)
         if mean.device != value.device:
             raise ValueError(f"{name} are on {value.device}, but the model is on {mean.device}")
     if 0 in (known["c"], known["h"], known["w"]):
@@ -201,8 +220,8 @@ def images(value: Any, name: str = "images", *, model: object = None, **sizes: i
     return known
 
 
-def labels(value: Any, name: str = "labels", *, count: int | None = None) -> None:
-    """One class number for each of ``count`` images, int64. Their values are left to ``look``."""
+def labels(value: Any, name: str = "labels", *, count: int | None = None, beside: str = "images") -> None:
+    """One class number, int64, for each of ``count`` images (``beside`` names them); ``look`` sees to the values."""
     hint = "one class number per image, int64; labels.argmax(1) makes that of one-hot rows"
     if isinstance(value, Tensor) and (value.dtype != torch.int64 or value.ndim != 1):
         wrong = TypeError if value.dtype != torch.int64 else ValueError
@@ -210,7 +229,7 @@ def labels(value: Any, name: str = "labels", *, count: int | None = None) -> Non
         raise wrong(f"{name} must be {what}, got {value.dtype} {tuple(value.shape)}: {hint}")
     tensor(name, value, "n", INT64)
     if count is not None and count != len(value):
-        raise ValueError(f"{count} images but {len(value)} {name}")
+        raise ValueError(f"{count} {beside} but {len(value)} {name}")
 
 
 def look(*named: tuple[str, Tensor, tuple[float, float]]) -> None:
@@ -237,10 +256,6 @@ def look(*named: tuple[str, Tensor, tuple[float, float]]) -> None:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _hint(low: float, high: float) -> str:

@@ -155,8 +155,8 @@ def augment_step(
             image.
     """
     sizes = inputs.tensor("images", images, "n c h w", inputs.FLOATS)
-    inputs.tensor("offsets", offsets, "2 n", inputs.INT64, n=sizes["n"])
-    inputs.tensor("mirrored", mirrored, "n", inputs.BOOL, n=sizes["n"])
+    inputs.tensor("offsets", offsets, "2 n", inputs.INT64, like="images", n=sizes["n"])
+    inputs.tensor("mirrored", mirrored, "n", inputs.BOOL, like="images", n=sizes["n"])
     inputs.whole("shift", shift, least=0, most=max(0, min(sizes["h"], sizes["w"]) - 1))
     if _fused(images):
         from advfeat import triton_kernels
@@ -180,8 +180,7 @@ def _check_step(adv: Tensor, origin: Tensor, gradient: Tensor, eps: float, step_
             inputs.tensor(name, values, "n", inputs.FLOATS)
         if values.shape != adv.shape:
             raise ValueError(f"{name} must have the shape of adv, {tuple(adv.shape)}, got {tuple(values.shape)}")
-    if eps != math.inf:
-        inputs.number("eps", eps, least=0)
+    inputs.radius("eps", eps)
     inputs.number("step_size", step_size, above=0)
 
 

@@ -75,7 +75,7 @@ def masking_checks(
     inputs.whole("batch_size", batch_size, least=1)
     check_dataset(dataset, least=1)
     if steps < 1 or threat.eps == 0:
-        raise ValueError(f"steps and radius must be positive, got steps={steps}, {threat}")
+        raise ValueError(f"steps and radius must be positive, got steps={steps}, threat={threat}")
     check_threat(threat, finite=True)
     if surrogate is not None:
         inputs.network(surrogate, "surrogate")

@@ -41,7 +41,12 @@ class Classifier(nn.Module):
         self.frozen = self.refoldable = False  # what ``freeze`` made of it
 
     def normalise(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        """What the network reads: centred, scaled, in its dtype and channels last."""
+        """What the network reads: centred, scaled, in its dtype and channels last.
+
+        Raises:
+            TypeError, ValueError: images of another type, shape or number of channels. Values are not looked at here.
+        """
+        inputs.tensor("images", images, f"n {self.mean.shape[1]} h w", inputs.FLOATS)
         return ((images - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
 
     def represent(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
@@ -106,7 +111,7 @@ def build_model(
     inputs.text("name", name)
     inputs.seed(seed)
     for key, value in {"classes": classes, "width": width, "depth": depth, "patch": patch}.items():
-        if value is not None:
+        if value is not None or key in ("classes", "patch"):
             inputs.whole(key, value)
     inputs.number("boost", boost)
     inputs.flag("whitened", whitened)
@@ -127,7 +132,7 @@ def build_model(
                 )
             features, size = construct(own_width if width is None else width)
         else:
-            raise ValueError(f"unknown network {name!r}; there are {', '.join(sorted({*OWN, *TORCHVISION}))}")
+            raise ValueError(f"name: unknown network {name!r}; there are {', '.join(sorted({*OWN, *TORCHVISION}))}")
         model = Classifier(features, nn.Linear(size, classes, bias=False), logit_scale=logit_scale)
     return model.to(memory_format=torch.channels_last)
 
@@ -173,6 +178,7 @@ def check_eval(model: nn.Module) -> None:
     Raises:
         ValueError: the model is in training mode.
     """
+    inputs.network(model)
     if model.training:
         raise ValueError(
             "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
@@ -202,6 +208,10 @@ def freeze(
             named, with the reason.
         ValueError: ``leak`` is outside [0, 1].
     """
+    inputs.instance("model", model, Classifier, "a models.Classifier")
+    inputs.instance("dtype", dtype, (torch.dtype, type(None)), "a torch.dtype")
+    inputs.number("leak", leak)
+    inputs.flag("refoldable", refoldable)
     if not 0 <= leak <= 1:
         raise ValueError(f"leak must be in [0, 1], got {leak}")
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
@@ -227,6 +237,8 @@ def refold(frozen: Classifier, model: Classifier) -> None:
     Raises:
         ValueError: ``frozen`` is not refoldable, or was made from another network.
     """
+    inputs.instance("frozen", frozen, Classifier, "a models.Classifier")
+    inputs.instance("model", model, Classifier, "a models.Classifier")
     if not frozen.refoldable:
         raise ValueError("frozen cannot follow a model; make it with freeze(model, refoldable=True)")
     folding.refold(frozen.features, model.features)

@@ -49,7 +49,7 @@ def interpolate(
     inputs.network(model, inside=True)
     check_eval(model)
     sizes = inputs.images(left, "left", model=model)
-    inputs.tensor("right", right, "n c h w", inputs.FLOAT32, **sizes)
+    inputs.tensor("right", right, "n c h w", like="left", **sizes)
     inputs.whole("steps", steps, least=0)
     check_step(step_size, FREE, left)
     inputs.look(("left", left, inputs.BOX), ("right", right, inputs.BOX))
@@ -96,8 +96,8 @@ def excite(
     """
     inputs.network(model, inside=True)
     inputs.images(start, "start", model=model)
-    inputs.labels(units, "units", count=len(start))
-    inputs.look(("units", units, (0, math.inf)))
+    inputs.labels(units, "units", count=len(start), beside="start images")
+    inputs.look(("start", start, inputs.BOX), ("units", units, (0, math.inf)))
     last = int(units.max()) if len(units) else 0
     if ceiling is not None:
         inputs.tensor("ceiling", ceiling, "n", inputs.FLOATS, n=len(start))
@@ -114,7 +114,8 @@ def excite(
         # At the ceiling, and not only above it, the gradient is 0, and a step stays put.
         return torch.where(value >= aim[:, 1:].to(value.dtype), value.detach(), value).sum()
 
-    return ascend(model, gain, start, aim, FREE, name="excite", inside=True, steps=steps, step_size=step_size)
+    with inputs.trusted():
+        return ascend(model, gain, start, aim, FREE, name="excite", inside=True, steps=steps, step_size=step_size)
 
 
 def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -126,7 +127,7 @@ def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"])
         TypeError, ValueError: the two differ in shape, are not floating or not finite.
     """
     sizes = inputs.tensor("target", target, "n d", inputs.FLOATS)
-    inputs.tensor("found", found, "n d", inputs.FLOATS, **sizes)
+    inputs.tensor("found", found, "n d", inputs.FLOATS, like="target", **sizes)
     inputs.look(("found", found, inputs.FINITE), ("target", target, inputs.FINITE))
     return _relative(found, target)
 
@@ -199,7 +200,7 @@ def matched_units(
         ValueError: another number of images, fewer than two of them, no unit, or a value that is not finite.
     """
     sizes = inputs.tensor("first", first, "n k", inputs.FLOATS)
-    inputs.tensor("second", second, "n m", inputs.FLOATS, n=sizes["n"])
+    inputs.tensor("second", second, "n m", inputs.FLOATS, like="first", n=sizes["n"])
     inputs.look(("first", first, inputs.FINITE), ("second", second, inputs.FINITE))
     for name, values in (("first", first), ("second", second)):
         if len(values) < 2 or not values.shape[1]:

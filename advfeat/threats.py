@@ -13,11 +13,6 @@ from torch import Tensor
 from advfeat import inputs, kernels
 
 
-def _check_eps(eps: float) -> None:
-    if eps != math.inf:  # the radius of FREE
-        inputs.number("eps", eps, least=0)
-
-
 @dataclass(frozen=True)
 class L2:
     """The threat {x' : ‖x' − x‖₂ ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units over the whole image.
@@ -29,7 +24,7 @@ class L2:
     eps: float
 
     def __post_init__(self) -> None:
-        _check_eps(self.eps)
+        inputs.radius("eps", self.eps)
 
     def __str__(self) -> str:
         return f"l2 eps={self.eps:g}"
@@ -64,7 +59,7 @@ class Linf:
     eps: float
 
     def __post_init__(self) -> None:
-        _check_eps(self.eps)
+        inputs.radius("eps", self.eps)
         if self.eps > 1:
             raise ValueError(f"eps must be at most 1, the whole range of a pixel, got {self.eps}; in levels of 255?")
 
@@ -129,7 +124,7 @@ def _check_start(threat: Threat, images: Tensor, generator: torch.Generator) -> 
 
 def _check_alike(adv: Tensor, origin: Tensor) -> None:
     sizes = inputs.tensor("origin", origin, "n c h w", inputs.FLOATS)
-    inputs.tensor("adv", adv, "n c h w", inputs.FLOATS, **sizes)
+    inputs.tensor("adv", adv, "n c h w", inputs.FLOATS, like="origin", **sizes)
     inputs.look(("adv", adv, inputs.FINITE), ("origin", origin, inputs.FINITE))
 
 

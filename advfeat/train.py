@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -73,7 +72,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "shift", "attack_steps"):
             inputs.whole(name, getattr(self, name))
         for name in ("lr", "warmup", "momentum", "weight_decay", "label_smoothing", "attack_step_size"):
-            inputs.instance(name, getattr(self, name), Real, "a number")
+            inputs.real(name, getattr(self, name))
         for name in ("attack_mode", "precision"):
             inputs.text(name, getattr(self, name))
         inputs.flag("flip", self.flip)
@@ -113,9 +112,7 @@ class TrainConfig:
             ValueError: there is no threat, or it has radius 0 and so no scale to keep.
         """
         if self.threat is None or self.threat.eps == 0:
-            raise ValueError(
-                f"only adversarial training within a radius has another radius, got threat={self.threat}"
-            )
+            raise ValueError(f"only adversarial training within a radius has another radius, got threat={self.threat}")
         inputs.number("eps", eps, least=0)
         step_size = self.attack_step_size * (eps / self.threat.eps)
         return dataclasses.replace(self, threat=dataclasses.replace(self.threat, eps=eps), attack_step_size=step_size)

@@ -173,6 +173,7 @@ def transfer(
     aim = dataset if targets is None else dataset.replace(labels=targets)
     size = usual_step_size(threat, steps) if step_size is None else step_size
     judges = {name: ready(model, dtype=torch.float32) for name, model in models.items()}
+    clean_answers = {name: _asked(name, judge, dataset, batch_size) for name, judge in judges.items()}
     attacked: dict[str, dict[str, Tensor]] = {}
     total, description = len(sources) * len(dataset), f"transfer, {threat}"
     with progress(total=total, unit="img", description=description) as bar, inputs.trusted():
@@ -187,11 +188,16 @@ def transfer(
                 )
                 bar.update(len(labels))
             found = dataset.replace(images=images)
-            attacked[name] = {
-                other: predictions(judge, found, batch_size=batch_size) for other, judge in judges.items()
-            }
-    clean_answers = {name: predictions(judge, dataset, batch_size=batch_size) for name, judge in judges.items()}
+            attacked[name] = {other: _asked(other, judge, found, batch_size) for other, judge in judges.items()}
     return Transfer(dataset.labels, targets, clean_answers, attacked)
+
+
+def _asked(name: str, judge: nn.Module, dataset: Dataset, batch_size: int) -> Tensor:
+    """The answers of one of the models; what is wrong with it is said with its name."""
+    try:
+        return predictions(judge, dataset, batch_size=batch_size)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"models[{name!r}]: {error}") from error
 
 
 def transfer_rate(

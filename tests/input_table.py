@@ -45,6 +45,7 @@ class Row:
         works: ``"argument: kind"``; every other bad value must be refused in words that hold the argument's name.
         one, none: what happens with a single image, and with no image: ``works``, or the word that the refusal names.
         given: arguments that are valid and are not varied.
+        says: cells whose refusal names another argument, with which the given one does not fit.
     """
 
     function: Callable[..., Any]
@@ -53,6 +54,7 @@ class Row:
     one: str = "works"
     none: str = "works"
     given: dict[str, Any] = field(default_factory=dict)
+    says: dict[str, str] = field(default_factory=dict)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -127,6 +129,12 @@ def numbers(valid: Tensor, *, rows: bool = True, negative: bool = False) -> Argu
     if valid.ndim > 1 and valid.shape[-1] > 1:
         bad["width 1"] = valid[..., :1]
     return Argument(valid, bad | ({"negative": -valid - 1} if negative else {}), rows=rows)
+
+
+def numbers64(valid: Tensor, *, rows: bool = True) -> Argument:
+    """The same in float64, as the theory has it."""
+    found = numbers(valid, rows=rows)
+    return Argument(valid, found.bad | {"float32": valid.float()}, rows)
 
 
 def whole(valid: int, least: int = 0, *, most: int | None = None, none: bool = False) -> Argument:
@@ -239,18 +247,18 @@ def generator(*, none: bool = False) -> Argument:
 # The table
 
 
-def rows() -> dict[str, Row]:  # noqa: PLR0915
+def rows() -> dict[str, Row]:
     from advfeat import (
         attacks,
         autoattack,
         construct,
-        data as data_module,
         features,
         gaussian,
         kernels,
         masking,
         measures,
         models,
+        networks,
         planted,
         records,
         released,
@@ -259,6 +267,9 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
         train,
         transfer,
     )
+    from advfeat import (
+        data as data_module,
+    )
 
     small = noise(N, 3, SIZE, SIZE)
     one_hot = {"labels": labels(), "images": images()}
@@ -266,14 +277,12 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
     per_piece = {"batch_size": whole(4, 1), "shards": other(None, "shelf", 3, none=True)}
     world = planted.PlantedWorld()
     found = features.linear_responses(noise(3, 3, SIZE, SIZE), small, threats.L2(0.3))
-    same = {"radius 0": threats.L2(0.0)}
     sure = transfer.Transfer(
         torch.arange(N) % CLASSES,
         None,
         {"a": torch.arange(N) % CLASSES, "b": torch.arange(N) % CLASSES},
         {"a": {"a": torch.zeros(N).long(), "b": torch.zeros(N).long()}},
     )
-    del same
     table: dict[str, Row] = {}
 
     # attacks and threats
@@ -287,7 +296,7 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
             "targeted": flag(),
             "start": Argument(None, {k: v for k, v in images().bad.items() if k != "nothing"}),
         },
-        works=("model: too few classes",) if False else (),
+        says={"model: too few classes": "labels"},
     )
     table["attacks.pgd, drawn start"] = Row(
         attacks.pgd,
@@ -296,7 +305,12 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
         given={"model": classifier(), "images": small, "labels": torch.arange(N) % CLASSES, "steps": 1,
                "step_size": 0.1},
     )  # fmt: skip
-    table["attacks.fgsm"] = Row(attacks.fgsm, {**attack, "threat": threat()}, works=("threat: radius 0",))
+    table["attacks.fgsm"] = Row(
+        attacks.fgsm,
+        {**attack, "threat": threat()},
+        works=("threat: radius 0",),
+        says={"model: too few classes": "labels"},
+    )
     units = noise(N, UNITS)
     table["attacks.match_representation"] = Row(
         attacks.match_representation,
@@ -311,7 +325,9 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
                 vector=lambda out, aim: out[:, 0], number=lambda out, aim: 1.0,
             ),
             "images": images(),
-            "aim": other(noise(N), "up", 3, short=noise(1), scalar=torch.tensor(1.0)),
+            "aim": Argument(
+                noise(N), {"type": "up", "number": 3, "short": noise(1), "scalar": torch.tensor(1.0)}, rows=True
+            ),
             "threat": bounded,
             **search,
             "inside": flag(),
@@ -319,7 +335,14 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
         },
         given={"name": "test"},
     )  # fmt: skip
-    shape = {"number": 3, "text": "3", "nothing": None, "three": (3, 5, 5), "negative": (2, 3, -1, 5), "float": (2.0,) * 4}
+    shape = {
+        "number": 3,
+        "text": "3",
+        "nothing": None,
+        "three": (3, 5, 5),
+        "negative": (2, 3, -1, 5),
+        "float": (2.0,) * 4,
+    }
     table["attacks.gray_noise"] = Row(
         attacks.gray_noise, {"shape": Argument((2, 3, 5, 5), shape), "generator": generator()}
     )
@@ -347,7 +370,7 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
             # Inside a loop on a GPU no value is read back: a NaN stays a NaN, and the attack looks at its end.
             works=(
                 *(f"{a}: {k}" for a in ("adv", "origin", "gradient") for k in quiet),
-                *(("eps: infinite",) if kind is threats.L2 else ("eps: infinite",)),
+                "eps: infinite",
             ),
         )
     table["threats.usual_step_size"] = Row(threats.usual_step_size, {"threat": bounded, "steps": whole(3, 1)})
@@ -427,7 +450,7 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
     )  # fmt: skip
 
     # transfer
-    networks = {"a": classifier(), "b": Plain()}
+    asked = {"a": classifier(), "b": Plain()}
     spread = {
         "dataset": dataset(), "threat": threat(), "steps": whole(2, 1), "step_size": length(none=True),
         "targets": Argument(None, {k: v for k, v in labels().bad.items() if k != "nothing"}),
@@ -438,11 +461,10 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
         spread
         | {
             "models": other(
-                networks, "a", classifier(), none_of_them={}, text={"models": "a"}, NaN={"a": classifier(spoil=NAN)}
+                asked, "a", classifier(), none_of_them={}, text={"models": "a"}, NaN={"a": classifier(spoil=NAN)}
             ),
             "sources": other(None, "a", 3, none=True, stranger={"c": classifier()}),
         },
-        works=("models: NaN",) if False else (),
         none="dataset",
     )
     table["transfer.transfer_rate"] = Row(
@@ -538,12 +560,13 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
         "bytes": features.Responses(found.clean.byte(), found.lowest, found.highest),
     })  # fmt: skip
     table["features.robust_usefulness"] = Row(
-        features.robust_usefulness, {"responses": answers, "positive": positive, "level": level}
-    )
+        features.robust_usefulness, {"responses": answers, "positive": positive, "level": level},
+        one="positive", none="positive",
+    )  # fmt: skip
     sorted_labels = labels()
     several = Argument(
         sorted_labels.valid,
-        {k: v for k, v in sorted_labels.bad.items()} | {"one class": torch.zeros(N).long()},
+        sorted_labels.bad | {"one class": torch.zeros(N).long()},
     )
     table["features.class_usefulness"] = Row(features.class_usefulness, {"responses": answers, "labels": several})
     table["features.shares"] = Row(
@@ -571,6 +594,19 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
         works=("images: one row",), none="images",
     )  # fmt: skip
     table["models.ready"] = Row(models.ready, {"model": model(training=False, broken=False, logits=False)})
+    table["models.check_eval"] = Row(
+        models.check_eval, {"model": other(classifier(), "resnet", 3, training=classifier(train=True))}
+    )
+    table["models.freeze"] = Row(
+        models.freeze,
+        {"model": other(classifier(), "resnet", 3, plain=Plain()), "dtype": other(None, "float32", 3, none=True),
+         "leak": real(0.0, -0.1, 1.1), "refoldable": flag()},
+    )  # fmt: skip
+    table["models.refold"] = Row(
+        models.refold,
+        {"frozen": other(models.freeze(classifier(), refoldable=True), "resnet", 3, fixed=models.freeze(classifier())),
+         "model": other(classifier(), "resnet", 3, plain=Plain())},
+    )  # fmt: skip
     for which in ("forward", "representation", "normalise"):
         # Values are looked at by whoever measures or attacks, once for many calls.
         table[f"models.Classifier.{which}"] = Row(
@@ -600,7 +636,7 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
     valid = data()
     table["data.Dataset"] = Row(
         data_module.Dataset,
-        {"images": images(), "labels": labels(), "classes": other(tuple("abcd"), 4, numbers=(1, 2, 3, 4), few=("a",)),
+        {"images": images(), "labels": labels(), "classes": other(tuple("abcd"), 4, numbers=(1, 2, 3, 4)),
          "name": other("noise", 3), "truth": other({}, 3, "none", short={"truth": noise(2)}, text={"truth": "a"}),
          "info": other({}, 3, "none")},
     )  # fmt: skip
@@ -609,7 +645,9 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
     table["data.Dataset.subset"] = Row(valid.subset, {"index": Argument(torch.tensor([0, 2]), rows_of)})
     table["data.Dataset.of_each_class"] = Row(valid.of_each_class, {"count": whole(2, most=2)})
     table["data.Dataset.to"] = Row(valid.to, {"device": other("cpu", 3.5)})
-    table["data.check_dataset"] = Row(data_module.check_dataset, {"dataset": dataset()}, given={"least": 1}, none="dataset")
+    table["data.check_dataset"] = Row(
+        data_module.check_dataset, {"dataset": dataset()}, given={"least": 1}, none="dataset"
+    )
     table["data.batches"] = Row(
         lambda *given, **named: list(data_module.batches(*given, **named)),
         {"dataset": dataset(), "batch_size": whole(4, 1), "generator": generator(none=True), "drop_last": flag()},
@@ -622,9 +660,10 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
     table["kernels.augment_step"] = Row(
         kernels.augment_step,
         {"images": images(channels=False), "shift": whole(1, most=4),
-         "offsets": other(torch.zeros(2, N).long(), "none", 3, short=torch.zeros(2, 1).long(), floats=torch.zeros(2, N)),
+         "offsets": other(torch.zeros(2, N).long(), "none", 3, short=torch.zeros(2, 1).long(), real=torch.zeros(2, N)),
          "mirrored": other(torch.zeros(N).bool(), "no", 3, short=torch.zeros(1).bool(), bytes=torch.zeros(N).byte())},
-        works=tuple(f"images: {k}" for k in ("levels", "normalised", "NaN", "infinite", "a little outside", "float64")),
+        works=tuple(f"images: {k}" for k in quiet),
+        one="images", none="images",
     )  # fmt: skip
     table["planted.planted"] = Row(
         planted.planted,
@@ -657,16 +696,84 @@ def rows() -> dict[str, Row]:  # noqa: PLR0915
     )
 
     # the two Gaussian classes
+    draw = torch.Generator().manual_seed(0)
+    points = torch.randn(N, 2, generator=draw, dtype=torch.float64)
+    sides = (torch.arange(N) % 2 * 2 - 1).double()
+    fit = gaussian.Gaussians(torch.ones(2).double(), torch.tensor([[1.0, 0.2], [0.2, 0.5]]).double())
+    exact = {"x": numbers64(points), "y": numbers64(sides)}
+    exact["y"].bad.update({"classes 0 and 1": (sides > 0).double(), "integers": sides.long()})
+    covariance = numbers64(fit.covariance, rows=False)
+    covariance.bad.update(
+        {
+            "not symmetric": torch.tensor([[1.0, 0.0], [1.0, 1.0]]).double(),
+            "singular": torch.ones(2, 2).double(),
+        }
+    )
+    covariance.bad.update({"negative": -torch.eye(2).double(), "empty": torch.ones(0, 0).double()})
+    small_eps, price = real(0.1, -0.1), real(9.0, -1.0, 0.0)
+    adversary = {"fit": other(fit, "fit", 3), **exact}
+    along = {"weights": numbers64(torch.ones(2).double(), rows=False), "eps": small_eps}
+    along["weights"].bad["zero"] = torch.zeros(2).double()
+    table["gaussian.Gaussians"] = Row(
+        gaussian.Gaussians, {"mean": numbers64(fit.mean, rows=False), "covariance": covariance}
+    )
+    table["gaussian.Gaussians.sample"] = Row(fit.sample, {"n": whole(3), "generator": generator()})
+    table["gaussian.Gaussians.loss"] = Row(fit.loss, exact, none="x")
+    table["gaussian.Gaussians.accuracy"] = Row(fit.accuracy, along)
+    table["gaussian.Gaussians.usefulness"] = Row(fit.usefulness, along)
+    # One point has no covariance.
+    table["gaussian.standard_mle"] = Row(
+        gaussian.standard_mle, exact, works=("x: width 1",), one="covariance", none="x"
+    )
+    table["gaussian.multiplier"] = Row(gaussian.multiplier, {"covariance": covariance, "eps": real(0.1, 0.0, -0.1)})
+    table["gaussian.robust_mle"] = Row(gaussian.robust_mle, {"fit": adversary["fit"], "eps": small_eps})
     table["gaussian.exact_robust_mle"] = Row(
         gaussian.exact_robust_mle,
-        {"seed": seed()},
-        given={"fit": gaussian.Gaussians(torch.ones(2).double(), torch.eye(2).double()), "eps": 0.1, "points": 16},
+        {"fit": adversary["fit"], "eps": small_eps, "points": whole(16, 2), "seed": seed()},
     )
+    table["gaussian.attack_at_price"] = Row(gaussian.attack_at_price, adversary | {"price": price}, none="x")
+    for which in ("attack_on_average", "attack_each"):
+        table[f"gaussian.{which}"] = Row(getattr(gaussian, which), adversary | {"eps": small_eps}, none="x")
+    table["gaussian.adversarial_training"] = Row(
+        gaussian.adversarial_training,
+        exact | {"attack": other(lambda _, x, y: x, "each", 3), "steps": whole(2), "rate": real(0.5, 0.0, 1.5)},
+        works=("x: width 1",), one="covariance", none="x",
+    )  # fmt: skip
+    table["gaussian.vulnerability"] = Row(gaussian.vulnerability, {"covariance": covariance, "price": price})
+    table["gaussian.alignment"] = Row(
+        gaussian.alignment, {"mean": numbers64(fit.mean, rows=False), "covariance": covariance}
+    )
+    for which in ("worst_mean", "worst_alignment"):
+        table[f"gaussian.{which}"] = Row(getattr(gaussian, which), {"covariance": covariance})
 
     # records
     measured = {"value": real(0.5), "n": whole(8, 1), "network": other("cnn4", 3), "attack": other("none", 3),
                 "seed": seed()}  # fmt: skip
-    table["records.Measured"] = Row(records.Measured, measured)
+    table["records.Measured"] = Row(
+        records.Measured, measured, works=("value: NaN", "value: infinite", "n: negative", "n: below 1")
+    )
+    about = {"provenance": {}, "config": {}, "seconds": {}}
+    table["records.save_record"] = Row(
+        lambda **named: _saved(records, folder, **named),
+        {"chapter": other("01", 3), "profile": other("planted", 3), "seed": seed(),
+         "values": other({}, 3, "none", number={"a": 0.5}, NaN={"values": records.Measured(NAN, 8, "cnn4")},
+                         share={"values": records.Measured(1.5, 8, "cnn4")},
+                         none={"values": records.Measured(0.5, 0, "cnn4")})},
+        given=about,
+    )  # fmt: skip
+    run = {"provenance": {"device": "cpu", "commit": "c"}, "config": {}, "values": {}}
+    record = records.Record("01", "planted", {0: run}, folder)
+    table["records.Record.only"] = Row(
+        record.only, {"seed": Argument(0, {"unknown": 7, "type": "one", "nothing": None})}
+    )
+    table["records.load_record"] = Row(
+        lambda **named: _absent(records.load_record, **named), {"chapter": other("01", 3), "profile": other("quick", 3)}
+    )
+    table["networks.Scale"] = Row(
+        networks.Scale,
+        {"width": whole(64, 4), "patch": whole(2, 1), "depth": other(None, "deep", 1.5, none=True, negative=-1),
+         "boost": real(1.0, 0.0, -1.0), "whitened": flag()},
+    )  # fmt: skip
     return table
 
 
@@ -676,6 +783,11 @@ def _absent(function: Callable[..., Any], *given: Any, **named: Any) -> None:
         function(*given, **named)
     except FileNotFoundError:
         return
+
+
+def _saved(records: Any, folder: Path, **named: Any) -> None:
+    with records.results_in(folder):
+        records.save_record(**named)
 
 
 REFUSED = (ValueError, TypeError, KeyError, FloatingPointError, FileNotFoundError)
@@ -710,7 +822,11 @@ def cells(row: Row) -> Iterable[tuple[str, str, str]]:
     for key, argument in row.arguments.items():
         for kind, value in argument.bad.items():
             cell = f"{key}: {kind}"
-            yield cell, "works" if cell in row.works else "refused", outcome(call(**{key: value}), key)
+            yield (
+                cell,
+                "works" if cell in row.works else "refused",
+                outcome(call(**{key: value}), row.says.get(cell, key)),
+            )
     several = [key for key, argument in row.arguments.items() if argument.rows]
     for title, count, expected in (("one image", 1, row.one), ("no image", 0, row.none)):
         if several:
