@@ -62,7 +62,8 @@ def pgd(
         raise ValueError("generator and start both say where to begin; give one of them")
     classes = model.head.out_features if isinstance(model, Classifier) else math.inf
     begun = [] if start is None else [("start", start, inputs.BOX)]
-    inputs.look(("images", images, inputs.BOX), ("labels", labels, (0, classes - 1)), *begun)
+    seen = inputs.look(("images", images, inputs.BOX), ("labels", labels, (0, classes - 1)), *begun)
+    highest = int(seen.get("labels", (0, 0))[1])
     if generator is not None:
         with inputs.trusted():
             start = threat.random_start(images, generator)
@@ -70,6 +71,8 @@ def pgd(
 
     def gain(logits: Tensor, labels: Tensor) -> Tensor:
         inputs.logits(logits, len(labels))
+        if highest >= logits.shape[1]:
+            raise ValueError(f"labels must lie in [0, {logits.shape[1]}), got up to {highest}")
         return ascent * F.cross_entropy(logits, labels, reduction="sum")
 
     return _climb(model, gain, images, labels, threat, ("pgd", targeted), steps, step_size, start=start)

@@ -232,18 +232,23 @@ def labels(value: Any, name: str = "labels", *, count: int | None = None, beside
         raise ValueError(f"{count} {beside} but {len(value)} {name}")
 
 
-def look(*named: tuple[str, Tensor, tuple[float, float]]) -> None:
+def look(*named: tuple[str, Tensor, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Look once at the values of several tensors, each of which must be finite and lie in its range.
 
     Args:
         named: name, tensor, and the (smallest, largest) value accepted; for whole numbers too.
+
+    Returns:
+        Name → smallest and largest value, of tensors that hold any; nothing where they are trusted.
     """
     full = [(name, values.detach(), ends) for name, values, ends in named if values.numel()]
     if _trusted.get() or not full:
-        return
+        return {}
     device = full[0][1].device
     extremes = [torch.stack(torch.aminmax(values)).to(device, torch.float64) for _, values, _ in full]
-    for (name, values, (least, most)), (low, high) in zip(full, torch.stack(extremes).tolist(), strict=True):
+    found = {name: (low, high) for (name, _, _), (low, high) in zip(full, torch.stack(extremes).tolist(), strict=True)}
+    for name, values, (least, most) in full:
+        low, high = found[name]
         if least <= low <= high <= most and math.isfinite(low) and math.isfinite(high):
             continue
         if not values.is_floating_point():
@@ -252,6 +257,7 @@ def look(*named: tuple[str, Tensor, tuple[float, float]]) -> None:
         words = "be finite" if (least, most) == FINITE else f"lie in [{least:g}, {most:g}]"
         hint = _hint(low, high) if (least, most) == BOX else ""
         raise ValueError(f"{name} must {words}, got values from {low:.4g} to {high:.4g}{hint}")
+    return found
 
 
 def _is_whole(value: object) -> bool:

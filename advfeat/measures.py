@@ -289,8 +289,8 @@ def _warn_of_vanished(model: nn.Module, dataset: Dataset, still: Tensor, batch_s
 
     An image may also stay because every step leads out of the box.
     """
-    vanished = 0
-    for rows in still.nonzero().flatten().split(batch_size):
+    vanished, left = 0, still.nonzero().flatten()
+    for rows in left.split(batch_size) if len(left) else ():
         pixels = dataset.images[rows].clone().requires_grad_()
         with torch.enable_grad():
             loss = F.cross_entropy(model(pixels), dataset.labels[rows], reduction="sum")
