@@ -1,104 +1,23 @@
-"""Images from a model's gradient: threat models, PGD and FGSM, and matching of representations."""
+"""Images from a model's gradient: PGD and FGSM, matching of representations, and the loop below them all."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat import kernels, replay
+from advfeat import inputs, kernels, replay
 from advfeat.models import Classifier, check_eval
+from advfeat.threats import FREE, L2, Linf, Threat, check_step, check_threat, usual_step_size
 
-
-def _check_eps(eps: float) -> None:
-    if not eps >= 0:
-        raise ValueError(f"eps must be 0 or more, got {eps}")
-
-
-@dataclass(frozen=True)
-class L2:
-    """The threat {x' : ‖x' − x‖₂ ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units over the whole image.
-
-    Raises:
-        ValueError: ``eps`` is negative or not a number.
-    """
-
-    eps: float
-
-    def __post_init__(self) -> None:
-        _check_eps(self.eps)
-
-    def __str__(self) -> str:
-        return f"l2 eps={self.eps:g}"
-
-    def random_start(self, images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
-        """A point drawn uniformly from the ball around each image, then clamped to [0, 1]."""
-        noise = torch.randn(images.shape, generator=generator).to(images).flatten(1)
-        # A uniform radius would crowd the centre: in d dimensions the radius is distributed as U^(1/d).
-        radius = torch.rand(len(images), 1, generator=generator).to(images) ** (1 / noise.shape[1])
-        offset = self.eps * radius * noise / noise.norm(dim=1, keepdim=True)
-        return (images + offset.view_as(images)).clamp(0, 1)
-
-    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float, **place: Any) -> Tensor:
-        """One ascent step of length ``step_size`` along the normalised gradient, projected; see ``kernels.l2_step``."""
-        return kernels.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size, **place)
-
-    def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-        """‖adv − origin‖₂ of each image."""
-        return (adv - origin).flatten(1).norm(dim=1)
-
-
-@dataclass(frozen=True)
-class Linf:
-    """The threat {x' : max |x' − x| ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units.
-
-    Raises:
-        ValueError: ``eps`` is negative, not a number, or above 1, as levels of 255 would be.
-    """
-
-    eps: float
-
-    def __post_init__(self) -> None:
-        _check_eps(self.eps)
-        if self.eps > 1:
-            raise ValueError(f"eps must be at most 1, the whole range of a pixel, got {self.eps}; in levels of 255?")
-
-    def __str__(self) -> str:
-        return f"linf eps={self.eps:.4g}"
-
-    def random_start(self, images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
-        """A point drawn uniformly from the cube around each image, then clamped to [0, 1]."""
-        noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
-        return (images + self.eps * noise).clamp(0, 1)
-
-    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float, **place: Any) -> Tensor:
-        """One ascent step of ``step_size`` per pixel by the gradient's sign, projected; see ``kernels.linf_step``."""
-        return kernels.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size, **place)
-
-    def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-        """Largest absolute pixel change of each image."""
-        return (adv - origin).flatten(1).abs().amax(1)
-
-
-Threat = L2 | Linf
-FREE = L2(math.inf)  # a ball in which only the box holds an image
-
-
-def usual_step_size(threat: Threat, steps: int) -> float:
-    """2.5 · eps / steps, the paper authors' choice: enough to cross the ball in any direction.
-
-    Raises:
-        ValueError: ``steps`` is less than 1.
-    """
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, got {steps}")
-    return 2.5 * threat.eps / steps
+__all__ = [
+    "FREE", "L2", "Linf", "Threat", "ascend", "fgsm", "gray_noise", "match_representation", "pgd", "usual_step_size",
+]  # fmt: skip
 
 
 def pgd(
@@ -124,29 +43,39 @@ def pgd(
         model: maps images to logits (n, classes), in eval mode; ``models.freeze`` gives the fastest one.
         images: float32 in [0, 1].
         step_size: length of a step (ℓ2) or change per pixel (ℓ∞), in pixel units.
+        labels: int64, each one of the classes.
         start: earlier iterates of the same images, inside ``threat``.
 
     Raises:
-        ValueError: the model is in training mode, ``steps`` is negative, ``step_size`` is not positive, the numbers
-            of images and labels differ, or both ``generator`` and ``start`` are given.
+        TypeError: an argument of another type or dtype, or a model that does not answer with logits.
+        ValueError: the model is in training mode, images or start are not in [0, 1], a label is no class, shapes
+            disagree, ``steps`` is negative, ``step_size`` is not positive or longer than the diameter of ``threat``,
+            both ``generator`` and ``start`` are given, or ``torch.inference_mode`` is on.
         FloatingPointError: a gradient was not finite.
 
     Source: Madry et al. 2018; section 3.2 of Ilyas et al. 2019 for the targeted form.
     """
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    _check_attack(model, images, threat, steps, step_size, start)
+    inputs.labels(labels, count=len(images))
+    inputs.flag("targeted", targeted)
     if generator is not None and start is not None:
         raise ValueError("generator and start both say where to begin; give one of them")
+    classes = model.head.out_features if isinstance(model, Classifier) else math.inf
+    begun = [] if start is None else [("start", start, inputs.BOX)]
+    seen = inputs.look(("images", images, inputs.BOX), ("labels", labels, (0, classes - 1)), *begun)
+    highest = int(seen.get("labels", (0, 0))[1])
     if generator is not None:
-        start = threat.random_start(images, generator)
+        with inputs.trusted():
+            start = threat.random_start(images, generator)
     ascent = -1.0 if targeted else 1.0
 
     def gain(logits: Tensor, labels: Tensor) -> Tensor:
+        inputs.logits(logits, len(labels))
+        if highest >= logits.shape[1]:
+            raise ValueError(f"labels must lie in [0, {logits.shape[1]}), got up to {highest}")
         return ascent * F.cross_entropy(logits, labels, reduction="sum")
 
-    return ascend(
-        model, gain, images, labels, threat, name=("pgd", targeted), start=start, steps=steps, step_size=step_size
-    )
+    return _climb(model, gain, images, labels, threat, ("pgd", targeted), steps, step_size, start=start)
 
 
 def fgsm(
@@ -154,11 +83,16 @@ def fgsm(
 ) -> Float[Tensor, "n c h w"]:
     """Fast gradient (sign) method: one step of the full radius. In ℓ∞ this is FGSM itself, in ℓ2 its normalised twin.
 
+    Raises:
+        ValueError: ``threat`` has no finite radius, and from ``pgd``.
+
     Source: Goodfellow et al. 2015, section 4.
     """
-    if threat.eps == 0:
-        return images.clone()
-    return pgd(model, images, labels, threat, steps=1, step_size=threat.eps)
+    check_threat(threat)
+    if threat.eps == math.inf:
+        raise ValueError(f"threat must have a finite radius, got {threat}")
+    # Where nothing may move, a step of any length is as good.
+    return pgd(model, images, labels, threat, steps=1, step_size=threat.eps or 1.0)
 
 
 def match_representation(
@@ -182,22 +116,34 @@ def match_representation(
         step_size: ℓ2 length of a step, in pixel units.
 
     Raises:
-        ValueError: the model is in training mode, ``steps`` is negative, ``step_size`` is not positive, or there is
-            not one target per image.
-        FloatingPointError: a gradient was not finite.
+        TypeError: an argument of another type or dtype, or a model without a representation.
+        ValueError: the model is in training mode, the start is not in [0, 1], there is not one target per image or it
+            has another width than the representation, ``steps`` is negative, or ``step_size`` is not positive or longer
+            than the diagonal of the box.
+        FloatingPointError: a target or a gradient was not finite.
 
     Source: section 3.1 of Ilyas et al. 2019; the loss is that of MadryLab/robust_representations, image_inversion.
     """
+    _check_attack(model, start, FREE, steps, step_size, None, inside=True, name="start")
+    inputs.tensor("target", target, "n d")
     if len(start) != len(target):
-        raise ValueError(f"{len(start)} images but {len(target)} targets")
+        raise ValueError(f"start and target must match, got {len(start)} images but {len(target)} targets")
+    inputs.look(("start", start, inputs.BOX))
     size = target.norm(dim=1, keepdim=True)
     # One tensor says what to reach and in which unit to measure the distance.
     aim = torch.cat([target, torch.where(size == 0, 1.0, size)], dim=1)
 
     def gain(representation: Tensor, aim: Tensor) -> Tensor:
+        if representation.shape != target.shape:
+            shapes = f"{tuple(representation.shape)}, got {tuple(target.shape)}"
+            raise ValueError(f"target must have the shape of the representation, {shapes}")
         return -((representation - aim[:, :-1]).norm(dim=1) / aim[:, -1]).sum()
 
-    return ascend(model, gain, start, aim, FREE, name="match", inside=True, steps=steps, step_size=step_size)
+    try:
+        return _climb(model, gain, start, aim, FREE, "match", steps, step_size, inside=True)
+    except FloatingPointError as error:
+        whole = bool(target.isfinite().all())
+        raise error if whole else FloatingPointError(f"target must be finite: {error}") from None
 
 
 def ascend(
@@ -228,14 +174,45 @@ def ascend(
         start: where to begin, if not at the images.
 
     Raises:
-        ValueError: the model is in training mode, ``steps`` is negative, or ``step_size`` is not positive.
+        TypeError: an argument of another type or dtype, or a gain that is no number.
+        ValueError: the model is in training mode, images or start are not in [0, 1], shapes disagree, ``steps`` is
+            negative, ``step_size`` is not positive or too long, or nothing leads from the images to the gain.
         FloatingPointError: a gradient was not finite.
     """
+    _check_attack(model, images, threat, steps, step_size, start, inside=inside)
+    inputs.function("gain", gain, "of a network's output and the aim")
+    inputs.instance("aim", aim, Tensor, "a tensor")
+    if aim.ndim == 0 or len(aim) != len(images):
+        raise ValueError(f"aim must have a row for each of {len(images)} images, got shape {tuple(aim.shape)}")
+    begun = [] if start is None else [("start", start, inputs.BOX)]
+    inputs.look(("images", images, inputs.BOX), *begun)
+    return _climb(model, gain, images, aim, threat, name, steps, step_size, inside=inside, start=start)
+
+
+def _check_attack(
+    model: nn.Module, images: Tensor, threat: Threat, steps: int, step_size: float, start: Tensor | None, *,
+    inside: bool = False, name: str = "images",
+) -> None:  # fmt: skip
+    """Everything about the arguments of an attack that can be told without a look at values."""
+    inputs.flag("inside", inside)
+    inputs.network(model, inside=inside)
     check_eval(model)
-    if steps < 0:
-        raise ValueError(f"steps must be 0 or more, got {steps}")
-    if not step_size > 0:
-        raise ValueError(f"step_size must be positive, got {step_size}")
+    inputs.images(images, name, model=model)
+    check_step(step_size, threat, images)
+    inputs.whole("steps", steps, least=0)
+    if start is not None:
+        inputs.instance("start", start, Tensor, "a tensor")
+        if start.shape != images.shape or start.dtype != images.dtype:
+            got = f"{start.dtype} {tuple(start.shape)}"
+            raise ValueError(f"start must be as the images are, float32 {tuple(images.shape)}, got {got}")
+    inputs.gradients_possible(model)
+
+
+def _climb(
+    model: nn.Module, gain: Callable[[Tensor, Tensor], Tensor], images: Tensor, aim: Tensor, threat: Threat,
+    name: Hashable, steps: int, step_size: float, *, inside: bool = False, start: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The work of ``ascend``."""
     frozen = model if type(model) is Classifier and model.frozen else None
 
     def buffers() -> dict[str, Tensor]:
@@ -268,6 +245,10 @@ def ascend(
         inputs = (adv if network is None else network.values).detach().requires_grad_()
         with torch.enable_grad():
             total = gain(output(inputs), aims)
+        if not isinstance(total, Tensor) or total.ndim:
+            raise TypeError(f"gain must return a sum over the images, one number, got {type(total).__name__}")
+        if not total.requires_grad:
+            raise ValueError("model has no gradient: nothing leads from the images to what it answers")
         (gradient,) = torch.autograd.grad(total, inputs)
         threat.step(adv, origin, gradient, step_size, out=adv, network=network)
 
@@ -275,13 +256,22 @@ def ascend(
     # One look after the loop: a NaN, once there, stays (the steps never turn it into a valid pixel).
     broken = int((~adv.isfinite()).flatten(1).any(1).sum())
     if broken:
-        raise FloatingPointError(f"the gradient was not finite for {broken} of {len(adv)} images")
+        raise FloatingPointError(f"model: the gradient was not finite for {broken} of {len(adv)} images")
     return torch.empty_like(images).copy_(adv)
 
 
 def gray_noise(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
     """Gray images with a little normal noise, 0.5 + N(0, 1) / 20 per value, clamped to [0, 1]: a start without content.
 
+    Raises:
+        TypeError, ValueError: ``shape`` is not (n, channels, height, width).
+
     Source: MadryLab/robust_representations, image_inversion.
     """
+    inputs.instance("shape", shape, (tuple, list), "four whole numbers")
+    if len(shape) != 4:
+        raise ValueError(f"shape must be (n, channels, height, width), got {tuple(shape)}")
+    for size in shape:
+        inputs.whole("shape", size, least=0)
+    inputs.generator(generator)
     return torch.randn(tuple(shape), generator=generator).div_(20).add_(0.5).clamp_(0, 1)

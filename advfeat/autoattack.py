@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from advfeat import inputs
 from advfeat.attacks import L2, Threat
 from advfeat.models import check_eval
+from advfeat.threats import check_threat
 
 MIN_CLASSES = 4
 """The targeted loss divides by a difference of the first, third and fourth largest logit."""
@@ -48,11 +50,15 @@ def autoattack(
     Args:
         model: maps images to logits, in eval mode and in float32: what it answers decides what is an adversarial image.
         seed: of the random starts and of Square's draws; the global generators are left as they were.
+        batch_size: images attacked at once. The draws run through a whole batch, so the image that is found depends on
+            it and on the order of the images, by a few hundredths of a pixel's range: note it beside what was made.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
-        ValueError: the radius is 0, the model is in training mode, it knows fewer than four classes, or the images are
-            smaller than 5 × 5.
+        TypeError: an argument of another type or dtype, or a model that does not answer with logits.
+        ValueError: the radius is 0 or infinite, the model is in training mode, it knows fewer than four classes or
+            answers with logits that are not finite, a label is no class, images are not in [0, 1], smaller than 5 × 5
+            or none, or ``torch.inference_mode`` is on.
 
     Source: Croce and Hein 2020; their package ``pyautoattack``.
     """
@@ -60,16 +66,28 @@ def autoattack(
         from pyautoattack import AutoAttack
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('AutoAttack needs an extra: pip install "advfeat[autoattack]"') from error
+    inputs.network(model)
     check_eval(model)
-    if threat.eps == 0:
-        raise ValueError(f"the radius must be positive, got {threat}")
+    inputs.gradients_possible(model)
+    check_threat(threat, finite=True)
+    inputs.seed(seed)
+    inputs.whole("batch_size", batch_size, least=1)
+    inputs.images(images, model=model)
+    inputs.labels(labels, count=len(images))
+    if not len(images):
+        raise ValueError("images must be one or more, got none")
     height, width = images.shape[2:]
     if min(height, width) < MIN_SIDE:
         raise ValueError(f"AutoAttack needs images with sides of {MIN_SIDE} pixels or more, got {height} × {width}")
     with torch.no_grad():
-        classes = model(images[:1]).shape[1]
+        answer = model(images[:1])
+    inputs.logits(answer, 1)
+    classes = answer.shape[1]
     if classes < MIN_CLASSES:
         raise ValueError(f"AutoAttack needs {MIN_CLASSES} classes or more, the model has {classes}")
+    inputs.look(("images", images, inputs.BOX), ("labels", labels, (0, classes - 1)))
+    if not bool(answer.isfinite().all()):
+        raise ValueError("model: its logits are not finite, so its answers mean nothing")
     norm = "L2" if isinstance(threat, L2) else "Linf"
     attack = AutoAttack(model, norm=norm, eps=threat.eps, device=images.device, seed=seed)
     # Nine target classes are its fixed number; with fewer than ten classes it would run out of them.

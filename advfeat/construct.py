@@ -8,13 +8,15 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from advfeat import inputs
 from advfeat.attacks import Threat, gray_noise, match_representation, pgd
 from advfeat.autoattack import autoattack
-from advfeat.data import Dataset
-from advfeat.models import Classifier, freeze
+from advfeat.data import Dataset, check_dataset
+from advfeat.models import Classifier, freeze, ready
 from advfeat.progress import progress
+from advfeat.threats import FREE, check_step, check_threat
 
 
 @runtime_checkable
@@ -94,7 +96,7 @@ def nonrobust_dataset(
 
 
 def random_target_dataset(
-    model: Classifier,
+    model: nn.Module,
     dataset: Dataset,
     threat: Threat,
     *,
@@ -113,6 +115,8 @@ def random_target_dataset(
 
     Source: section 3.2 of Ilyas et al. 2019.
     """
+    check_dataset(dataset)
+    inputs.seed(seed)
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(dataset.num_classes, (len(dataset),), generator=generator).to(dataset.labels.device)
     return _attacked_towards(
@@ -121,7 +125,7 @@ def random_target_dataset(
 
 
 def deterministic_target_dataset(
-    model: Classifier,
+    model: nn.Module,
     dataset: Dataset,
     threat: Threat,
     *,
@@ -145,10 +149,11 @@ def deterministic_target_dataset(
         A dataset of the same size and order, whose ``truth["source_labels"]`` are the original labels.
 
     Raises:
-        ValueError: from ``pgd``, or ``batch_size`` is not positive.
+        TypeError, ValueError: from ``pgd``, or ``batch_size`` is not positive.
 
     Source: section 3.2 of Ilyas et al. 2019.
     """
+    check_dataset(dataset)
     targets = (dataset.labels + 1) % dataset.num_classes
     return _attacked_towards(
         model, dataset, targets, threat, "D_det", steps, step_size, batch_size=batch_size, shards=shards
@@ -156,7 +161,7 @@ def deterministic_target_dataset(
 
 
 def autoattacked_dataset(
-    model: Classifier,
+    model: nn.Module,
     dataset: Dataset,
     threat: Threat,
     *,
@@ -172,15 +177,20 @@ def autoattacked_dataset(
         model: the model that is attacked, in float32.
         threat: the ball around each image, such as ``L2(0.25)``.
         seed: of AutoAttack's draws, begun anew for every piece.
-        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on.
+        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on. What
+            AutoAttack finds depends on it, so ``info`` names it beside threat and seed.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
-        ValueError: from ``autoattack``, or ``batch_size`` is not positive.
+        TypeError, ValueError: from ``autoattack``, or ``batch_size`` is not positive.
 
     Source: Croce and Hein 2020, see ``autoattack``.
     """
-    frozen = freeze(model, dtype=torch.float32)
+    check_dataset(dataset)
+    check_threat(threat, finite=True)
+    inputs.seed(seed)
+    _check_pieces(batch_size, shards)
+    frozen = ready(model, dtype=torch.float32)
 
     def attack(rows: slice) -> Tensor:
         return autoattack(frozen, dataset.images[rows], dataset.labels[rows], threat, seed=seed, batch_size=batch_size)
@@ -190,12 +200,12 @@ def autoattacked_dataset(
     return dataset.replace(
         images=images,
         name=f"{dataset.name}, AutoAttack",
-        info={"from": dict(dataset.info), "threat": str(threat), "seed": seed},
+        info={"from": dict(dataset.info), "threat": str(threat), "seed": seed, "batch_size": batch_size},
     )
 
 
 def _attacked_towards(
-    model: Classifier,
+    model: nn.Module,
     dataset: Dataset,
     targets: Int[Tensor, " n"],
     threat: Threat,
@@ -206,7 +216,13 @@ def _attacked_towards(
     batch_size: int,
     shards: Shards | None,
 ) -> Dataset:
-    frozen = freeze(model)
+    check_step(step_size, threat, dataset.images)
+    inputs.whole("steps", steps, least=0)
+    _check_pieces(batch_size, shards)
+    frozen = ready(model)
+    classes = getattr(getattr(frozen, "head", None), "out_features", dataset.num_classes)
+    if classes < dataset.num_classes:
+        raise ValueError(f"model knows {classes} classes, but the dataset has {dataset.num_classes}")
 
     def attack(rows: slice) -> Tensor:
         attacked = dataset.images[rows]
@@ -235,8 +251,15 @@ def _represented_alike(
     shards: Shards | None,
     begun: Dataset | None,
 ) -> Dataset:
+    inputs.text("start", start)
     if start not in ("other", "noise"):
         raise ValueError(f"start must be other or noise, got {start!r}")
+    check_dataset(dataset)
+    inputs.instance("model", model, Classifier, "a models.Classifier, whose representation is matched")
+    inputs.seed(seed)
+    inputs.whole("steps", steps, least=0)
+    check_step(step_size, FREE, dataset.images)
+    _check_pieces(batch_size, shards)
     generator = torch.Generator().manual_seed(seed)
     count = len(dataset)
     # A copy: two names for one tensor in memory would be refused by the file format of the store.
@@ -253,6 +276,7 @@ def _represented_alike(
     how = {"step_size": step_size, "start": start, "seed": seed}
     left = steps
     if begun is not None:
+        inputs.instance("begun", begun, Dataset, "a dataset made by the same search with fewer steps")
         made = begun.info.get("steps")
         same = {**begun.info, **how, "from": dict(dataset.info)}
         # As JSON, in which a set that was stored has lists where one in memory may have tuples.
@@ -274,6 +298,11 @@ def _represented_alike(
     )
 
 
+def _check_pieces(batch_size: int, shards: Shards | None) -> None:
+    inputs.whole("batch_size", batch_size, least=1)
+    inputs.instance("shards", shards, (Shards, type(None)), "a place for pieces with load and save")
+
+
 def _fill_in_pieces(
     images: Float[Tensor, "n 3 h w"],
     make: Callable[[slice], Tensor],
@@ -282,9 +311,7 @@ def _fill_in_pieces(
     shards: Shards | None,
 ) -> None:
     """Overwrite ``images`` piece by piece with what ``make(rows)`` returns, or with what ``shards`` has kept of it."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, got {batch_size}")
-    with progress(total=len(images), unit="img", description=name) as bar:
+    with progress(total=len(images), unit="img", description=name) as bar, inputs.trusted():
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             piece = shards.load(start) if shards is not None else None

@@ -15,6 +15,7 @@ from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from advfeat import inputs
 from advfeat.kernels import augment_step
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -34,7 +35,7 @@ class Dataset:
         info: how the dataset was made, in JSON types.
 
     Raises:
-        TypeError: images are not float32 or labels not int64.
+        TypeError: images are not float32, labels not int64, or something else is not of its type.
         ValueError: shapes disagree, a value is not a number in [0, 1], or a label has no class.
     """
 
@@ -46,27 +47,21 @@ class Dataset:
     info: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.float32:
-            raise TypeError(f"images must be float32, got {self.images.dtype}")
-        if self.labels.dtype != torch.int64:
-            raise TypeError(f"labels must be int64, got {self.labels.dtype}")
-        if self.images.ndim != 4 or self.images.shape[1] != 3:
-            raise ValueError(f"images must have shape (n, 3, height, width), got {tuple(self.images.shape)}")
-        if self.labels.ndim != 1:
-            raise ValueError(f"labels must have shape (n,), got {tuple(self.labels.shape)}")
+        inputs.tensor("images", self.images, "n 3 h w")
+        inputs.labels(self.labels)
+        inputs.instance("classes", self.classes, (tuple, list), "the names of the classes, in label order")
+        for name in self.classes:
+            inputs.text("classes", name)
+        inputs.text("name", self.name)
+        for key, mapping in (("truth", self.truth), ("info", self.info)):
+            inputs.instance(key, mapping, Mapping, "a mapping")
         count = len(self.images)
         for key, values in {"labels": self.labels, **self.truth}.items():
-            if len(values) != count:
-                raise ValueError(f"{key} has {len(values)} rows for {count} images")
-        if count == 0:
-            return
-        low, high = (float(value) for value in torch.aminmax(self.images))
-        if not (low >= 0.0 and high <= 1.0):  # a NaN fails both comparisons
-            raise ValueError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
-        if not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
-            raise ValueError(
-                f"labels must lie in [0, {len(self.classes)}), got {int(self.labels.min())} to {int(self.labels.max())}"
-            )
+            inputs.instance(f"truth[{key!r}]", values, Tensor, "a tensor")
+            if values.ndim == 0 or len(values) != count:
+                rows = len(values) if values.ndim else "no"
+                raise ValueError(f"{key} has {rows} rows for {count} images")
+        inputs.look(("images", self.images, inputs.BOX), ("labels", self.labels, (0, len(self.classes) - 1)))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,7 +76,18 @@ class Dataset:
         return dataclasses.replace(self, **changes)
 
     def subset(self, index: slice | Tensor) -> Dataset:
-        """The images that ``index`` (a slice, an integer tensor or a boolean tensor) selects, with their truth."""
+        """The images that ``index`` (a slice, an integer tensor or a boolean tensor) selects, with their truth.
+
+        Raises:
+            TypeError: another kind of index.
+            ValueError: a row that is not there, or a boolean tensor of another length.
+        """
+        if not isinstance(index, slice):
+            inputs.tensor("index", index, "rows", (torch.int64, torch.int32, torch.bool))
+            if index.dtype == torch.bool:
+                inputs.tensor("index", index, "n", inputs.BOOL, n=len(self))
+            else:
+                inputs.look(("index", index, (-len(self), len(self) - 1)))
         return self.replace(
             images=self.images[index],
             labels=self.labels[index],
@@ -94,14 +100,16 @@ class Dataset:
         Raises:
             ValueError: a class has fewer images.
         """
+        inputs.whole("count", count, least=0)
         columns = [(self.labels == label).nonzero(as_tuple=True)[0][:count] for label in range(self.num_classes)]
         scarce = [self.classes[label] for label, column in enumerate(columns) if len(column) < count]
         if scarce:
-            raise ValueError(f"fewer than {count} images of {', '.join(scarce)}")
+            raise ValueError(f"count: fewer than {count} images of {', '.join(scarce)}")
         return torch.stack(columns, dim=1)
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same dataset on another device."""
+        inputs.instance("device", device, (str, torch.device), "a device such as 'cpu' or 'cuda'")
         return self.replace(
             images=self.images.to(device),
             labels=self.labels.to(device),
@@ -134,6 +142,9 @@ def cifar10(*, train: bool, root: Path | str | None = None) -> Dataset:
     """
     from torchvision.datasets import CIFAR10  # imported late: torchvision takes a second, planted runs do not need it
 
+    inputs.flag("train", train)
+    if root is not None:
+        inputs.path("root", root)
     folder = Path(root) if root is not None else data_root()
     try:
         source = CIFAR10(str(folder), train=train, download=False)
@@ -170,6 +181,8 @@ def image_folder(path: Path | str, *, size: int, name: str | None = None) -> Dat
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
+    inputs.path("path", path)
+    inputs.whole("size", size)
     if size < 1:
         raise ValueError(f"size must be a positive number of pixels, got {size}")
     if not Path(path).is_dir():
@@ -186,6 +199,18 @@ def image_folder(path: Path | str, *, size: int, name: str | None = None) -> Dat
     )
 
 
+def check_dataset(dataset: object, *, least: int = 0, name: str = "dataset") -> None:
+    """Refuse what is no ``Dataset``, or one of fewer than ``least`` images.
+
+    Raises:
+        TypeError: another object.
+        ValueError: too few images.
+    """
+    inputs.instance(name, dataset, Dataset, "a data.Dataset")
+    if isinstance(dataset, Dataset) and len(dataset) < least:
+        raise ValueError(f"{name} must have {least} images or more, got {len(dataset)}")
+
+
 def batches(
     dataset: Dataset, *, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -194,8 +219,11 @@ def batches(
     Raises:
         ValueError: ``batch_size`` is not positive.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    check_dataset(dataset)
+    inputs.whole("batch_size", batch_size, least=1)
+    inputs.flag("drop_last", drop_last)
+    if generator is not None:
+        inputs.generator(generator)
     count = len(dataset)
     order = None if generator is None else torch.randperm(count, generator=generator)
     end = count - count % batch_size if drop_last else count
@@ -212,6 +240,10 @@ def augment(
     Raises:
         ValueError: ``shift`` is negative or not smaller than the image.
     """
+    inputs.images(images)
+    inputs.generator(generator)
+    inputs.flag("flip", flip)
+    inputs.whole("shift", shift)
     count, _, height, width = images.shape
     if not 0 <= shift < min(height, width):
         raise ValueError(f"shift must be in [0, {min(height, width)}), got {shift}")

@@ -7,6 +7,8 @@ sides count one half, so that a useless feature has usefulness 0 and a perfect o
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,9 +17,11 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import t as student
 from torch import Tensor
 
+from advfeat import inputs
 from advfeat.attacks import L2, Threat
 from advfeat.measures import Estimate
 from advfeat.progress import progress
+from advfeat.threats import check_step, check_threat
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,13 @@ class Responses:
         """Feature f replaced by −f wherever its sign is negative; the least value of −f is minus the greatest of f.
 
         The paper counts f and −f as one feature. Take the signs from other images than those that judge the feature.
+
+        Raises:
+            TypeError, ValueError: not one finite number for each feature.
         """
+        sizes = inputs.tensor("clean", self.clean, "n k", inputs.FLOATS)
+        inputs.tensor("signs", signs, "k", inputs.FLOATS, k=sizes["k"])
+        inputs.look(("signs", signs, inputs.FINITE))
         turned = signs < 0
         return Responses(
             clean=torch.where(turned, -self.clean, self.clean),
@@ -52,9 +62,21 @@ def linear_responses(
     out of room are found in a few rounds, since filling one lets the others move further.
 
     Args:
-        images: in [0, 1].
+        images: float32 in [0, 1], of the size of the weights.
         box: whether attacked images must stay in [0, 1].
+
+    Raises:
+        TypeError: an argument of another type or dtype.
+        ValueError: images outside [0, 1] or none, weights of another size or not finite, or no box and no bound.
     """
+    check_threat(threat)
+    inputs.flag("box", box)
+    sizes = inputs.images(images)
+    inputs.tensor("weights", weights, "k c h w", inputs.FLOATS, like="images", **{key: sizes[key] for key in "chw"})
+    _check_some(images, "images")
+    inputs.look(("images", images, inputs.BOX), ("weights", weights, inputs.FINITE))
+    if not box and threat.eps == math.inf:
+        raise ValueError(f"threat must have a finite radius where box is False, got {threat}")
     rows = weights.flatten(1).double()
     clean = torch.cat([piece.flatten(1).double() @ rows.T for piece in images.split(1000)])
     if not box:
@@ -108,15 +130,31 @@ def searched_responses(
         step_size: in pixel units.
 
     Raises:
-        ValueError: ``steps`` or ``step_size`` is not positive.
-        FloatingPointError: a gradient was not finite.
+        TypeError: an argument of another type or dtype, or a function whose answer is not (n, k).
+        ValueError: images outside [0, 1] or none, ``steps`` or ``step_size`` not positive, or a step longer than the
+            diameter of the threat.
+        FloatingPointError: a feature or its gradient was not finite.
 
     Source: the inner infimum of equation (2) of Ilyas et al. 2019.
     """
+    inputs.function("function", function, "of images")
+    check_threat(threat)
+    inputs.whole("steps", steps)
+    inputs.number("step_size", step_size)
+    inputs.whole("batch_size", batch_size, least=1)
+    inputs.images(images)
+    _check_some(images, "images")
     if steps < 1 or not step_size > 0:
         raise ValueError(f"steps and step_size must be positive, got steps={steps}, step_size={step_size}")
+    check_step(step_size, threat, images)
+    inputs.look(("images", images, inputs.BOX))
     with torch.no_grad():
-        clean = torch.cat([function(piece) for piece in images.split(batch_size)])
+        parts = [(function(piece), len(piece)) for piece in images.split(batch_size)]
+    for part, count in parts:
+        if not isinstance(part, Tensor) or part.ndim != 2 or len(part) != count or not part.is_floating_point():
+            shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            raise TypeError(f"function must answer {count} images with features ({count}, k), got {shape}")
+    clean = torch.cat([part for part, _ in parts])
     lowest, highest = clean.clone(), clean.clone()
     with progress(total=2 * clean.shape[1] * len(images), unit="img", description=f"extremes, {threat}") as bar:
         for start in range(0, len(images), batch_size):
@@ -145,13 +183,15 @@ def _climb(
         adv = adv.detach().requires_grad_()
         with torch.enable_grad():
             value = sign * function(adv)[:, feature]
+        if not value.requires_grad:
+            raise ValueError("function must be differentiable: nothing leads from the images to its answer")
         (gradient,) = torch.autograd.grad(value.sum(), adv)
         best = torch.maximum(best, value.detach())
         adv = threat.step(adv.detach(), images, gradient, step_size)
     with torch.no_grad():
         best = torch.maximum(best, sign * function(adv)[:, feature])
     if not bool(best.isfinite().all()):
-        raise FloatingPointError(f"feature {feature} or its gradient was not finite")
+        raise FloatingPointError(f"function: feature {feature} or its gradient was not finite")
     return best
 
 
@@ -172,11 +212,13 @@ def usefulness(values: Float[Tensor, "n k"], positive: Bool[Tensor, " n"], *, le
         decides, as for a texture that is nearly always right, it needs several hundred images on each side.
 
     Raises:
-        ValueError: a side has fewer than two images, a feature has one value everywhere or one that is not finite, or
-            ``level`` is not in (0, 1).
+        TypeError: ``values`` are not floating, or ``positive`` is not boolean.
+        ValueError: a side has fewer than two images, a feature has one value everywhere or one that is not finite,
+            shapes disagree, or ``level`` is not in (0, 1).
 
     Source: equation (1) of Ilyas et al. 2019.
     """
+    inputs.tensor("values", values, "n k", inputs.FLOATS)
     return _mean_worst(values, values, values, positive, level)
 
 
@@ -188,6 +230,7 @@ def robust_usefulness(responses: Responses, positive: Bool[Tensor, " n"], *, lev
 
     Source: equation (2) of Ilyas et al. 2019.
     """
+    _check_responses(responses)
     return _mean_worst(responses.clean, responses.lowest, responses.highest, positive, level)
 
 
@@ -199,8 +242,11 @@ def class_usefulness(
     A feature that has one value everywhere counts as useless: both are 0.
 
     Raises:
-        ValueError: a class from 0 to the last has no images, there is one class only, or a response is not finite.
+        TypeError: ``responses`` are none, or labels not int64.
+        ValueError: a class from 0 to the last has no images, there is one class only, a response is not finite, or the
+            numbers of images and labels differ.
     """
+    _check_labelled(responses, labels)
     useful, robust = _by_class(responses, labels, torch.ones(1, len(labels)))
     return useful[0], robust[0]
 
@@ -217,10 +263,14 @@ def shares(
     interval does not take that off.
 
     Raises:
-        ValueError: as in ``class_usefulness``.
+        TypeError, ValueError: as in ``class_usefulness``; a negative ``threshold``, fewer than two ``draws``.
 
     Source: "useful" and "robust" after equations (1) and (2) of Ilyas et al. 2019, which leave the threshold open.
     """
+    _check_labelled(responses, labels)
+    inputs.number("threshold", threshold, least=0)
+    inputs.whole("draws", draws, least=2)
+    inputs.seed(seed)
     generator = torch.Generator().manual_seed(seed)
     weights = torch.zeros(draws + 1, len(labels))
     weights[0] = 1
@@ -245,7 +295,7 @@ def _by_class(responses: Responses, labels: Tensor, weights: Tensor) -> tuple[Te
     member = torch.nn.functional.one_hot(labels).double()
     if member.shape[1] < 2 or not bool(member.any(0).all()):
         raise ValueError(
-            f"two classes or more, each with images, are needed; got {member.sum(0).int().tolist()} of them"
+            f"labels: two classes or more, each with images, are needed; got {member.sum(0).int().tolist()} of them"
         )
     _check_finite(responses.clean, responses.lowest, responses.highest)
     counts = weights.to(member) @ member
@@ -278,7 +328,19 @@ def linear_truth(
 
     Class ``positive`` against the rest: ρ = (m₊ − m₋) / 2σ and γ = ρ − reach / σ, where ``reach`` is how far the
     adversary moves each feature, ε‖w‖ in the dual norm.
+
+    Raises:
+        TypeError, ValueError: shapes disagree, there are fewer than two classes, ``positive`` is none of them, a number
+            is not finite, or a variance or a reach is negative.
     """
+    sizes = inputs.tensor("means", means, "classes k", inputs.FLOATS)
+    inputs.tensor("variances", variances, "classes k", inputs.FLOATS, like="means", **sizes)
+    inputs.tensor("reach", reach, "k", inputs.FLOATS, like="means", k=sizes["k"])
+    if len(means) < 2:
+        raise ValueError(f"means must be of two classes or more, got {len(means)}")
+    inputs.whole("positive", positive, least=0, most=len(means) - 1)
+    not_negative = (0.0, sys.float_info.max)
+    inputs.look(("means", means, inputs.FINITE), ("variances", variances, not_negative), ("reach", reach, not_negative))
     rest = torch.arange(len(means)) != positive
     middle = (means[positive] + means[rest].mean(0)) / 2
     squares = variances + (means - middle).square()
@@ -287,18 +349,40 @@ def linear_truth(
     return useful, useful - reach / scale
 
 
+def _check_some(values: Tensor, name: str) -> None:
+    if not len(values):
+        raise ValueError(f"{name} must be one or more, got none")
+
+
+def _check_responses(responses: Responses) -> None:
+    inputs.instance("responses", responses, Responses, "features.Responses")
+    sizes = inputs.tensor("responses.clean", responses.clean, "n k", inputs.FLOATS)
+    inputs.tensor("responses.lowest", responses.lowest, "n k", inputs.FLOATS, **sizes)
+    inputs.tensor("responses.highest", responses.highest, "n k", inputs.FLOATS, **sizes)
+
+
+def _check_labelled(responses: Responses, labels: Tensor) -> None:
+    _check_responses(responses)
+    inputs.labels(labels, count=len(responses.clean))
+    _check_some(labels, "labels")
+    inputs.look(("labels", labels, (0, math.inf)))
+
+
 def _check_finite(*responses: Tensor) -> None:
     bad = torch.stack([~part.isfinite().all(0) for part in responses]).any(0).nonzero().flatten().tolist()
     if bad:
-        raise ValueError(f"features {bad} are not finite on every image")
+        raise ValueError(f"values or responses: features {bad} are not finite on every image")
 
 
 def _mean_worst(clean: Tensor, lowest: Tensor, highest: Tensor, positive: Tensor, level: float) -> list[Estimate]:
+    inputs.tensor("positive", positive, "n", inputs.BOOL, like="values or responses", n=len(clean))
+    inputs.number("level", level)
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
     counts = int(positive.sum()), int((~positive).sum())
     if min(counts) < 2:
-        raise ValueError(f"each side needs two images or more, got {counts[0]} with y = +1 and {counts[1]} with y = −1")
+        sides_of = f"got {counts[0]} with y = +1 and {counts[1]} with y = −1"
+        raise ValueError(f"positive: each side needs two images or more, {sides_of}")
     _check_finite(clean, lowest, highest)
     clean, lowest, highest = clean.double(), lowest.double(), highest.double()
     centre = (clean[positive].mean(0) + clean[~positive].mean(0)) / 2
@@ -306,7 +390,7 @@ def _mean_worst(clean: Tensor, lowest: Tensor, highest: Tensor, positive: Tensor
     variance = (squares[positive].mean(0) + squares[~positive].mean(0)) / 2
     constant = (variance <= 1e-24 * clean.square().amax(0)).nonzero().flatten().tolist()
     if constant:
-        raise ValueError(f"features {constant} have one value on all images, so E[f²] = 1 cannot hold")
+        raise ValueError(f"values or responses: features {constant} have one value on all images, not E[f²] = 1")
     scale = variance.sqrt()
     sides = (lowest[positive] - centre) / scale, (centre - highest[~positive]) / scale
     value = (sides[0].mean(0) + sides[1].mean(0)) / 2

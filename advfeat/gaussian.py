@@ -19,6 +19,8 @@ from scipy.optimize import brentq, minimize
 from scipy.stats import norm, qmc
 from torch import Tensor
 
+from advfeat import inputs
+
 
 @dataclass(frozen=True)
 class Gaussians:
@@ -34,20 +36,25 @@ class Gaussians:
 
     def __post_init__(self) -> None:
         _spectrum(self.covariance)
+        inputs.instance("mean", self.mean, Tensor, "a tensor")
         if self.mean.dtype != torch.float64:
             raise TypeError(f"mean must be float64, got {self.mean.dtype}")
         if self.mean.shape != self.covariance.shape[:1]:
             shapes = f"{tuple(self.mean.shape)} and {tuple(self.covariance.shape)}"
             raise ValueError(f"mean and covariance must have shapes (d,) and (d, d), got {shapes}")
+        inputs.look(("mean", self.mean, inputs.FINITE))
 
     def sample(self, n: int, *, generator: torch.Generator) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, " n"]]:
         """n points x and their classes y in {-1, +1}."""
+        inputs.whole("n", n, least=0)
+        inputs.generator(generator)
         y = torch.randint(0, 2, (n,), generator=generator).double() * 2 - 1
         noise = torch.randn(n, len(self.mean), generator=generator, dtype=torch.float64)
         return y[:, None] * self.mean + noise @ torch.linalg.cholesky(self.covariance).T, y
 
     def loss(self, x: Float64[Tensor, "n d"], y: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
         """ℓ(x, y; μ, Σ), the negative log-likelihood of each point given its class, in nats."""
+        _check_sample(x, y, len(self.mean))
         root = torch.linalg.cholesky(self.covariance)
         white = torch.linalg.solve_triangular(root, (x - y[:, None] * self.mean).T, upper=False)
         constant = root.diagonal().log().sum() + 0.5 * len(self.mean) * math.log(2 * math.pi)
@@ -57,11 +64,19 @@ class Gaussians:
         """w = Σ⁻¹ μ: the rule sign(wᵀ x) is the likelier class, and w is the direction of its gradient in x."""
         return torch.linalg.solve(self.covariance, self.mean)
 
+    def _check_weights(self, weights: Tensor, eps: float) -> None:
+        inputs.tensor("weights", weights, "d", inputs.FLOAT64, like="mean", d=len(self.mean))
+        inputs.number("eps", eps, least=0)
+        inputs.look(("weights", weights, inputs.FINITE))
+        if not bool(weights.any()):
+            raise ValueError("weights must not all be 0: they are no direction")
+
     def accuracy(self, weights: Float64[Tensor, " d"], *, eps: float = 0.0) -> float:
         """Share of points of these classes on which sign(wᵀ x) is right whatever ‖δ‖₂ ≤ eps is added.
 
         Φ((wᵀμ - eps ‖w‖₂) / √(wᵀ Σ w)), exact: the worst δ is -eps y w / ‖w‖₂.
         """
+        self._check_weights(weights, eps)
         margin = weights @ self.mean - eps * weights.norm()
         return float(norm.cdf(float(margin / (weights @ self.covariance @ weights).sqrt())))
 
@@ -72,6 +87,7 @@ class Gaussians:
 
         Source: equations (1) and (2) of Ilyas et al. 2019.
         """
+        self._check_weights(weights, eps)
         along = weights @ self.mean
         return float((along - eps * weights.norm()) / (weights @ self.covariance @ weights + along**2).sqrt())
 
@@ -82,6 +98,7 @@ def standard_mle(x: Float64[Tensor, "n d"], y: Float64[Tensor, " n"]) -> Gaussia
     Raises:
         ValueError: the points lie in a subspace, so that Σ is singular.
     """
+    _check_sample(x, y)
     mean = (y[:, None] * x).mean(0)
     z = x - y[:, None] * mean
     return Gaussians(mean, z.T @ z / len(z))
@@ -96,6 +113,7 @@ def multiplier(covariance: Float64[Tensor, "d d"], *, eps: float) -> float:
     Raises:
         ValueError: ``eps`` is not positive.
     """
+    inputs.real("eps", eps)
     if not 0 < eps < math.inf:
         raise ValueError(f"eps must be positive and finite, got {eps}")
     s = _spectrum(covariance)[0].numpy()
@@ -122,6 +140,8 @@ def robust_mle(fit: Gaussians, *, eps: float) -> Gaussians:
     Raises:
         ValueError: ``eps`` is negative.
     """
+    _check_fit(fit)
+    inputs.number("eps", eps, least=0)
     if eps == 0:
         return fit
     s, basis = _spectrum(fit.covariance)
@@ -140,6 +160,10 @@ def exact_robust_mle(fit: Gaussians, *, eps: float, points: int = 4096, seed: in
         ValueError: ``eps`` is negative, or ``points`` is not a power of two.
         RuntimeError: the optimiser did not converge.
     """
+    _check_fit(fit)
+    inputs.number("eps", eps, least=0)
+    inputs.whole("points", points)
+    inputs.seed(seed)
     if points < 2 or points & (points - 1):
         raise ValueError(f"points must be a power of two, got {points}")
     start = _spectrum(robust_mle(fit, eps=eps).covariance)[0]
@@ -168,6 +192,8 @@ def attack_at_price(
     Raises:
         ValueError: price · s_min ≤ 1, where the adversary gains without bound.
     """
+    _check_fit(fit)
+    _check_sample(x, y, len(fit.mean))
     s, basis = _spectrum(fit.covariance)
     _check_price(s, price)
     return x + (x - y[:, None] * fit.mean) @ basis / (price * s - 1) @ basis.T
@@ -181,6 +207,9 @@ def attack_on_average(
     Raises:
         ValueError: ``eps`` is negative.
     """
+    _check_fit(fit)
+    _check_sample(x, y, len(fit.mean))
+    inputs.number("eps", eps, least=0)
     s, basis = _spectrum(fit.covariance)
     z = (x - y[:, None] * fit.mean) @ basis
     return x + _worst_shift(z, s, eps, on_average=True) @ basis.T
@@ -194,6 +223,9 @@ def attack_each(
     Raises:
         ValueError: ``eps`` is negative.
     """
+    _check_fit(fit)
+    _check_sample(x, y, len(fit.mean))
+    inputs.number("eps", eps, least=0)
     s, basis = _spectrum(fit.covariance)
     return x + _worst_shift((x - y[:, None] * fit.mean) @ basis, s, eps) @ basis.T
 
@@ -214,6 +246,10 @@ def adversarial_training(
     Raises:
         ValueError: ``rate`` is not in (0, 1].
     """
+    _check_sample(x, y)
+    inputs.function("attack", attack, "of a fit, points and classes")
+    inputs.whole("steps", steps, least=0)
+    inputs.real("rate", rate)
     if not 0 < rate <= 1:
         raise ValueError(f"rate must be in (0, 1], got {rate}")
     fits = [standard_mle(x, y)]
@@ -261,6 +297,7 @@ def worst_alignment(covariance: Float64[Tensor, "d d"]) -> float:
 
 def _spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, smallest first, and eigenvectors (columns) of what must be a covariance."""
+    inputs.instance("covariance", covariance, Tensor, "a tensor")
     if covariance.dtype != torch.float64:
         raise TypeError(f"covariance must be float64, got {covariance.dtype}")
     # An entry near 0 may be a difference of large ones, so its rounding error has their scale. NaN is not below it.
@@ -286,7 +323,25 @@ def _inflated(s: np.ndarray, price: float) -> np.ndarray:
     return np.square(0.5 * (np.sqrt(s) + np.sqrt(s + 4 / price)))
 
 
+def _check_fit(fit: Gaussians) -> None:
+    inputs.instance("fit", fit, Gaussians, "two Gaussians")
+
+
+def _check_sample(x: Tensor, y: Tensor, dimension: int | None = None) -> None:
+    """Points (n, d) and their classes, −1 or +1: nothing is broadcast."""
+    sizes = inputs.tensor("x", x, "n d", inputs.FLOAT64)
+    if dimension is not None:
+        inputs.tensor("x", x, "n d", inputs.FLOAT64, like="fit", d=dimension)
+    inputs.tensor("y", y, "n", inputs.FLOAT64, like="x", n=sizes["n"])
+    if not len(x):
+        raise ValueError("x must hold one point or more, got none")
+    inputs.look(("x", x, inputs.FINITE), ("y", y, (-1.0, 1.0)))
+    if not bool((y.abs() == 1).all()):
+        raise ValueError("y must be −1 or +1 for each point")
+
+
 def _check_price(s: Tensor, price: float) -> None:
+    inputs.number("price", price)
     if not price * float(s[0]) > 1:
         raise ValueError(f"price must exceed 1 / s_min = {1 / float(s[0]):g}, got {price:g}")
 

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from advfeat import inputs
+
 
 @dataclass(frozen=True)
 class NetworkInput:
@@ -68,8 +70,13 @@ def l2_step(
         out: where to write the result; it may be ``adv``.
         network: the gradient is with respect to this input, which is brought up to date.
 
+    Raises:
+        TypeError, ValueError: the three tensors differ in shape or are not floating, ``eps`` is negative or no number,
+            or ``step_size`` not positive. Values are not looked at: that would stop a GPU at every step.
+
     Source: section 3 and appendix C of Ilyas et al. 2019; robustness/attack_steps.py of its authors.
     """
+    _check_step(adv, origin, gradient, eps, step_size)
     if _fused(adv):
         from advfeat import triton_kernels  # late: not every platform has Triton
 
@@ -110,11 +117,12 @@ def linf_step(
 ) -> Float[Tensor, "n *shape"]:
     """One projected gradient-ascent step in ℓ∞: clamp(adv + step_size · sign(g)) to origin ± eps and to [0, 1].
 
-    A zero gradient entry leaves its pixel in place, a NaN or infinite entry makes it NaN. ``out`` and ``network`` are
-    those of ``l2_step``.
+    A zero gradient entry leaves its pixel in place, a NaN or infinite entry makes it NaN. ``out``, ``network``
+    and errors are those of ``l2_step``.
 
     Source: Madry et al. 2018, section 2.
     """
+    _check_step(adv, origin, gradient, eps, step_size)
     if _fused(adv):
         from advfeat import triton_kernels
 
@@ -141,7 +149,15 @@ def augment_step(
 
     s is ``shift``, o an image's column of ``offsets`` in [0, 2s], x' = w − 1 − x where mirrored and x elsewhere, and r
     reflects a coordinate that has left the image about the middle of its border pixel. The result is channels last.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes other than these, or a shift that is negative or no smaller than the
+            image.
     """
+    sizes = inputs.tensor("images", images, "n c h w", inputs.FLOATS)
+    inputs.tensor("offsets", offsets, "2 n", inputs.INT64, like="images", n=sizes["n"])
+    inputs.tensor("mirrored", mirrored, "n", inputs.BOOL, like="images", n=sizes["n"])
+    inputs.whole("shift", shift, least=0, most=max(0, min(sizes["h"], sizes["w"]) - 1))
     if _fused(images):
         from advfeat import triton_kernels
 
@@ -155,6 +171,17 @@ def augment_step(
     # One gather does crop and mirror. Advanced indices on both sides of the channel slice put channels last; permute
     # brings them back (a view).
     return images[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _check_step(adv: Tensor, origin: Tensor, gradient: Tensor, eps: float, step_size: float) -> None:
+    """What can be told on the host: a wrong shape would be broadcast."""
+    for name, values in (("adv", adv), ("origin", origin), ("gradient", gradient)):
+        if not isinstance(values, Tensor) or not values.is_floating_point():
+            inputs.tensor(name, values, "n", inputs.FLOATS)
+        if values.shape != adv.shape:
+            raise ValueError(f"{name} must have the shape of adv, {tuple(adv.shape)}, got {tuple(values.shape)}")
+    inputs.radius("eps", eps)
+    inputs.number("step_size", step_size, above=0)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:

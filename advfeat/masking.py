@@ -8,6 +8,7 @@ gradients.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from advfeat import inputs
 from advfeat.attacks import Linf, Threat, pgd, usual_step_size
-from advfeat.data import Dataset, batches
-from advfeat.measures import predictions, withstands
-from advfeat.models import Classifier, freeze
+from advfeat.data import Dataset, batches, check_dataset
+from advfeat.measures import VanishedGradients, predictions, withstands
+from advfeat.models import ready
+from advfeat.threats import check_threat
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,12 @@ class Check:
 
 
 def masking_checks(
-    model: Classifier,
+    model: nn.Module,
     dataset: Dataset,
     threat: Threat,
     *,
     steps: int,
-    surrogate: Classifier | None = None,
+    surrogate: nn.Module | None = None,
     slack: float = 0.02,
     pairs: int = 50,
     seed: int = 0,
@@ -58,17 +61,31 @@ def masking_checks(
     that says nothing.
 
     Raises:
-        ValueError: ``steps`` is not positive, the radius is 0, or from ``withstands``.
+        TypeError: an argument of another type.
+        ValueError: ``steps`` or ``pairs`` is not positive, ``slack`` not in [0, 1], the radius 0 or infinite, or from
+            ``withstands``.
 
     Source: Athalye, Carlini and Wagner 2018, section 3; Carlini et al. 2019, section 4.
     """
+    check_threat(threat)
+    inputs.whole("steps", steps)
+    inputs.whole("pairs", pairs, least=1)  # without one the gradient-free rule would hold unasked
+    inputs.number("slack", slack, least=0, most=1)
+    inputs.seed(seed)
+    inputs.whole("batch_size", batch_size, least=1)
+    check_dataset(dataset, least=1)
     if steps < 1 or threat.eps == 0:
-        raise ValueError(f"steps and radius must be positive, got steps={steps}, {threat}")
+        raise ValueError(f"steps and radius must be positive, got steps={steps}, threat={threat}")
+    check_threat(threat, finite=True)
+    if surrogate is not None:
+        inputs.network(surrogate, "surrogate")
     size = usual_step_size(threat, steps)
-    judge = freeze(model, dtype=torch.float32)
+    judge = ready(model, dtype=torch.float32)
 
     def resist(bound: Threat, count: int, length: float) -> Tensor:
-        return withstands(model, dataset, bound, steps=count, step_size=length, batch_size=batch_size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VanishedGradients)  # the rules below are about just that
+            return withstands(model, dataset, bound, steps=count, step_size=length, batch_size=batch_size)
 
     def judged(adv: list[Tensor]) -> Tensor:
         return predictions(judge, dataset.replace(images=torch.cat(adv)), batch_size=batch_size) == dataset.labels
@@ -91,8 +108,9 @@ def masking_checks(
         hardly("no gradient is not better", judged([blind]), standing, f"climbing by {2 * pairs * steps:,} queries"),
     ]
     if surrogate is not None:
-        made_for = freeze(surrogate)
-        moved = [pgd(made_for, images, labels, threat, steps=steps, step_size=size) for images, labels in parts]
+        made_for = ready(surrogate)
+        with inputs.trusted():
+            moved = [pgd(made_for, images, labels, threat, steps=steps, step_size=size) for images, labels in parts]
         found.append(hardly("another network is not better", judged(moved), standing, "the other network's attack"))
     return found
 

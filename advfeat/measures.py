@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,13 +12,16 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from advfeat import inputs
 from advfeat.attacks import Threat, pgd, usual_step_size
 from advfeat.autoattack import autoattack
-from advfeat.data import Dataset, batches
-from advfeat.models import Classifier, check_eval, freeze
+from advfeat.data import Dataset, batches, check_dataset
+from advfeat.models import check_eval, ready
 from advfeat.progress import progress
 from advfeat.records import signless_zero
+from advfeat.threats import check_step, check_threat
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Estimate:
         Raises:
             ValueError: ``n`` is not positive or ``hits`` not in [0, n].
         """
+        inputs.whole("hits", hits)
+        inputs.whole("n", n)
         if n < 1 or not 0 <= hits <= n:
             raise ValueError(f"a rate needs 0 <= hits <= n and n >= 1, got hits={hits}, n={n}")
         interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
@@ -67,8 +73,9 @@ class Estimate:
         Raises:
             ValueError: fewer than two values, or one that is not finite.
         """
+        inputs.tensor("values", values, "n", inputs.FLOATS)
         if len(values) < 2 or not bool(values.isfinite().all()):
-            raise ValueError(f"a mean needs two or more finite values, got {len(values)}: {values}")
+            raise ValueError(f"values: a mean needs two or more finite values, got {len(values)}: {values}")
         exact = values.double()
         mean, n = float(exact.mean()), len(values)
         half = float(student.ppf(0.975, n - 1)) * float(exact.std()) / math.sqrt(n)
@@ -84,34 +91,65 @@ class Estimate:
         Raises:
             ValueError: fewer than four pairs, or one side never changes.
         """
+        inputs.tensor("pairs", pairs, "n 2", inputs.FLOATS)
+        inputs.look(("pairs", pairs, inputs.FINITE))
         n = len(pairs)
         if n < 4 or not bool((pairs.std(0) > 0).all()):
-            raise ValueError(f"a correlation needs four or more pairs that differ, got {pairs.tolist()}")
+            raise ValueError(f"pairs: a correlation needs four or more pairs that differ, got {pairs.tolist()}")
         r = float(torch.corrcoef(pairs.double().T)[0, 1].clamp(-1, 1))
         half = float(norm.ppf(0.975)) / math.sqrt(n - 3)
         low, high = (math.tanh(math.atanh(r) + side * half) if abs(r) < 1 else r for side in (-1, 1))
         return cls(r, low, high, n, rate=False, within=(-1.0, 1.0))
 
 
+class VanishedGradients(UserWarning):
+    """PGD stands still at some of the images that it was to attack: a robust accuracy by PGD says nothing of them."""
+
+
 def predictions(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Int[Tensor, " n"]:
     """The class that the model gives to each image.
 
     Raises:
-        ValueError: the model is in training mode, where an answer depends on the other images of its batch.
+        TypeError: ``model`` is no network, does not answer with logits (n, classes), or ``dataset`` is no dataset.
+        ValueError: the model is in training mode, where an answer depends on the other images of its batch; it has
+            fewer classes than the dataset; or its logits are not finite: NaN would count as an answer.
     """
+    inputs.network(model)
     check_eval(model)
+    check_dataset(dataset, least=1)
     with torch.no_grad():
-        return torch.cat([model(images).argmax(1) for images, _ in batches(dataset, batch_size=batch_size)])
+        pieces = batches(dataset, batch_size=batch_size)
+        answers = torch.cat([_answers(model, images, dataset.num_classes) for images, _ in pieces])
+    _check_answered(answers)
+    return answers
 
 
-def accuracy(model: Classifier, dataset: Dataset, *, batch_size: int = 500) -> Estimate:
-    """Share of images classified as labelled, by the model in float32 with its BatchNorm folded."""
-    answers = predictions(freeze(model, dtype=torch.float32), dataset, batch_size=batch_size)
+def _answers(model: nn.Module, images: Tensor, classes: int) -> Tensor:
+    """The class of each image, or −1 where a logit is not finite."""
+    logits = model(images)
+    inputs.logits(logits, len(images), classes)
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
+
+
+def _check_answered(answers: Tensor) -> None:
+    if broken := int((answers < 0).sum()):
+        raise ValueError(f"model: its logits are not finite for {broken} of {len(answers)} images, so none is meant")
+
+
+def accuracy(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Estimate:
+    """Share of images classified as labelled, by the model in float32 with its BatchNorm folded.
+
+    A network that is no ``Classifier`` is asked as it is, in eval mode: see ``models.ready``.
+
+    Raises:
+        TypeError, ValueError: from ``models.ready`` and ``predictions``.
+    """
+    answers = predictions(ready(model, dtype=torch.float32), dataset, batch_size=batch_size)
     return Estimate.of_rate(int((answers == dataset.labels).sum()), len(dataset))
 
 
 def robust_accuracy(
-    model: Classifier,
+    model: nn.Module,
     dataset: Dataset,
     threat: Threat,
     *,
@@ -129,7 +167,10 @@ def robust_accuracy(
     lower it.
 
     Raises:
-        ValueError: from ``withstands``.
+        TypeError, ValueError: from ``withstands``.
+
+    Warns:
+        VanishedGradients: from ``withstands``.
 
     Source: equation (4) of Ilyas et al. 2019, with the inner maximum approximated by the attack.
     """
@@ -149,7 +190,7 @@ def robust_accuracy(
 
 
 def withstands(
-    model: Classifier,
+    model: nn.Module,
     dataset: Dataset,
     threat: Threat,
     *,
@@ -166,20 +207,40 @@ def withstands(
     The model in float32 is the judge. It looks at the images, at the iterates of PGD after a tenth of the steps and
     whenever their number has grown by half, and at the last ones; one wrong answer and the image is fooled. An image is
     attacked on its own, so leaving out the fooled ones from then on (``early_drop``) changes the time and not the
-    answer.
+    answer. AutoAttack's random draws run through a whole batch: there an answer may depend on ``batch_size`` and on the
+    order of the images, so name both beside its number.
 
     Args:
+        model: a ``Classifier``, or any other network in eval mode, which is asked as it is.
         attack: ``pgd``, or ``autoattack`` (see that module), which has no steps, step size or restarts to choose.
         steps: of PGD.
         step_size: default ``attacks.usual_step_size``.
         restarts: further runs of PGD from random points of the ball.
-        seed: of those points, and of AutoAttack's draws.
+        seed: of those points, and of AutoAttack's draws; in [0, 2**32).
 
     Raises:
-        ValueError: an unknown attack, PGD without steps or with negative ones, AutoAttack with steps, and from ``pgd``.
+        TypeError: an argument of another type; from ``models.ready`` and ``predictions``.
+        ValueError: an unknown attack, PGD without steps or with negative ones, AutoAttack with steps, and from ``pgd``
+            and ``predictions``.
+
+    Warns:
+        VanishedGradients: images still stand, but PGD had no gradient to follow at any of its starting points.
     """
-    attacked = freeze(model)
-    judge = attacked if attacked.dtype == torch.float32 else freeze(model, dtype=torch.float32)
+    inputs.one_of("attack", attack, ("pgd", "autoattack"))
+    inputs.seed(seed)
+    inputs.whole("restarts", restarts, least=0)
+    inputs.flag("early_drop", early_drop)
+    check_dataset(dataset, least=1)
+    check_threat(threat)
+    if attack == "pgd":
+        if steps is None:
+            raise ValueError("steps must be 0 or more, got None")
+        inputs.whole("steps", steps, least=0)
+        if step_size is not None:
+            check_step(step_size, threat, dataset.images)
+    attacked = ready(model)
+    whole = getattr(attacked, "dtype", torch.float32) == torch.float32
+    judge = attacked if whole else ready(model, dtype=torch.float32)
     stands = predictions(judge, dataset, batch_size=batch_size) == dataset.labels
     if attack == "autoattack":
         if steps is not None or step_size is not None or restarts:
@@ -188,17 +249,13 @@ def withstands(
             found = autoattack(judge, dataset.images, dataset.labels, threat, seed=seed, batch_size=batch_size)
             stands &= predictions(judge, dataset.replace(images=found), batch_size=batch_size) == dataset.labels
         return stands
-    if attack != "pgd":
-        raise ValueError(f"attack must be 'pgd' or 'autoattack', got {attack!r}")
-    if steps is None or steps < 0:
-        raise ValueError(f"steps must be 0 or more, got {steps}")
-    if restarts < 0:
-        raise ValueError(f"restarts must be 0 or more, got {restarts}")
-    if steps == 0 or threat.eps == 0:
+    if not steps or threat.eps == 0:
         return stands
     size = usual_step_size(threat, steps) if step_size is None else step_size
     generator = torch.Generator().manual_seed(seed)
-    with progress(total=len(dataset) * steps * (1 + restarts), unit="step", description=f"PGD-{steps} {threat}") as bar:
+    total, description = len(dataset) * steps * (1 + restarts), f"PGD-{steps} {threat}"
+    silent, still = torch.zeros_like(stands), torch.ones_like(stands)
+    with progress(total=total, unit="step", description=description) as bar, inputs.trusted():
         for run in range(1 + restarts):
             # Drawn for all images, needed or not: the draws must not depend on who is left.
             start = dataset.images if run == 0 else threat.random_start(dataset.images, generator)
@@ -209,17 +266,44 @@ def withstands(
                 for first in range(0, len(left), batch_size):
                     rows = slice(first, first + batch_size)
                     images, labels = dataset.images[left[rows]], dataset.labels[left[rows]]
-                    adv[rows] = pgd(
-                        attacked, images, labels, threat, steps=pause - done, step_size=size, start=adv[rows]
-                    )
+                    found = pgd(attacked, images, labels, threat, steps=pause - done, step_size=size, start=adv[rows])
+                    if done == 0:
+                        still[left[rows]] &= (found == adv[rows]).flatten(1).all(1)
+                    adv[rows] = found
                     with torch.no_grad():
-                        stands[left[rows]] &= judge(adv[rows]).argmax(1) == labels
+                        answers = _answers(judge, found, dataset.num_classes)
+                    stands[left[rows]] &= answers == labels
+                    silent[left[rows]] |= answers < 0
                     bar.update(len(labels) * (pause - done))
                 if early_drop:
                     keep = stands[left]
                     bar.update(int((~keep).sum()) * (steps - pause))
                     left, adv = left[keep], adv[keep]
+    _check_answered(torch.where(silent, -1, 0))
+    _warn_of_vanished(attacked, dataset, stands & still, batch_size)
     return stands
+
+
+def _warn_of_vanished(model: nn.Module, dataset: Dataset, still: Tensor, batch_size: int) -> None:
+    """Say for how many of the images that no attack has moved this is for lack of a gradient.
+
+    An image may also stay because every step leads out of the box.
+    """
+    vanished, left = 0, still.nonzero().flatten()
+    for rows in left.split(batch_size) if len(left) else ():
+        pixels = dataset.images[rows].clone().requires_grad_()
+        with torch.enable_grad():
+            loss = F.cross_entropy(model(pixels), dataset.labels[rows], reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, pixels)
+        vanished += int((gradient == 0).flatten(1).all(1).sum())
+    if vanished:
+        share = f"{vanished} of {len(dataset)} images ({vanished / len(dataset):.1%})"
+        warnings.warn(
+            f"the gradient vanishes at {share}: PGD leaves them as they are and they count as withstanding, which says "
+            "nothing of other attacks; see masking.masking_checks, or take attack='autoattack'",
+            VanishedGradients,
+            stacklevel=3,
+        )
 
 
 def _pauses(steps: int) -> list[int]:
@@ -250,11 +334,20 @@ def signal_kept(
             counts what is common to both only once (delta method); else it takes the denominator as exact.
 
     Raises:
-        ValueError: not one template per class, the feature says nothing true about the labels of ``original``, or pairs
-            are wanted of datasets of different sizes.
+        TypeError: an argument of another type or dtype.
+        ValueError: not one template per class, templates of another size than the images or not finite, the feature
+            says nothing true about the labels of ``original``, or pairs are wanted of datasets of different sizes.
 
     Source: section 3.1 of Ilyas et al. 2019, which defines D_R by E[f(x) y], for features that are known.
     """
+    check_dataset(dataset, least=2)
+    check_dataset(original, least=1, name="original")
+    inputs.flag("paired", paired)
+    _, channels, height, width = dataset.images.shape
+    inputs.tensor("templates", templates, "classes c h w", inputs.FLOATS, c=channels, h=height, w=width)
+    inputs.look(("templates", templates, inputs.FINITE))
+    if original.images.shape[1:] != dataset.images.shape[1:] or original.num_classes != dataset.num_classes:
+        raise ValueError(f"original must have the classes and the image size of dataset, got {original.name}")
     if len(templates) != dataset.num_classes:
         raise ValueError(f"{len(templates)} templates for {dataset.num_classes} classes")
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat import folding, kernels
+from advfeat import folding, inputs, kernels
 from advfeat.networks import FULL_WIDTH, OWN, TORCHVISION, Scale
 
 # Per-channel mean and spread of CIFAR-10's training pixels. Any sensible constants serve: they only set the scale
@@ -41,7 +41,12 @@ class Classifier(nn.Module):
         self.frozen = self.refoldable = False  # what ``freeze`` made of it
 
     def normalise(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        """What the network reads: centred, scaled, in its dtype and channels last."""
+        """What the network reads: centred, scaled, in its dtype and channels last.
+
+        Raises:
+            TypeError, ValueError: images of another type, shape or number of channels. Values are not looked at here.
+        """
+        inputs.tensor("images", images, f"n {self.mean.shape[1]} h w", inputs.FLOATS)
         return ((images - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
 
     def represent(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
@@ -103,6 +108,13 @@ def build_model(
         ValueError: unknown name; a number of classes, a width, a depth, a patch, a boost or a ``whitened`` that is not
             accepted.
     """
+    inputs.text("name", name)
+    inputs.seed(seed)
+    for key, value in {"classes": classes, "width": width, "depth": depth, "patch": patch}.items():
+        if value is not None or key in ("classes", "patch"):
+            inputs.whole(key, value)
+    inputs.number("boost", boost)
+    inputs.flag("whitened", whitened)
     if classes < 1:
         raise ValueError(f"classes must be positive, got classes={classes}")
     with torch.random.fork_rng(devices=[]):
@@ -120,7 +132,7 @@ def build_model(
                 )
             features, size = construct(own_width if width is None else width)
         else:
-            raise ValueError(f"unknown network {name!r}; there are {', '.join(sorted({*OWN, *TORCHVISION}))}")
+            raise ValueError(f"name: unknown network {name!r}; there are {', '.join(sorted({*OWN, *TORCHVISION}))}")
         model = Classifier(features, nn.Linear(size, classes, bias=False), logit_scale=logit_scale)
     return model.to(memory_format=torch.channels_last)
 
@@ -132,8 +144,18 @@ def whiten(model: Classifier, images: Float[Tensor, "n 3 h w"], *, floor: float 
     ``floor``, in squared normalised pixel units), and their negatives. Training starts with decorrelated input, which
     saves epochs. The filters are not trained.
 
+    Raises:
+        TypeError, ValueError: ``model`` is no classifier, ``images`` are no float32 images in [0, 1] with a 2×2 patch,
+            or ``floor`` is negative.
+
     Source: KellerJordan/cifar10-airbench, which credits Page 2019.
     """
+    inputs.instance("model", model, Classifier, "a models.Classifier")
+    inputs.images(images, model=model)
+    if not len(images) or min(images.shape[2:]) < 2:
+        raise ValueError(f"images must hold a 2×2 patch, got shape {tuple(images.shape)}")
+    inputs.number("floor", floor, least=0)
+    inputs.look(("images", images, inputs.BOX))
     stem = next(model.features.children(), None)
     if not (isinstance(stem, nn.Conv2d) and stem.kernel_size == (2, 2)):
         return model
@@ -156,6 +178,7 @@ def check_eval(model: nn.Module) -> None:
     Raises:
         ValueError: the model is in training mode.
     """
+    inputs.network(model)
     if model.training:
         raise ValueError(
             "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
@@ -185,6 +208,10 @@ def freeze(
             named, with the reason.
         ValueError: ``leak`` is outside [0, 1].
     """
+    inputs.instance("model", model, Classifier, "a models.Classifier")
+    inputs.instance("dtype", dtype, (torch.dtype, type(None)), "a torch.dtype")
+    inputs.number("leak", leak)
+    inputs.flag("refoldable", refoldable)
     if not 0 <= leak <= 1:
         raise ValueError(f"leak must be in [0, 1], got {leak}")
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
@@ -210,6 +237,8 @@ def refold(frozen: Classifier, model: Classifier) -> None:
     Raises:
         ValueError: ``frozen`` is not refoldable, or was made from another network.
     """
+    inputs.instance("frozen", frozen, Classifier, "a models.Classifier")
+    inputs.instance("model", model, Classifier, "a models.Classifier")
     if not frozen.refoldable:
         raise ValueError("frozen cannot follow a model; make it with freeze(model, refoldable=True)")
     folding.refold(frozen.features, model.features)
@@ -217,3 +246,21 @@ def refold(frozen: Classifier, model: Classifier) -> None:
                            (frozen.mean, model.mean), (frozen.std, model.std)):  # fmt: skip
         if fixed is not None:
             fixed.copy_(current)
+
+
+def ready(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Module:
+    """What answers for ``model`` in a measurement: a classifier ``freeze(model, dtype=dtype)``, any other as it is.
+
+    A network that is no ``Classifier``, one of torchvision's, say, is asked in its own precision and in eval mode; if a
+    part of it is in training mode, a copy is.
+
+    Raises:
+        TypeError: ``model`` is no network, and from ``freeze``.
+    """
+    inputs.network(model)
+    if isinstance(model, Classifier):
+        return freeze(model, dtype=dtype)
+    if any(part.training for part in model.modules()):
+        model = copy.deepcopy(model).eval()
+    check_eval(model)
+    return model

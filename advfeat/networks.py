@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advfeat import inputs
+
 # torchvision's networks begin with so many channels; a width of 64 leaves them as they are.
 FULL_WIDTH = 64
 # The filters of ``models.whiten``: as many as a 2×2 patch has values, and their negatives.
@@ -41,6 +43,11 @@ class Scale:
     whitened: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("width", "depth", "patch"):
+            if name != "depth" or self.depth is not None:
+                inputs.whole(name, getattr(self, name))
+        inputs.number("boost", self.boost)
+        inputs.flag("whitened", self.whitened)
         # Every channel count is a multiple of 16, so these widths scale all of them exactly, and concatenated branches
         # still fit together.
         if self.width < 4 or self.width % 4:

@@ -15,11 +15,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from advfeat import inputs
 from advfeat.data import Dataset
 from advfeat.silhouettes import SHAPES, SIZE, masks, pixels
 
@@ -80,6 +82,11 @@ class PlantedWorld:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("shape_reliability", "texture_reliability", "texture_norm", "noise", "shift", "turn"):
+            value = getattr(self, name)
+            _require(isinstance(value, Real) and not isinstance(value, bool), name, value, "a number")
+        numbers = isinstance(self.radius, tuple | list) and all(isinstance(value, Real) for value in self.radius)
+        _require(numbers, "radius", self.radius, "two numbers")
         _require(0 <= self.shape_reliability <= 1, "shape_reliability", self.shape_reliability, "in [0, 1]")
         _require(0 <= self.texture_reliability <= 1, "texture_reliability", self.texture_reliability, "in [0, 1]")
         # A longer grating would no longer be faint, and would leave too little room inside [0, 1].
@@ -89,7 +96,7 @@ class PlantedWorld:
         _require(ordered, "radius", self.radius, f"(smallest, largest) with 4 <= smallest <= largest <= {SIZE // 2}")
         _require(0 <= self.shift <= SIZE / 4, "shift", self.shift, f"in [0, {SIZE // 4}] pixels")
         _require(0 <= self.turn <= 45, "turn", self.turn, "in [0, 45] degrees")
-        _require(_is_seed(self.seed), "seed", self.seed, "an integer in [0, 2**63)")
+        inputs.seed(self.seed)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -135,6 +142,9 @@ class PlantedWorld:
 
         Source: the numbers of this world; what ``planted`` draws has these moments.
         """
+        inputs.tensor("weights", weights, f"k 3 {SIZE} {SIZE}", inputs.FLOATS)
+        inputs.whole("points", points, least=1)
+        inputs.look(("weights", weights, inputs.FINITE))
         rows = weights.double().cpu()
         shape_mean, shape_square = zip(*(self._scene_moments(rows, s, points) for s in range(len(SHAPES))), strict=True)
         in_shape = _chances(self.shape_reliability) @ torch.stack(shape_mean)
@@ -184,12 +194,15 @@ def planted(world: PlantedWorld, n: int, *, seed: int, shapes: bool = True, text
         (also where that feature is switched off), and whose ``info`` names the world and the seed.
 
     Raises:
-        ValueError: ``n`` is negative or ``seed`` not in [0, 2**63).
+        TypeError, ValueError: ``n`` is negative, ``seed`` not in [0, 2**32), or ``world`` no ``PlantedWorld``.
 
     Source: section 2 of Ilyas et al. 2019 defines robust and non-robust useful features; this world holds one of each.
     """
-    _require(isinstance(n, int) and n >= 0, "n", n, "an integer, 0 or more")
-    _require(_is_seed(seed), "seed", seed, "an integer in [0, 2**63)")
+    inputs.instance("world", world, PlantedWorld, "a PlantedWorld")
+    inputs.whole("n", n, least=0)
+    inputs.seed(seed)
+    inputs.flag("shapes", shapes)
+    inputs.flag("textures", textures)
     generator = torch.Generator().manual_seed(seed)
     labels = (torch.arange(n) % len(SHAPES))[torch.randperm(n, generator=generator)]
     shape = _drawn_class(labels, world.shape_reliability, generator)
@@ -228,11 +241,8 @@ def planted(world: PlantedWorld, n: int, *, seed: int, shapes: bool = True, text
 
 def _require(accepted: bool, name: str, value: object, what: str) -> None:
     if not accepted:
-        raise ValueError(f"{name} must be {what}, got {value!r}")
-
-
-def _is_seed(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+        wrong = TypeError if what in ("a number", "two numbers") else ValueError
+        raise wrong(f"{name} must be {what}, got {value!r}")
 
 
 def _chances(reliability: float) -> Tensor:

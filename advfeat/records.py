@@ -29,6 +29,8 @@ from PIL import Image
 from scipy.stats import norm, t
 from torch import Tensor
 
+from advfeat import inputs
+
 _CHECKOUT = Path(__file__).resolve().parent.parent
 BOOK = _CHECKOUT / "book"
 """Folder of the chapters."""
@@ -52,6 +54,16 @@ class Measured:
     low: float | None = None
     high: float | None = None
     within: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        inputs.real("value", self.value)
+        inputs.whole("n", self.n)
+        inputs.text("network", self.network)
+        inputs.text("attack", self.attack)
+        inputs.seed(self.seed)
+        for name in ("low", "high"):
+            if getattr(self, name) is not None:
+                inputs.real(name, getattr(self, name))
 
     @property
     def rate(self) -> bool:
@@ -119,6 +131,8 @@ class Record:
         Raises:
             KeyError: that seed is not recorded.
         """
+        if seed not in self.runs:
+            raise KeyError(f"seed must be one of {', '.join(map(str, self.runs))}, got {seed!r}")
         return replace(self, runs={seed: self.runs[seed]})
 
     def ids(self) -> list[str]:
@@ -239,7 +253,12 @@ def save_record(
         ValueError: a value is neither a rate in [0, 1] nor inside its interval, ``n`` is not positive, or another seed
             was recorded with other settings: a mean over both would mean nothing.
     """
+    inputs.text("chapter", chapter)
+    inputs.text("profile", profile)
+    inputs.seed(seed)
+    inputs.instance("values", values, Mapping, "a mapping from ids to Measured")
     for key, item in values.items():
+        inputs.instance(f"values[{key!r}]", item, Measured, "a records.Measured")
         if not item.accepted:
             raise ValueError(f"{key} must be a rate in [0, 1], or lie in [low, high], over n >= 1 images, got {item}")
     folder = results_root() / chapter / profile
@@ -281,6 +300,8 @@ def load_record(chapter: str, profile: str) -> Record:
     Raises:
         FileNotFoundError: nothing is recorded there; the message says how to record it.
     """
+    inputs.text("chapter", chapter)
+    inputs.text("profile", profile)
     folder = results_root() / chapter / profile
     path = folder / "record.json"
     if not path.exists():

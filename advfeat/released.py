@@ -8,6 +8,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
+from advfeat import inputs
 from advfeat.data import CIFAR10_CLASSES, Dataset
 
 FOLDERS = {"D_R": "robust_CIFAR", "D_NR": "non_robust_CIFAR", "D_rand": "drand_CIFAR", "D_det": "ddet_CIFAR"}
@@ -33,6 +34,8 @@ def released(kind: str, root: Path | str) -> Dataset:
 
     Source: MadryLab/constructed-datasets, README and issues 4, 7 and 11.
     """
+    inputs.text("kind", kind)
+    inputs.path("root", root)
     if kind not in FOLDERS:
         raise ValueError(f"kind must be one of {', '.join(FOLDERS)}, got {kind!r}")
     names = (FOLDERS[kind], f"d_{FOLDERS[kind]}")

@@ -6,12 +6,16 @@ the numbers by which another network judges them.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from advfeat import inputs
 from advfeat.attacks import FREE, ascend, match_representation
 from advfeat.models import Classifier, check_eval, freeze
+from advfeat.threats import check_step
 
 
 def interpolate(
@@ -35,13 +39,20 @@ def interpolate(
         step_size: their ℓ2 length, in pixel units.
 
     Raises:
-        ValueError: fewer than two ``points``, the model is in training mode, or from ``match_representation``.
+        TypeError: an argument of another type or dtype.
+        ValueError: fewer than two ``points``, the two sides differ in shape, the model is in training mode, or from
+            ``match_representation``.
 
     Source: feature interpolation in Engstrom et al. 2019 (arXiv 1906.00945) and MadryLab/robust_representations.
     """
-    if points < 2:
-        raise ValueError(f"points must be 2 or more, got {points}")
+    inputs.whole("points", points, least=2)
+    inputs.network(model, inside=True)
     check_eval(model)
+    sizes = inputs.images(left, "left", model=model)
+    inputs.tensor("right", right, "n c h w", like="left", **sizes)
+    inputs.whole("steps", steps, least=0)
+    check_step(step_size, FREE, left)
+    inputs.look(("left", left, inputs.BOX), ("right", right, inputs.BOX))
     with torch.no_grad():
         ends = model.representation(left), model.representation(right)
     fractions = torch.linspace(0, 1, points, device=left.device)
@@ -76,28 +87,52 @@ def excite(
         units: which unit each image is to excite.
 
     Raises:
-        ValueError: the model is in training mode, ``steps`` is negative, or ``step_size`` is not positive.
+        TypeError: an argument of another type or dtype.
+        ValueError: a unit that the representation does not have, not one unit or ceiling per image, a ceiling that is
+            NaN, and from ``attacks.ascend``.
         FloatingPointError: a gradient was not finite.
 
     Source: direct feature visualisation and feature manipulation in Engstrom et al. 2019 (arXiv 1906.00945).
     """
+    inputs.network(model, inside=True)
+    inputs.images(start, "start", model=model)
+    inputs.labels(units, "units", count=len(start), beside="start images")
+    inputs.look(("start", start, inputs.BOX), ("units", units, (0, math.inf)))
+    last = int(units.max()) if len(units) else 0
+    if ceiling is not None:
+        inputs.tensor("ceiling", ceiling, "n", inputs.FLOATS, n=len(start))
+        if bool(ceiling.isnan().any()):
+            raise ValueError("ceiling must be a number for each image, got NaN")
     highest = torch.full((len(start), 1), torch.inf, device=start.device) if ceiling is None else ceiling[:, None]
     # Which unit, and how far: a float64 holds both exactly.
     aim = torch.cat([units[:, None].double(), highest.double()], dim=1)
 
     def gain(representation: Tensor, aim: Tensor) -> Tensor:
+        if last >= representation.shape[1]:
+            raise ValueError(f"units must lie in [0, {representation.shape[1]}), got {last}")
         value = representation.gather(1, aim[:, :1].long())
         # At the ceiling, and not only above it, the gradient is 0, and a step stays put.
         return torch.where(value >= aim[:, 1:].to(value.dtype), value.detach(), value).sum()
 
-    return ascend(model, gain, start, aim, FREE, name="excite", inside=True, steps=steps, step_size=step_size)
+    with inputs.trusted():
+        return ascend(model, gain, start, aim, FREE, name="excite", inside=True, steps=steps, step_size=step_size)
 
 
 def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """‖found − target‖₂ / ‖target‖₂ of each row: 0 for a perfect match, about 1 for unrelated directions.
 
     To a target of length 0 it is the distance itself, as for ``attacks.match_representation``.
+
+    Raises:
+        TypeError, ValueError: the two differ in shape, are not floating or not finite.
     """
+    sizes = inputs.tensor("target", target, "n d", inputs.FLOATS)
+    inputs.tensor("found", found, "n d", inputs.FLOATS, like="target", **sizes)
+    inputs.look(("found", found, inputs.FINITE), ("target", target, inputs.FINITE))
+    return _relative(found, target)
+
+
+def _relative(found: Tensor, target: Tensor) -> Tensor:
     size = target.norm(dim=1)
     return (found - target).norm(dim=1) / torch.where(size > 0, size, 1)
 
@@ -110,14 +145,23 @@ def match_distance(
     It is what ``attacks.match_representation`` minimises, for datasets that are too large to be represented at once.
 
     Raises:
-        ValueError: another number of images than of targets.
+        TypeError: an argument of another type or dtype.
+        ValueError: found and target differ in shape or are not in [0, 1], or a representation is not finite.
     """
-    if len(found) != len(target):
-        raise ValueError(f"{len(found)} images but {len(target)} targets")
+    inputs.instance("model", model, Classifier, "a models.Classifier, whose representation is compared")
+    inputs.whole("batch_size", batch_size, least=1)
+    inputs.images(found, "found", model=model)
+    inputs.images(target, "target", model=model)
+    if found.shape != target.shape:
+        shapes = f"{tuple(found.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"found and target must match: {len(found)} images but {len(target)} targets, {shapes}")
+    inputs.look(("found", found, inputs.BOX), ("target", target, inputs.BOX))
     frozen = freeze(model, dtype=torch.float32)
     with torch.no_grad():
         parts = zip(found.split(batch_size), target.split(batch_size), strict=True)
-        return torch.cat([relative_distance(frozen.representation(a), frozen.representation(b)) for a, b in parts])
+        distance = torch.cat([_relative(frozen.representation(a), frozen.representation(b)) for a, b in parts])
+    inputs.look(("model: the distance of its representations", distance, inputs.FINITE))
+    return distance
 
 
 def detour(path: Float[Tensor, "points n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -127,14 +171,17 @@ def detour(path: Float[Tensor, "points n d"]) -> tuple[Float[Tensor, " n"], Floa
     should be, 0 at best. The second is 1 / (points − 1) at best, and 1 if the path stands still and then jumps.
 
     Raises:
-        ValueError: fewer than three points, or a path whose ends coincide.
+        TypeError: ``path`` is not floating.
+        ValueError: fewer than three points, a path whose ends coincide, or a value that is not finite.
     """
+    inputs.tensor("path", path, "points n d", inputs.FLOATS)
+    inputs.look(("path", path, inputs.FINITE))
     if len(path) < 3:
-        raise ValueError(f"a path needs three points or more, got {len(path)}")
+        raise ValueError(f"path: a path needs three points or more, got {len(path)}")
     first, last = path[0], path[-1]
     span = (last - first).norm(dim=1)
     if not bool((span > 0).all()):
-        raise ValueError(f"the ends of {int((span == 0).sum())} of {len(span)} paths coincide")
+        raise ValueError(f"path: the ends of {int((span == 0).sum())} of {len(span)} paths coincide")
     fractions = torch.linspace(0, 1, len(path)).to(path)[:, None, None]
     straying = (path - torch.lerp(first, last, fractions)).norm(dim=2)[1:-1].mean(0)
     stride = path.diff(dim=0).norm(dim=2).amax(0)
@@ -147,7 +194,17 @@ def matched_units(
     """For each unit of one network the unit of another that correlates with it most over n images, and how much.
 
     Units that have one value on all images correlate with nothing: 0.
+
+    Raises:
+        TypeError: values that are not floating.
+        ValueError: another number of images, fewer than two of them, no unit, or a value that is not finite.
     """
+    sizes = inputs.tensor("first", first, "n k", inputs.FLOATS)
+    inputs.tensor("second", second, "n m", inputs.FLOATS, like="first", n=sizes["n"])
+    inputs.look(("first", first, inputs.FINITE), ("second", second, inputs.FINITE))
+    for name, values in (("first", first), ("second", second)):
+        if len(values) < 2 or not values.shape[1]:
+            raise ValueError(f"{name} must hold two images or more and a unit, got shape {tuple(values.shape)}")
     scores = []
     for values in (first, second):
         centred = values.double() - values.double().mean(0)

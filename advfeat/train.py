@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat import kernels
+from advfeat import inputs, kernels
 from advfeat.attacks import Threat, pgd
-from advfeat.data import Dataset, augment, batches
+from advfeat.data import Dataset, augment, batches, check_dataset
 from advfeat.models import Classifier, freeze, refold
 from advfeat.progress import progress
+from advfeat.threats import check_threat
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # images and labels of a batch to the images that are trained on
 
@@ -47,6 +49,7 @@ class TrainConfig:
         precision: ``float32``, ``bfloat16`` for autocast, or ``fast``: the one of them that the device computes faster.
 
     Raises:
+        TypeError: a value of another type, named.
         ValueError: a value outside its range, named.
     """
 
@@ -66,22 +69,35 @@ class TrainConfig:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "shift", "attack_steps"):
+            inputs.whole(name, getattr(self, name))
+        for name in ("lr", "warmup", "momentum", "weight_decay", "label_smoothing", "attack_step_size"):
+            inputs.real(name, getattr(self, name))
+        for name in ("attack_mode", "precision"):
+            inputs.text(name, getattr(self, name))
+        inputs.flag("flip", self.flip)
+        if self.threat is not None:
+            check_threat(self.threat)
         for name, accepted in {
             "epochs": self.epochs >= 0,
             "batch_size": self.batch_size >= 1,
-            "lr": self.lr > 0,
+            "lr": 0 < self.lr < math.inf,
             "warmup": 0 <= self.warmup < 1,
             "momentum": 0 <= self.momentum < 1,
-            "weight_decay": self.weight_decay >= 0,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "shift": self.shift >= 0,
             "attack_steps": self.attack_steps >= 1,
-            "attack_step_size": self.attack_step_size > 0,
+            "attack_step_size": 0 < self.attack_step_size < math.inf,
             "attack_mode": self.attack_mode in ("eval", "train"),
             "precision": self.precision in ("float32", "bfloat16", "fast"),
         }.items():
             if not accepted:
                 raise ValueError(f"{name}={getattr(self, name)!r} is out of range; see TrainConfig")
+        # A step that leaps over the ball is one in other units.
+        if self.threat is not None and 0 < self.threat.eps < math.inf:
+            limit = 2 * self.threat.eps
+            inputs.step_size(self.attack_step_size, limit=limit, of=self.threat, name="attack_step_size")
 
     def on(self, device_type: str) -> TrainConfig:
         """The same training with the precision by its name, where it is ``fast``: see ``kernels.fast_dtype``."""
@@ -97,6 +113,7 @@ class TrainConfig:
         """
         if self.threat is None or self.threat.eps == 0:
             raise ValueError(f"only adversarial training within a radius has another radius, got threat={self.threat}")
+        inputs.number("eps", eps, least=0)
         step_size = self.attack_step_size * (eps / self.threat.eps)
         return dataclasses.replace(self, threat=dataclasses.replace(self.threat, eps=eps), attack_step_size=step_size)
 
@@ -134,14 +151,28 @@ def train(
     ``train`` they are made with the model itself and the statistics of the batch. BatchNorm learns from neither.
 
     Raises:
-        ValueError: the dataset is smaller than one batch.
+        TypeError: an argument of another type, or a model that is no ``Classifier``.
+        ValueError: the dataset is smaller than one batch or has more classes than the model, or ``seed`` is not in
+            [0, 2**32).
         FloatingPointError: the loss is not finite.
 
     Source: section 3 and appendix C of Ilyas et al. 2019; Madry et al. 2018 for adversarial training.
     """
+    inputs.instance("model", model, Classifier, "a models.Classifier")
+    check_dataset(dataset)
+    inputs.instance("config", config, TrainConfig, "a TrainConfig")
+    inputs.seed(seed)
+    inputs.instance("checkpoint", checkpoint, (Checkpoint, type(None)), "a place for the state with load and save")
+    if evaluate is not None:
+        inputs.function("evaluate", evaluate, "of the model")
+    inputs.text("description", description)
+    if model.head.out_features < dataset.num_classes:
+        raise ValueError(f"model knows {model.head.out_features} classes, but the dataset has {dataset.num_classes}")
+    if config.shift >= min(dataset.images.shape[2:]):
+        raise ValueError(f"config: shift={config.shift} must be below the side of {tuple(dataset.images.shape)}")
     steps_per_epoch = len(dataset) // config.batch_size
     if steps_per_epoch == 0:
-        raise ValueError(f"{len(dataset)} images do not fill one batch of {config.batch_size}")
+        raise ValueError(f"dataset: {len(dataset)} images do not fill one batch of {config.batch_size}")
     config = config.on(dataset.images.device.type)
     generator = torch.Generator().manual_seed(seed)
     optimizer = _optimizer(model, config)
@@ -244,7 +275,8 @@ def _one_epoch(
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in batches(dataset, batch_size=config.batch_size, generator=generator, drop_last=True):
         images = augment(images, generator=generator, shift=config.shift, flip=config.flip)
-        images = attack(images, labels)
+        with inputs.trusted():  # pieces of a dataset
+            images = attack(images, labels)
         model.train()
         with torch.autocast(device.type, **_autocast(config)):
             logits = model(images)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from advfeat import inputs
 from advfeat.attacks import Threat, pgd, usual_step_size
-from advfeat.data import Dataset, batches
+from advfeat.data import Dataset, batches, check_dataset
 from advfeat.measures import Estimate, predictions
-from advfeat.models import Classifier, freeze
+from advfeat.models import ready
 from advfeat.progress import progress
+from advfeat.threats import check_step, check_threat
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,10 @@ class Transfer:
           number, too.
 
         Raises:
-            KeyError: an unknown network.
+            KeyError: an unknown network; the message lists those there are.
             ValueError: another ``among``, or there is no image to count.
         """
+        self._check_known(source, target)
         hit, counted = self._fools(self.attacked[source][target]), self.counted(source, target, among=among)
         if not bool(counted.any()):
             also = f" and fools {source}" if among == "fooled" else ""
@@ -79,8 +82,8 @@ class Transfer:
             KeyError: an unknown network.
             ValueError: another ``among``.
         """
-        if among not in ("fooled", "right", "all"):
-            raise ValueError(f"among must be 'fooled', 'right' or 'all', got {among!r}")
+        self._check_known(source, target)
+        inputs.one_of("among", among, ("fooled", "right", "all"))
         counted = torch.ones_like(self.labels, dtype=torch.bool)
         if among != "all":
             counted &= (self.clean[source] == self.labels) & (self.clean[target] == self.labels)
@@ -99,8 +102,9 @@ class Transfer:
             KeyError: an unknown network.
             ValueError: the attacks were targeted.
         """
+        self._check_known(source, target)
         if self.targets is not None:
-            raise ValueError("mistakes are compared after untargeted attacks; these were targeted")
+            raise ValueError("targets: mistakes are compared after untargeted attacks; these were targeted")
         first, second = self.attacked[source][source], self.attacked[source][target]
         both = self.counted(source, target) & self._fools(second)
         hits = pairs = 0
@@ -113,19 +117,25 @@ class Transfer:
         rate = Estimate.of_rate(int(same.sum()), len(same)) if len(same) else None
         return SameMistake(rate, hits / pairs if pairs else None, both)
 
+    def _check_known(self, source: str, target: str) -> None:
+        for name, value, known in (("source", source, self.attacked), ("target", target, self.clean)):
+            inputs.text(name, value)
+            if value not in known:
+                raise KeyError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
     def _fools(self, answers: Tensor) -> Tensor:
         return answers != self.labels if self.targets is None else answers == self.targets
 
 
 def transfer(
-    models: Mapping[str, Classifier],
+    models: Mapping[str, nn.Module],
     dataset: Dataset,
     threat: Threat,
     *,
     steps: int,
     step_size: float | None = None,
     targets: Int[Tensor, " n"] | None = None,
-    sources: Mapping[str, Classifier] | None = None,
+    sources: Mapping[str, nn.Module] | None = None,
     batch_size: int = 500,
 ) -> Transfer:
     """Attack ``dataset`` with each source by PGD and ask every network, in float32, for its answers.
@@ -138,23 +148,37 @@ def transfer(
         sources: those of ``models`` that make images; default: all.
 
     Raises:
-        ValueError: a source that is not among the models, another number of targets than of images, a radius of 0, and
-            from ``pgd``.
+        TypeError: an argument of another type or dtype.
+        ValueError: a source that is not among the models, another number of targets than of images, a target that is no
+            class, a radius of 0 or without a bound, logits that are not finite, and from ``pgd``.
     """
-    if threat.eps == 0:
-        raise ValueError(f"the radius must be positive, got {threat}")
+    check_threat(threat, finite=True)
+    check_dataset(dataset, least=1)
+    for name, given in (("models", models), ("sources", sources)):
+        inputs.instance(name, {} if given is None else given, Mapping, "a mapping from names to networks")
+        for key, model in (given or {}).items():
+            inputs.network(model, f"{name}[{key!r}]")
+    if not models:
+        raise ValueError("models must be one or more, got none")
+    inputs.whole("steps", steps, least=1)
+    inputs.whole("batch_size", batch_size, least=1)
+    if step_size is not None:
+        check_step(step_size, threat, dataset.images)
     sources = models if sources is None else sources
     if strangers := sources.keys() - models.keys():
         raise ValueError(f"sources must be among the models, got {', '.join(sorted(strangers))}")
-    if targets is not None and len(targets) != len(dataset):
-        raise ValueError(f"{len(dataset)} images but {len(targets)} targets")
+    if targets is not None:
+        inputs.labels(targets, "targets", count=len(dataset))
+        inputs.look(("targets", targets, (0, dataset.num_classes - 1)))
     aim = dataset if targets is None else dataset.replace(labels=targets)
     size = usual_step_size(threat, steps) if step_size is None else step_size
-    judges = {name: freeze(model, dtype=torch.float32) for name, model in models.items()}
+    judges = {name: ready(model, dtype=torch.float32) for name, model in models.items()}
+    clean_answers = {name: _asked(name, judge, dataset, batch_size) for name, judge in judges.items()}
     attacked: dict[str, dict[str, Tensor]] = {}
-    with progress(total=len(sources) * len(dataset), unit="img", description=f"transfer, {threat}") as bar:
+    total, description = len(sources) * len(dataset), f"transfer, {threat}"
+    with progress(total=total, unit="img", description=description) as bar, inputs.trusted():
         for name, source in sources.items():
-            frozen = freeze(source)
+            frozen = ready(source)
             images = torch.empty_like(dataset.images)
             for start, (clean, labels) in zip(
                 range(0, len(aim), batch_size), batches(aim, batch_size=batch_size), strict=True
@@ -164,16 +188,21 @@ def transfer(
                 )
                 bar.update(len(labels))
             found = dataset.replace(images=images)
-            attacked[name] = {
-                other: predictions(judge, found, batch_size=batch_size) for other, judge in judges.items()
-            }
-    clean_answers = {name: predictions(judge, dataset, batch_size=batch_size) for name, judge in judges.items()}
+            attacked[name] = {other: _asked(other, judge, found, batch_size) for other, judge in judges.items()}
     return Transfer(dataset.labels, targets, clean_answers, attacked)
 
 
+def _asked(name: str, judge: nn.Module, dataset: Dataset, batch_size: int) -> Tensor:
+    """The answers of one of the models; what is wrong with it is said with its name."""
+    try:
+        return predictions(judge, dataset, batch_size=batch_size)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"models[{name!r}]: {error}") from error
+
+
 def transfer_rate(
-    source: Classifier,
-    target: Classifier,
+    source: nn.Module,
+    target: nn.Module,
     dataset: Dataset,
     threat: Threat,
     *,
@@ -188,6 +217,9 @@ def transfer_rate(
     Raises:
         ValueError: from ``transfer`` and ``Transfer.rate``.
     """
+    inputs.network(source, "source")
+    inputs.network(target, "target")
+    inputs.one_of("among", among, ("fooled", "right", "all"))
     models = {"source": source, "target": target}
     found = transfer(
         models,
@@ -206,9 +238,12 @@ def other_classes(labels: Int[Tensor, " n"], classes: int, *, seed: int) -> Int[
     """A target for each label, drawn from ``seed`` uniformly from the classes that are not it.
 
     Raises:
-        ValueError: fewer than two classes.
+        TypeError: labels that are not int64, or an argument of another type.
+        ValueError: fewer than two classes, or a label that is none of them.
     """
-    if classes < 2:
-        raise ValueError(f"classes must be 2 or more, got {classes}")
+    inputs.whole("classes", classes, least=2)
+    inputs.seed(seed)
+    inputs.labels(labels)
+    inputs.look(("labels", labels, (0, classes - 1)))
     step = torch.randint(1, classes, labels.shape, generator=torch.Generator().manual_seed(seed))
     return (labels + step.to(labels.device)) % classes

@@ -35,7 +35,7 @@ def class_world(class_seed: int) -> PlantedWorld:
     texture are those of the label, so that what students measure differs from class to class.
 
     Raises:
-        ValueError: ``class_seed`` is not an integer in [0, 2**63).
+        ValueError: ``class_seed`` is not an integer in [0, 2**32).
     """
     world = PlantedWorld(seed=class_seed)
     if class_seed == 0:
