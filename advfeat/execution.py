@@ -282,7 +282,7 @@ def _place_for_progress() -> str:
         # Windows has terminals, but no names for them.
         named = os.isatty(2) and hasattr(os, "ttyname")
         place = Path(os.ttyname(2) if named else f"/proc/{os.getpid()}/fd/2")
-        with place.open("a"):
+        with place.open("ab"):
             return str(place)
     except OSError:  # a socket, a terminal of another user, or a system that does not tell
         return "off"

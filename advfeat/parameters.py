@@ -126,7 +126,7 @@ def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str
             raise Refused(f"{chapter.stem} has no parameter {name!r}; there are\n{listing(chapter)}")
         kind = known[name].kind
         try:
-            value = _read(text, ast.parse(kind or "None", mode="eval").body)
+            value = _read(text, ast.parse(kind or "_", mode="eval").body)
         except LookupError:
             raise Refused(
                 f"{chapter.stem}: {name} is annotated with {kind or 'nothing'}; a parameter that is given must be "
@@ -269,7 +269,8 @@ def _value(node: Any, text: str) -> object:
     found: dict[str, object] = {}
     for key, value in node.value:
         name = key.value if isinstance(key, yaml.ScalarNode) else ""
-        if not isinstance(name, str) or not (key.style or (name.isidentifier() and name.lower() not in _AMBIGUOUS)):
+        quoted = isinstance(key, yaml.ScalarNode) and key.style
+        if not quoted and (not name.isidentifier() or name.lower() in _AMBIGUOUS):
             raise ValueError(f"the key {name!r} must be a word, or stand in quotes")
         if name in found:
             raise ValueError(f"the key {name!r} is given twice")

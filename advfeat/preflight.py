@@ -78,7 +78,7 @@ def _check_recording(chapter: Path, run: Run, code: str, given: Mapping[str, Any
         if name not in (*_OF_RUN, "seed")
     }
     settings = {name: given[name] for name in ("seed", *_OF_RUN) if name in given}
-    check_record(chapter.stem, parameters=others, **settings)
+    check_record(chapter.stem, parameters=others, **{"profile": run.profile.name, **settings})
     root = results_root()
     if reason := _unwritable(root):
         raise OSError(f"the folder of the records {root} cannot be written ({reason}); ADVFEAT_RESULTS names another")
