@@ -124,12 +124,12 @@ class Findings:
         self.rows: list[Mapping[str, object]] = []
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "bench.txt"
-        self.log.write_text("")
+        self.log.write_text("", encoding="utf-8")
 
     def say(self, *lines: str) -> None:
         """Print, also to the file in the folder."""
         print(*lines, sep="\n", flush=True)
-        with self.log.open("a") as stream:
+        with self.log.open("a", encoding="utf-8") as stream:
             print(*lines, sep="\n", file=stream)
 
     def keep(self, key: str, ratio: Ratio, network: str, what: str) -> None:

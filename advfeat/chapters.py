@@ -1,60 +1,62 @@
 """Run the chapters of the book: one at any profile, all of them for the pages, or in place before a commit.
 
-``python -m advfeat.chapters list|run|record|refresh|book|again``; ``make`` has a target for each. papermill only
-warns about an unknown parameter and takes a value of any type, so everything is checked here before the first cell
-runs. A wrong chapter, profile or parameter ends with exit code 2 and the list of what exists, a failing cell with 1.
+``python -m advfeat.chapters list|run|record|refresh|book|again``; ``make`` has a target for each. What can be checked
+is checked before the first cell runs. A wrong chapter, profile or parameter, and whatever else a run could not end well
+with, ends with exit code 2 and says what is accepted; a failing cell ends with 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import textwrap
+import sysconfig
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import yaml
+from filelock import FileLock, Timeout
 
-from advfeat.profiles import PROFILES, get_profile
+from advfeat.execution import (
+    ALLOCATOR,
+    FOLDERS,
+    Failed,
+    Task,
+    cell_timeout,
+    end_orderly,
+    execute,
+    execute_all,
+    file_name,
+    finished_with,
+    inputs_of,
+    prepare_environment,
+    surroundings,
+)
+from advfeat.parameters import (
+    DEFAULT_PROFILE,
+    KINDS,
+    Refused,
+    check_parameters,
+    default_of,
+    listing,
+    parameters_of,
+    profile_listing,
+)
+
+__all__ = ["ALLOCATOR", "DEFAULT_PROFILE", "FOLDERS", "KINDS", "Failed", "Refused", "main"]
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 RUNS, STAGE = ROOT / "runs", ROOT / "runs" / "stage"
-DEFAULT_PROFILE = "planted"
 
-# Seconds that one cell may take. Only the default profile has a known scale; the others run for hours by design.
-TIMEOUTS: dict[str, int | None] = {DEFAULT_PROFILE: 600}
-
-KINDS = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "dict": (dict,), "list": (list,)}
-
-# glibc returns large activations to the system at every free, and page faults then dominate; a kernel reads these at
-# its start. The Makefile exports the same, for whatever does not come through here.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-
-# Folders that a person may name relative to where the command was typed; a chapter runs in the folder of the book.
-FOLDERS = ("ADVFEAT_DATA", "ADVFEAT_STORE", "ADVFEAT_RESULTS")
-
-
-class Refused(ValueError):
-    """A wrong chapter, profile or parameter. The message lists what exists."""
-
-
-class Failed(RuntimeError):
-    """A chapter or the build of the pages did not finish."""
+_EXTRA = 'what runs and builds the book comes with: pip install -e ".[book]" -c constraints.txt'
 
 
 def chapters() -> list[Path]:
@@ -75,162 +77,6 @@ def find_chapter(name: str) -> Path:
         known = "\n".join(f"  {path.stem}" for path in chapters())
         raise Refused(f"no chapter {name!r}; there are\n{known}")
     return found[0]
-
-
-def parameters_of(chapter: Path) -> dict[str, tuple[str, str, str]]:
-    """Name → (type, default, comment) of what the chapter's parameters cell takes."""
-    import papermill
-
-    try:
-        found = papermill.inspect_notebook(str(chapter))
-    except ValueError as error:
-        raise Refused(f"{chapter.stem}: {error} Run `refresh` on it once.") from error
-    return {name: (p["inferred_type_name"].split("[")[0], p["default"], p["help"]) for name, p in found.items()}
-
-
-def _listing(chapter: Path) -> str:
-    rows = parameters_of(chapter).items()
-    return "\n".join(f"  {name}: {kind} = {default}  # {text}" for name, (kind, default, text) in rows)
-
-
-def _profiles() -> str:
-    return "\n".join(f"  {profile.name}: {profile.description}" for profile in PROFILES.values())
-
-
-def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str, Any]:
-    """The values for papermill: text is read as YAML, and every value must have the type that the chapter declares.
-
-    ``released`` names a folder, and becomes absolute: the chapter runs in another one.
-
-    Raises:
-        Refused: unknown name, wrong type, unknown profile, or overrides that the profile does not take.
-    """
-    known = parameters_of(chapter)
-    checked: dict[str, Any] = {}
-    for name, text in given.items():
-        if name not in known:
-            raise Refused(f"{chapter.stem} has no parameter {name!r}; there are\n{_listing(chapter)}")
-        kind = known[name][0]
-        if kind not in KINDS:
-            raise Refused(f"{chapter.stem}: {name} must be annotated with one of {', '.join(KINDS)}, not {kind}")
-        value = _parse(text, kind)
-        if not isinstance(value, KINDS[kind]) or (kind != "bool" and isinstance(value, bool)):
-            raise Refused(f"{chapter.stem}: {name} must be {kind}, got {text!r}; there are\n{_listing(chapter)}")
-        checked[name] = _absolute(str(value)) if name == "released" and value else value
-    if checked.get("profile", DEFAULT_PROFILE) not in PROFILES:
-        raise Refused(f"no profile {checked['profile']!r}; there are\n{_profiles()}")
-    try:
-        get_profile(checked.get("profile", DEFAULT_PROFILE), checked.get("overrides", {}))
-    except (TypeError, ValueError) as error:
-        raise Refused(f"{chapter.stem}: {error}") from error
-    return checked
-
-
-def _check_record(chapter: Path, checked: Mapping[str, Any]) -> None:
-    from advfeat.notebook import check_record
-
-    of_run = {"profile", "seed", "device", "overrides", "released"}
-    others = {
-        name: checked.get(name, _parse(default.strip("\"'"), kind))
-        for name, (kind, default, _) in parameters_of(chapter).items()
-        if name not in of_run
-    }
-    try:
-        check_record(chapter.stem, parameters=others, **{name: checked[name] for name in checked.keys() & of_run})
-    except ValueError as error:
-        raise Refused(f"{chapter.stem}: {error}") from error
-
-
-def _absolute(folder: str) -> str:
-    return str(Path(folder).expanduser().absolute())
-
-
-def _parse(text: str | bool, kind: str) -> object:
-    if not isinstance(text, str) or kind == "str":
-        return text
-    try:
-        # YAML takes 1e-3 for text, because it has no decimal point.
-        return float(text) if kind == "float" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
-        return text
-
-
-def normalise(copy: Path) -> None:
-    """Take out of an executed notebook what differs between two equal runs: times, paths, versions, random ids."""
-    notebook = json.loads(copy.read_text())
-    notebook["metadata"] = {
-        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-        "language_info": {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"},
-    }
-    for cell in notebook["cells"]:
-        metadata = cell["metadata"]
-        for key in ("papermill", "execution"):
-            metadata.pop(key, None)
-        if "injected-parameters" in metadata.get("tags", []):
-            cell["id"] = "injected-parameters"
-            metadata["tags"].append("hide-input")  # tags of the parameters cell are not handed on
-        if not metadata.get("tags", True):
-            del metadata["tags"]
-    copy.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
-
-
-def execute(chapter: Path, copy: Path, given: Mapping[str, object]) -> float:
-    """Run ``chapter`` with checked parameters, write the executed ``copy``, return the seconds it took.
-
-    ``copy`` appears when it is complete. While the chapter runs, its state is in ``<copy>.<process>.partial.ipynb``;
-    after a failing cell it stays, as ``<copy>.failed.ipynb``.
-
-    Raises:
-        Failed: a cell failed or took too long, or the kernel died.
-    """
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-
-    profile = str(given.get("profile", DEFAULT_PROFILE))
-    # Two seeds of one chapter may run at once: each process writes a file of its own.
-    partial, failed = copy.with_suffix(f".{os.getpid()}.partial.ipynb"), copy.with_suffix(".failed.ipynb")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    failed.unlink(missing_ok=True)
-    print(f"{chapter.stem} ({profile}) ...", flush=True)
-    start = time.perf_counter()
-    try:
-        papermill.execute_notebook(
-            str(chapter),
-            str(partial),
-            parameters=dict(given),
-            kernel_name="python3",
-            language="python",
-            cwd=str(BOOK),
-            execution_timeout=TIMEOUTS.get(profile),
-            progress_bar=False,
-        )
-    except (papermill.PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
-        seconds = time.perf_counter() - start
-        where, source = _last_cell(partial)
-        partial.replace(failed)
-        what = f"{error.ename}: {error.evalue}" if isinstance(error, papermill.PapermillExecutionError) else str(error)
-        raise Failed(
-            f"{chapter.stem} ({profile}) failed in cell {where} after {seconds:.0f} s\n\n{source}\n\n{what}\n\n"
-            f"The notebook up to there: {failed}"
-        ) from error
-    else:
-        normalise(partial)
-        partial.replace(copy)
-    finally:
-        partial.unlink(missing_ok=True)  # interrupted, it would stay for good: the next process has another name
-    seconds = time.perf_counter() - start
-    print(f"{chapter.stem} ({profile}) {seconds:.1f} s -> {os.path.relpath(copy, ROOT)}", flush=True)
-    return seconds
-
-
-def _last_cell(notebook: Path) -> tuple[str, str]:
-    """Number and indented source of the cell that did not complete."""
-    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
-    for number, cell in enumerate(cells, 1):
-        status = cell["metadata"].get("papermill", {})
-        if status.get("exception") or status.get("status") != "completed":
-            return f"{number} of {len(cells)}", textwrap.indent("".join(cell["source"]), "    ")
-    return "?", ""
 
 
 def refresh(chapter: Path) -> None:
@@ -258,6 +104,8 @@ def expectation(chapter: Path) -> Path:
     Raises:
         Refused: the chapter has not been run for the pages, or has been changed since.
     """
+    import nbformat
+
     staged = STAGE / "book" / chapter.name
     committed = nbformat.read(chapter, as_version=4)
     notebook = nbformat.read(staged, as_version=4) if staged.exists() else nbformat.v4.new_notebook()
@@ -279,19 +127,45 @@ def expectation(chapter: Path) -> Path:
     return copy
 
 
-def build_book(profile: str, *, jobs: int = 1) -> Path:
-    """Run every chapter into ``runs/stage``, build the pages there, return the path of the first page.
+def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
+    """Run every chapter, build the pages in ``runs/stage``, return the path of the first page.
+
+    The executed chapters lie in ``runs/book/<profile>``. One that is whole there, and whose cells, parameters and
+    surroundings are still those that it was made from, is not run again.
 
     Args:
         jobs: how many chapters run at a time, each in processes of its own.
+        fresh: run every chapter, whatever an earlier build has left.
 
     Raises:
-        Refused: unknown profile, or a chapter that does not take one.
-        Failed: a chapter failed, or the build warned about anything.
+        Refused: unknown profile, or a chapter that does not take one or could not end well; Jupyter Book is missing.
+        Failed: a chapter failed, the build warned about anything, or another one is under way.
     """
+    scripts = sysconfig.get_path("scripts")
+    program = shutil.which("jupyter-book", path=scripts) or shutil.which("jupyter-book")
+    if program is None:
+        raise Refused(f"jupyter-book is neither in {scripts} nor on the path; {_EXTRA}")
     given = {"profile": profile} if profile != DEFAULT_PROFILE else {}
     plans = [(chapter, check_parameters(chapter, given)) for chapter in chapters()]
+    for chapter, plan in plans:
+        _check_run(chapter, plan)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(RUNS / ".book.lock", timeout=0):
+            return _build(program, plans, RUNS / "book" / profile, jobs, fresh)
+    except Timeout:
+        raise Failed(f"another build of the book is under way in {RUNS}") from None
+
+
+def _build(program: str, plans: Sequence[tuple[Path, dict[str, Any]]], done: Path, jobs: int, fresh: bool) -> Path:
     shutil.rmtree(STAGE, ignore_errors=True)
+    around = surroundings(BOOK)
+    tasks = [Task(chapter, done / chapter.name, plan, inputs_of(chapter, plan, around)) for chapter, plan in plans]
+    waiting = [task for task in tasks if fresh or finished_with(task.copy) != task.inputs]
+    for task in tasks:
+        if task not in waiting:
+            print(f"{task.chapter.stem} ({done.name}) is done: nothing that it depends on has changed since")
+    spent = execute_all(waiting, jobs)
     # The committed notebooks stay behind: a page must never show the outputs of another run.
     behind = shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
     shutil.copytree(BOOK, STAGE / "book", ignore=behind)
@@ -299,9 +173,9 @@ def build_book(profile: str, *, jobs: int = 1) -> Path:
         shutil.copytree(ROOT / name, STAGE / name)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, STAGE / name)
-    spent = _execute_all([(chapter, STAGE / "book" / chapter.name, plan) for chapter, plan in plans], jobs)
+    for task in tasks:
+        shutil.copy(task.copy, STAGE / "book" / task.chapter.name)
     # --all: an incremental build keeps old numbers on pages that quote another chapter.
-    program = str(Path(sys.executable).with_name("jupyter-book"))
     start = time.perf_counter()
     if subprocess.run([program, "build", STAGE, "--all", "-n", "-W", "--keep-going"], check=False).returncode:
         raise Failed("jupyter-book reported errors or warnings, see above")
@@ -310,34 +184,32 @@ def build_book(profile: str, *, jobs: int = 1) -> Path:
     return STAGE / "_build" / "html" / "index.html"
 
 
-def _execute_all(tasks: Sequence[tuple[Path, Path, Mapping[str, object]]], jobs: int) -> dict[str, float]:
-    """``execute`` on each task; what has not begun when one fails is left out."""
-    if jobs == 1:
-        return {chapter.stem: execute(chapter, copy, given) for chapter, copy, given in tasks}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {chapter.stem: pool.submit(execute, chapter, copy, given) for chapter, copy, given in tasks}
-        try:
-            return {stem: future.result() for stem, future in running.items()}
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _check_run(chapter: Path, checked: Mapping[str, Any]) -> None:
+    from advfeat.preflight import check_run
+
+    cell_timeout()
+    for warning in check_run(chapter, checked):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
-def _prepare_environment() -> None:
-    """Set what the kernels inherit; what the caller has set stays, with folders made absolute."""
-    for name, value in ALLOCATOR.items():
-        os.environ.setdefault(name, value)
-    for name in FOLDERS:
-        if os.environ.get(name):
-            os.environ[name] = _absolute(os.environ[name])
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one of the user's account
-    # A kernel has no terminal of its own; this is where its progress bars reach the person who waits.
-    pipe = Path(f"/proc/{os.getpid()}/fd/2")
-    place = os.ttyname(2) if os.isatty(2) else str(pipe) if pipe.exists() else "off"
-    try:
-        with Path("/dev/null" if place == "off" else place).open("a"):
-            os.environ.setdefault("ADVFEAT_PROGRESS", place)
-    except OSError:  # a socket, or a terminal of another user
-        os.environ.setdefault("ADVFEAT_PROGRESS", "off")
+def run_chapter(arguments: argparse.Namespace) -> None:
+    """``run`` and ``record``."""
+    chapter = find_chapter(arguments.chapter)
+    given: dict[str, str | bool] = {}
+    for name, text in arguments.parameters:
+        if name in given:
+            raise Refused(f"{name} is given twice: {given[name]} and {text}")
+        given[name] = text
+    if arguments.profile and "profile" in given:
+        raise Refused("the profile is given twice: `make` takes it as PROFILE=..., not with -p")
+    if arguments.profile:
+        given["profile"] = arguments.profile
+    if arguments.command == "record":
+        given["record"] = True
+    checked = check_parameters(chapter, {"profile": DEFAULT_PROFILE, **given})
+    _check_run(chapter, checked)
+    defaults = {name: default_of(parameter) for name, parameter in parameters_of(chapter).items()}
+    execute(chapter, RUNS / str(checked["profile"]) / file_name(chapter, checked, defaults), checked)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -345,7 +217,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="chapters with their parameters, and profiles")
     for name, text in (
-        ("run", "run one chapter; the executed copy goes to runs/<profile>/"),
+        ("run", "run one chapter; the executed copy goes to runs/<profile>/, named by what was given"),
         ("record", "the same with record=True: the chapter saves its numbers to book/results/"),
     ):
         command = commands.add_parser(name, help=text)
@@ -356,6 +228,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     commands.add_parser("again", help="write what another run should give, with the solutions as cells, to runs/again/")
     book = commands.add_parser("book", help="run all, build pages")
     book.add_argument("--profile", default=DEFAULT_PROFILE)
+    book.add_argument("--fresh", action="store_true", help="run again what is done and has not changed, too")
     book.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="chapters at a time")
     return parser.parse_args(argv)
 
@@ -363,37 +236,56 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = _arguments(argv)
-    _prepare_environment()
+    before = end_orderly()
     try:
-        if arguments.command == "list":
-            for chapter in chapters():
-                print(f"{chapter.stem}\n{_listing(chapter)}")
-            print(f"profiles\n{_profiles()}")
-        elif arguments.command == "again":
-            for chapter in chapters():
-                print(expectation(chapter))
-        elif arguments.command == "book":
-            print(f"\n{build_book(arguments.profile, jobs=arguments.jobs)}")
-        elif arguments.command == "refresh":
-            for chapter in chapters() if arguments.chapter == "all" else [find_chapter(arguments.chapter)]:
-                refresh(chapter)
-        else:
-            chapter = find_chapter(arguments.chapter)
-            given: dict[str, str | bool] = dict(arguments.parameters)
-            if arguments.profile and "profile" in given:
-                raise Refused("the profile is given twice: `make` takes it as PROFILE=..., not with -p")
-            if arguments.profile:
-                given["profile"] = arguments.profile
-            if arguments.command == "record":
-                given["record"] = True
-            checked = check_parameters(chapter, {"profile": DEFAULT_PROFILE, **given})
-            if arguments.command == "record":
-                _check_record(chapter, checked)
-            execute(chapter, RUNS / str(checked["profile"]) / chapter.name, checked)
-    except (Refused, Failed) as error:
+        prepare_environment()
+        _run_command(arguments)
+    except (Refused, Failed, OSError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1
+    except ModuleNotFoundError as error:
+        print(f"{error.name} is not installed; {_EXTRA}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, SystemExit) as asked:
+        with suppress(OSError):  # the terminal may be gone
+            print("\nEnded on request: what was finished stays, and the same command goes on.", file=sys.stderr)
+        return asked.code if isinstance(asked, SystemExit) and isinstance(asked.code, int) else 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
+
+
+def _run_command(arguments: argparse.Namespace) -> None:
+    if not chapters():
+        raise Refused(_without_checkout())
+    if arguments.command == "list":
+        for chapter in chapters():
+            print(f"{chapter.stem}\n{listing(chapter)}")
+        print(f"profiles\n{profile_listing()}")
+    elif arguments.command == "again":
+        for chapter in chapters():
+            print(expectation(chapter))
+    elif arguments.command == "book":
+        print(f"\n{build_book(arguments.profile, jobs=arguments.jobs, fresh=arguments.fresh)}")
+    elif arguments.command == "refresh":
+        for chapter in chapters() if arguments.chapter == "all" else [find_chapter(arguments.chapter)]:
+            refresh(chapter)
+    else:
+        run_chapter(arguments)
+
+
+def _without_checkout() -> str:
+    """What an installed package without the book beside it can do."""
+    place = "<its repository>"
+    with suppress(importlib.metadata.PackageNotFoundError):
+        links = importlib.metadata.metadata("advfeat").get_all("Project-URL") or []
+        place = next((link.split(", ")[1] for link in links if link.startswith("Homepage")), place)
+    return (
+        f"There are no chapters: {BOOK} is not there, or holds none. What is installed is the library (import advfeat) "
+        "and its benchmark (python -m advfeat.bench). Chapters, records and pages need a checkout:\n"
+        f'  git clone {place} && cd advfeat && pip install -e ".[book]" -c constraints.txt'
+    )
 
 
 if __name__ == "__main__":

@@ -126,9 +126,9 @@ class Dataset:
 
 
 def data_root() -> Path:
-    """Folder of raw data: ``ADVFEAT_DATA``, or ``data/`` in the checkout, beside the package."""
-    given = os.environ.get("ADVFEAT_DATA")
-    return Path(given).expanduser() if given else Path(__file__).resolve().parent.parent / "data"
+    """Folder of raw data: ``ADVFEAT_DATA``, or ``data/`` in the checkout, without one in the working folder."""
+    given, beside = os.environ.get("ADVFEAT_DATA"), Path(__file__).resolve().parent.parent
+    return Path(given).expanduser() if given else (beside if (beside / "book").is_dir() else Path.cwd()) / "data"
 
 
 def cifar10(*, train: bool, root: Path | str | None = None) -> Dataset:

@@ -29,7 +29,7 @@ def run_tests(folder: Path) -> bool:
     # Warnings are errors where all versions are known; here they are only told.
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "filterwarnings=default", *TESTS]
     path = folder / "tests.txt"
-    with path.open("w") as log:
+    with path.open("w", encoding="utf-8") as log:
         try:
             done = subprocess.run(
                 command, cwd=bench.ROOT, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=TEST_SECONDS
@@ -37,7 +37,7 @@ def run_tests(folder: Path) -> bool:
         except subprocess.TimeoutExpired:
             print(f"tests: not finished after {TEST_SECONDS} s, see {path}", flush=True)
             return False
-    lines = path.read_text().splitlines() or ["no output"]
+    lines = path.read_text(encoding="utf-8").splitlines() or ["no output"]
     print(f"tests: {lines[-1].strip('= ')}, see {path}", flush=True)
     return done.returncode == 0
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with records.results_in(given.out / "results"):
             bench.benchmark(torch.device("cuda"), given.out, bench.PLANS["cuda"], deadline=start + 60 * MINUTES)
     except gate.GateFailed as error:
-        (given.out / "gate.txt").write_text(f"{error}\n")
+        (given.out / "gate.txt").write_text(f"{error}\n", encoding="utf-8")
         print(error, file=sys.stderr)
         return 1
     return 0 if passed else 1

@@ -156,6 +156,12 @@ def autoattacked(
     return {}
 
 
+def _published() -> dict[str, Any]:
+    if not PAPER.exists():
+        raise FileNotFoundError(f"{PAPER} is not there: published numbers come with a checkout, not with the package")
+    return json.loads(PAPER.read_text(encoding="utf-8"))
+
+
 def paper_values(by: str = "paper") -> dict[str, float]:
     """Published numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``.
 
@@ -163,7 +169,7 @@ def paper_values(by: str = "paper") -> dict[str, float]:
     ``by`` is ``paper`` for the paper's own, or ``library`` for those of the networks that its authors published with
     their library, probably the same ones.
     """
-    entries = json.loads(PAPER.read_text())
+    entries = _published()
     return {
         key: entry["value"]
         for key, entry in entries.items()
@@ -177,7 +183,7 @@ def paper_and_ours(records: Sequence[Record], rows: Mapping[str, str]) -> pd.Dat
     An id without a published or a recorded value shows a dash. A value of the paper has as many places as its source
     gives; one that is known only through others says so.
     """
-    paper, entries = paper_values(), json.loads(PAPER.read_text())
+    paper, entries = paper_values(), _published()
 
     def published(key: str) -> str:
         if key not in paper:

@@ -23,7 +23,7 @@ def progress(*, total: int, unit: str, description: str, initial: int = 0) -> It
     """Yield a bar whose ``update(k)`` advances it by ``k`` of ``total`` units, starting at ``initial``."""
     place = os.environ.get("ADVFEAT_PROGRESS", "")
     in_notebook = not place and "ipykernel" in sys.modules
-    silent = place == "off" or not (place or in_notebook or sys.stderr.isatty())
+    silent = place == "off" or not (place or in_notebook or (sys.stderr and sys.stderr.isatty()))
     with ExitStack() as stack:
         stream = _opened(place) if place and not silent else None
         if stream is not None:
@@ -46,7 +46,7 @@ def progress(*, total: int, unit: str, description: str, initial: int = 0) -> It
 
 def _opened(place: str) -> TextIO | None:
     try:
-        return Path(place).open("a", buffering=1)
+        return Path(place).open("a", buffering=1, encoding="utf-8")
     except OSError:  # a terminal that is gone
         return None
 

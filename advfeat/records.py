@@ -185,9 +185,12 @@ class Record:
 
 
 def results_root() -> Path:
-    """Folder of the records: ``ADVFEAT_RESULTS``, or ``book/results`` in the checkout."""
+    """Folder of the records: ``ADVFEAT_RESULTS``, or ``book/results`` in the checkout.
+
+    An installed package without a checkout has no such place of its own: there it is ``results`` in the working folder.
+    """
     given = os.environ.get("ADVFEAT_RESULTS")
-    return Path(given).expanduser() if given else BOOK / "results"
+    return Path(given).expanduser() if given else (BOOK if BOOK.is_dir() else Path.cwd()) / "results"
 
 
 @contextmanager

@@ -38,8 +38,7 @@ def released(kind: str, root: Path | str) -> Dataset:
     inputs.path("root", root)
     if kind not in FOLDERS:
         raise ValueError(f"kind must be one of {', '.join(FOLDERS)}, got {kind!r}")
-    names = (FOLDERS[kind], f"d_{FOLDERS[kind]}")
-    places = [Path(root).expanduser() / part / name for part in ("", "release_datasets") for name in names]
+    places = _places(kind, root)
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         raise FileNotFoundError(f"no released {kind}: none of the folders {', '.join(map(str, places))} exists")
@@ -52,6 +51,23 @@ def released(kind: str, root: Path | str) -> Dataset:
         truth={"source_labels": (labels - 1) % len(CIFAR10_CLASSES)} if kind == "D_det" else {},
         info={"dataset": "released", "set": folder.name},
     )
+
+
+def release(root: Path | str) -> Path:
+    """The folder of an unpacked release, seen to hold one of the sets at least; nothing is read.
+
+    Raises:
+        FileNotFoundError: it does not.
+    """
+    if not any(place.is_dir() for kind in FOLDERS for place in _places(kind, root)):
+        names = ", ".join(FOLDERS.values())
+        raise FileNotFoundError(f"released must be a folder with one of {names} in it, got {str(root)!r}")
+    return Path(root).expanduser()
+
+
+def _places(kind: str, root: Path | str) -> list[Path]:
+    names = (FOLDERS[kind], f"d_{FOLDERS[kind]}")
+    return [Path(root).expanduser() / part / name for part in ("", "release_datasets") for name in names]
 
 
 def _tensor(path: Path) -> Tensor:

@@ -30,7 +30,7 @@ from advfeat.measures import accuracy, robust_accuracy
 from advfeat.models import Classifier, build_model, whiten
 from advfeat.planted import PlantedWorld, planted
 from advfeat.profiles import Profile, get_profile
-from advfeat.released import released
+from advfeat.released import release, released
 from advfeat.store import Recipe, Shards, Store
 from advfeat.train import Checkpoint, TrainConfig, train
 
@@ -88,6 +88,7 @@ class Run:
 
     Raises:
         ValueError: unknown profile, override or device, or released sets for a profile that is not CIFAR-10's.
+        FileNotFoundError: ``released`` holds no released set.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Run:
             raise ValueError(f"device must be auto, cpu or cuda, got {device!r}")
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but PyTorch sees no GPU; use auto or cpu")
-        self.released = Path(released) if released else None
+        self.released = release(released) if released else None
         self._released: dict[str, Dataset] = {}
         if self.released is not None and named.data != "cifar10":
             raise ValueError(f"released sets are images of CIFAR-10, but profile {profile!r} is not of it")

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from advfeat import chapters as runner
+from advfeat import execution
+from advfeat.execution import Task, execute_all
 from advfeat.notebook import check_record
 from advfeat.records import index_rows, load_record, results_root, save_record
 from advfeat.run import Run
@@ -289,7 +291,7 @@ def tiny(tmp_path, monkeypatch):
     """A book with one chapter."""
     for name in ("ROOT", "BOOK", "RUNS", "STAGE"):
         monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(ROOT))
-    for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "ADVFEAT_PROGRESS"):
+    for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
         monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")
     runner.BOOK.mkdir()
     parameters = nbformat.v4.new_code_cell(
@@ -411,7 +413,7 @@ def test_two_runs_at_once_keep_apart_what_is_unfinished_and_leave_none_of_it(tin
 
     monkeypatch.setattr("papermill.execute_notebook", interrupted)
     for process in (11, 12):
-        monkeypatch.setattr(runner.os, "getpid", lambda process=process: process)
+        monkeypatch.setattr(execution.os, "getpid", lambda process=process: process)
         with pytest.raises(KeyboardInterrupt):
             runner.execute(tiny, runner.RUNS / tiny.name, {})
     assert len(set(seen)) == 2
@@ -420,7 +422,7 @@ def test_two_runs_at_once_keep_apart_what_is_unfinished_and_leave_none_of_it(tin
 
 @pytest.mark.filterwarnings("default")
 def test_two_runs_give_the_same_bytes(tiny):
-    copy = runner.RUNS / "planted" / tiny.name
+    copy = runner.RUNS / "planted" / "42-tiny.seed=3.ipynb"
     committed = tiny.read_bytes()
     texts = []
     for _ in range(2):
@@ -436,7 +438,7 @@ def test_two_runs_give_the_same_bytes(tiny):
 
 @pytest.mark.filterwarnings("default")
 def test_failing_cell_is_named_and_an_older_copy_stays(tiny, capsys):
-    copy = runner.RUNS / "planted" / tiny.name
+    copy = runner.RUNS / "planted" / "42-tiny.seed=13.ipynb"
     copy.parent.mkdir(parents=True)
     copy.write_text("older")
     assert runner.main(["run", "42", "-p", "seed", "13"]) == 1
@@ -463,8 +465,9 @@ def test_chapters_side_by_side_are_those_that_run_one_after_the_other(tiny):
     shutil.copy(*both)
     copies = {jobs: [runner.RUNS / str(jobs) / chapter.name for chapter in both] for jobs in (1, 2)}
     for jobs, paths in copies.items():
-        tasks = [(chapter, path, {"seed": seed}) for seed, (chapter, path) in enumerate(zip(both, paths, strict=True))]
-        assert runner._execute_all(tasks, jobs).keys() == {chapter.stem for chapter in both}
+        pairs = enumerate(zip(both, paths, strict=True))
+        tasks = [Task(chapter, path, {"seed": seed}) for seed, (chapter, path) in pairs]
+        assert execute_all(tasks, jobs).keys() == {chapter.stem for chapter in both}
     assert [path.read_bytes() for path in copies[1]] == [path.read_bytes() for path in copies[2]]
     with pytest.raises(runner.Failed, match="unlucky"):
-        runner._execute_all([(both[0], copies[2][0], {"seed": 13}), (both[1], copies[2][1], {})], 2)
+        execute_all([Task(both[0], copies[2][0], {"seed": 13}), Task(both[1], copies[2][1], {})], 2)

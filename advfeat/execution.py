@@ -1,0 +1,366 @@
+"""One chapter, run from its first cell to its last: environment, execution, what an orderly end leaves, what is whole.
+
+papermill injects the parameters and runs the cells. What it notes about them is not relied on: after a dead kernel, a
+timeout or ``sys.exit(0)`` it calls cells completed that never ran. A run is whole if every code cell was executed and
+none of them shows an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import signal
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from glob import escape
+from importlib.metadata import distributions
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+
+from advfeat.parameters import DEFAULT_PROFILE, Refused, absolute, code_cells
+from advfeat.records import provenance, results_root
+
+# glibc returns large activations to the system at every free, and page faults then dominate; a kernel reads these at
+# its start. The Makefile exports the same, for whatever does not come through here.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+# Folders that a person may name relative to where the command was typed; a chapter runs in the folder of the book.
+FOLDERS = ("ADVFEAT_DATA", "ADVFEAT_STORE", "ADVFEAT_RESULTS")
+
+# Seconds: in effect for ever. By default papermill gives a kernel a minute to start, and the last output of a cell four
+# seconds to arrive, and a busy machine takes longer. If the kernel has died, the wait ends all the same.
+_PATIENCE = 7 * 24 * 3600
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_UNWRITABLE = _FULL | {errno.EACCES, errno.EFBIG, errno.EIO, errno.EPERM, errno.EROFS}
+
+# Variables that can change what a chapter computes or shows. The place of the progress bars does not.
+_TELLING = ("ADVFEAT_", "ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH")
+_UNTOLD = {"ADVFEAT_PROGRESS", "ADVFEAT_CELL_TIMEOUT"}
+
+
+class Failed(RuntimeError):
+    """A chapter or the build of the pages did not finish."""
+
+
+class Task(NamedTuple):
+    """A chapter to run, where the executed copy goes, checked parameters, and a digest of what the run depends on."""
+
+    chapter: Path
+    copy: Path
+    given: Mapping[str, object]
+    inputs: str = ""
+
+
+def cell_timeout() -> int | None:
+    """Seconds that one cell may take: ``ADVFEAT_CELL_TIMEOUT``, by default None, so without a limit.
+
+    Raises:
+        Refused: the variable holds anything but a whole number of seconds, 1 or more.
+    """
+    text = os.environ.get("ADVFEAT_CELL_TIMEOUT", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise Refused(f"ADVFEAT_CELL_TIMEOUT must be a whole number of seconds, 1 or more, or unset, got {text!r}")
+    return int(text)
+
+
+def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str = "") -> float:
+    """Run ``chapter`` with checked parameters, write the executed ``copy``, return the seconds it took.
+
+    ``copy`` appears when it is complete, with ``inputs`` noted in it. While the chapter runs, its state is in
+    ``<copy>.<machine>-<process>.partial.ipynb``; after a failing cell it stays, as ``<copy>.failed.ipynb``.
+
+    Raises:
+        Failed: a cell failed, was left out or took longer than ``cell_timeout`` allows, the kernel died, or the copy
+            cannot be written.
+    """
+    import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    about, limit = f"{chapter.stem} ({given.get('profile', DEFAULT_PROFILE)})", cell_timeout()
+    # Two runs of one chapter may go on at once: each process writes a file of its own.
+    partial = copy.with_suffix(f".{platform.node()}-{os.getpid()}.partial.ipynb")
+    failed = copy.with_suffix(".failed.ipynb")
+    with _writing(copy):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(copy)
+        failed.unlink(missing_ok=True)
+    print(f"{about} ...", flush=True)
+    begun: list[str] = []
+    start = time.perf_counter()
+
+    def stopped(why: str) -> Failed:
+        """Where the run ended and why; keeps the notebook up to there."""
+        source, where, kept = "", "before its first cell", ""
+        if begun:
+            cells = [text for text, _ in code_cells(chapter) if text.strip()]
+            where, source = f"in cell {len(begun)} of {len(cells) + bool(given)}", begun[-1]
+        with suppress(OSError, Refused):
+            if not begun and (found := incomplete(partial)):
+                where, source = found.where, found.source
+            partial.replace(failed)
+            kept = f"\n\nThe notebook up to there: {failed}"
+        seconds = time.perf_counter() - start
+        shown = textwrap.indent(source, "    ")
+        return Failed(f"{about} failed {where} after {seconds:.0f} s\n\n{shown}\n\n{why}{kept}")
+
+    try:
+        papermill.execute_notebook(
+            str(chapter),
+            str(partial),
+            parameters=dict(given),
+            kernel_name="python3",
+            language="python",
+            cwd=str(chapter.parent),
+            execution_timeout=limit,
+            start_timeout=_PATIENCE,
+            iopub_timeout=_PATIENCE,
+            progress_bar=False,
+            # An error ends the run where it happens, in a cell tagged ``raises-exception``, too.
+            force_raise_errors=True,
+            on_cell_execute=lambda cell, **_: begun.append(cell.source),
+        )
+        if found := incomplete(partial):
+            begun.clear()
+            raise stopped(found.why)
+        with _writing(partial):
+            normalise(partial, inputs)
+            partial.replace(copy)
+    except papermill.PapermillExecutionError as error:
+        raise stopped(f"{error.ename}: {error.evalue}") from error
+    except CellTimeoutError as error:
+        raise stopped(f"The cell took longer than the {limit} s that ADVFEAT_CELL_TIMEOUT allows.") from error
+    except DeadKernelError as error:
+        raise stopped(
+            "The kernel died: the cell ended its own process, or the system did, most often for want of memory."
+        ) from error
+    except Failed:
+        raise
+    except (NoSuchKernel, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            raise stopped(_unwritable(partial, error)) from error
+        raise stopped(f"{type(error).__name__}: {error}") from error
+    finally:
+        # Interrupted, it would stay for good: the next process has another name.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    seconds = time.perf_counter() - start
+    print(f"{about} {seconds:.1f} s -> {_near(copy)}", flush=True)
+    return seconds
+
+
+class Incomplete(NamedTuple):
+    """The first code cell of an executed notebook that was not executed, or shows an error."""
+
+    where: str
+    source: str
+    why: str
+
+
+def incomplete(notebook: Path) -> Incomplete | None:
+    """The first cell that keeps a run from being whole, None if it is: counts and outputs tell, saved statuses do not.
+
+    Raises:
+        Refused: the file is no notebook.
+    """
+    code_cells(notebook)
+    cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(cells, 1):
+        source = "".join(cell["source"])
+        errors = [output for output in cell["outputs"] if output["output_type"] == "error"]
+        if not source.strip() or (cell["execution_count"] is not None and not errors):
+            continue
+        why = f"{errors[0]['ename']}: {errors[0]['evalue']}" if errors else "The cell was not executed."
+        return Incomplete(f"in cell {number} of {len(cells)}", source, why)
+    return None
+
+
+def normalise(copy: Path, inputs: str = "") -> None:
+    """Take out of an executed notebook what differs between two equal runs: times, paths, versions, random ids.
+
+    ``inputs``, what it depends on, is noted in its metadata.
+    """
+    notebook = json.loads(copy.read_text(encoding="utf-8"))
+    notebook["metadata"] = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"},
+        **({"advfeat": {"inputs": inputs}} if inputs else {}),
+    }
+    for cell in notebook["cells"]:
+        metadata = cell["metadata"]
+        for key in ("papermill", "execution"):
+            metadata.pop(key, None)
+        if "injected-parameters" in metadata.get("tags", []):
+            cell["id"] = "injected-parameters"
+            metadata["tags"].append("hide-input")  # tags of the parameters cell are not handed on
+        if not metadata.get("tags", True):
+            del metadata["tags"]
+    copy.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+
+def execute_all(tasks: Sequence[Task], jobs: int) -> dict[str, float]:
+    """``execute`` on each task, ``jobs`` at a time; what has not begun when one fails is left out."""
+    if jobs == 1:
+        return {task.chapter.stem: execute(*task) for task in tasks}
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=end_orderly)
+    try:
+        running = {task.chapter.stem: pool.submit(_execute_or_leave, task) for task in tasks}
+        return {stem: future.result() for stem, future in running.items()}
+    except BrokenProcessPool as error:
+        raise Failed("a process that ran chapters was ended from outside, perhaps for want of memory") from error
+    except (KeyboardInterrupt, SystemExit):
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _execute_or_leave(task: Task) -> float:
+    try:
+        return execute(*task)
+    except (KeyboardInterrupt, SystemExit):
+        # The pool would take this for an answer, and give its process the next chapter.
+        os._exit(1)
+
+
+def end_orderly() -> dict[int, Any]:
+    """Let SIGTERM, which schedulers send, and SIGHUP end this process as Ctrl-C does: kernel and half a notebook go.
+
+    A signal that is ignored, as ``nohup`` has it, stays so. Returns what the signals did before.
+    """
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        for other in ends:  # the end has begun; another signal would cut it short
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # Python sets handlers in the main thread only
+    ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    ends = [number for number in ends if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, end) for number in ends}
+
+
+def prepare_environment() -> None:
+    """Set what the kernels inherit; what the caller has set stays, with folders made absolute."""
+    for name, value in ALLOCATOR.items():
+        os.environ.setdefault(name, value)
+    for name in FOLDERS:
+        if os.environ.get(name):
+            os.environ[name] = absolute(os.environ[name])
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one of the user's account
+    os.environ.setdefault("PYTHONUTF8", "1")  # Windows would read the book's own files in a code page
+    os.environ.setdefault("ADVFEAT_PROGRESS", _place_for_progress())
+
+
+def _place_for_progress() -> str:
+    """A kernel has no terminal of its own; this is where its progress bars reach the person who waits, or ``off``."""
+    try:
+        # Windows has terminals, but no names for them.
+        named = os.isatty(2) and hasattr(os, "ttyname")
+        place = Path(os.ttyname(2) if named else f"/proc/{os.getpid()}/fd/2")
+        with place.open("ab"):
+            return str(place)
+    except OSError:  # a socket, a terminal of another user, or a system that does not tell
+        return "off"
+
+
+def surroundings(book: Path) -> str:
+    """A digest of what all chapters depend on: library, records, published numbers, packages, machine and settings."""
+    library = sorted(Path(__file__).parent.rglob("*.py"))
+    results = sorted(path for path in results_root().rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = (*library, *results, *sorted(book.glob("*.json")))
+    made = provenance("cuda" if torch.cuda.is_available() else "cpu")
+    facts = {
+        "files": [[*path.parts[-3:], hashlib.sha256(path.read_bytes()).hexdigest()] for path in files],
+        "packages": sorted({f"{one.name}=={one.version}" for one in distributions()}),
+        "machine": [made[key] for key in ("device", "threads", "platform")] + [sys.version],
+        "variables": sorted((k, v) for k, v in os.environ.items() if k.startswith(_TELLING) and k not in _UNTOLD),
+    }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def inputs_of(chapter: Path, given: Mapping[str, object], around: str) -> str:
+    """A digest of what one run of a chapter depends on: its cells (not their outputs), parameters, surroundings."""
+    cells = [{**cell, "outputs": [], "execution_count": None} for cell in json.loads(chapter.read_bytes())["cells"]]
+    return hashlib.sha256(json.dumps([cells, dict(given), around]).encode()).hexdigest()
+
+
+def finished_with(copy: Path) -> str:
+    """The ``inputs`` that a whole copy was made from; "" where there is none."""
+    try:
+        return "" if incomplete(copy) else json.loads(copy.read_bytes())["metadata"]["advfeat"]["inputs"]
+    except (OSError, Refused, KeyError, TypeError):
+        return ""
+
+
+def file_name(chapter: Path, given: Mapping[str, object], defaults: Mapping[str, object]) -> str:
+    """Name of the executed copy: the chapter's own, and every parameter but the profile that is not at its default.
+
+    Such as ``05-non-robust-features.seed=1.ipynb``; a long value is told by the first digits of its hash.
+    """
+    parts = [chapter.stem]
+    for name, value in sorted(given.items()):
+        if name == "profile" or (value == defaults.get(name) and type(value) is type(defaults.get(name))):
+            continue
+        text = value if isinstance(value, str) and value != "null" else json.dumps(value, sort_keys=True)
+        short = len(text) <= 20 and text == text.lower() and text.replace("_", "").replace(".", "").isalnum()
+        parts.append(f"{name}={text if short else hashlib.sha256(text.encode()).hexdigest()[:8]}")
+    return ".".join(parts) + ".ipynb"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Failed(_unwritable(path, error)) from error
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    cure = ""
+    if error.errno in _FULL:
+        with suppress(OSError):
+            cure = f" ({shutil.disk_usage(path.parent).free / 1e6:.0f} MB are free there; make room and start again)"
+    return f"{error.filename or path} cannot be written: {error.strerror or error}{cure}"
+
+
+def _sweep(copy: Path) -> None:
+    """Remove what killed processes of this machine left of ``copy`` unfinished."""
+    import psutil
+
+    pattern = f"{escape(copy.stem)}.{escape(platform.node())}-*.partial.ipynb"
+    for path in copy.parent.glob(pattern):
+        process = path.name.removesuffix(".partial.ipynb").rpartition("-")[2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _near(path: Path) -> str:
+    try:
+        return os.path.relpath(path)
+    except ValueError:  # another drive, on Windows
+        return str(path)

@@ -1,0 +1,110 @@
+"""What would end a run after hours, found before its first cell: device, data, released sets, packages, folders, disk.
+
+Which of these a chapter needs, its code tells: one that never asks its ``Run`` for images needs no data.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from advfeat.autoattack import installed
+from advfeat.data import cifar10
+from advfeat.notebook import check_record
+from advfeat.parameters import Refused, code_cells, default_of, parameters_of
+from advfeat.records import results_root
+from advfeat.released import released
+from advfeat.run import Run
+
+_OF_RUN = ("profile", "device", "overrides", "released")
+# Members of ``Run`` that load images, or train.
+_WITH_IMAGES = re.compile(
+    r"\.(train_set|test_set|standard|source|robust|match_source|overfitted|control|constructed|trained_on)\b"
+)
+_KINDS = re.compile(r"""\.(?:constructed|trained_on)\(\s*["'](\w+)["']""")
+
+
+def check_run(chapter: Path, given: Mapping[str, Any]) -> list[str]:
+    """See before the first cell what would end a run of ``chapter`` with these checked parameters; return warnings.
+
+    Raises:
+        Refused: a device that is not there; raw data or released sets that are missing or damaged; a package that a
+            recorded run needs; a folder that cannot be written; a record that this run cannot join.
+    """
+    code = "\n".join(source for source, _ in code_cells(chapter))
+    settings = {name: given[name] for name in _OF_RUN if given.get(name)}
+    try:
+        run = Run(settings.pop("profile", "planted"), **settings)
+        warnings = _check_images(run, code) if _WITH_IMAGES.search(code) else []
+        if given.get("record"):
+            _check_recording(chapter, run, code, given)
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+        raise Refused(f"{chapter.stem}: {error}") from error
+    return [f"{chapter.stem}: {warning}" for warning in warnings]
+
+
+def _check_images(run: Run, code: str) -> list[str]:
+    """Data and store; of released sets those that the chapter asks for are read."""
+    if run.profile.data == "cifar10":
+        for train in (True, False):
+            cifar10(train=train)
+    if run.released is not None:
+        for kind in sorted(set(_KINDS.findall(code))):
+            released(kind, run.released)
+    root, warnings = run.store.root, []
+    reason = _unwritable(root)
+    if reason and not (root.is_dir() and any(root.iterdir())):
+        raise OSError(f"the store {root} cannot be written ({reason}); ADVFEAT_STORE names another folder")
+    if reason:
+        warnings.append(f"the store {root} cannot be written ({reason}); what it does not hold cannot be made")
+    else:
+        free, needed = shutil.disk_usage(_existing(root)).free, _bytes_of_a_dataset(run)
+        if free < needed:
+            warnings.append(
+                f"{free / 1e9:.2f} GB are free at the store {root}, and to make one dataset takes {needed / 1e9:.2f} GB"
+            )
+    return warnings
+
+
+def _check_recording(chapter: Path, run: Run, code: str, given: Mapping[str, Any]) -> None:
+    known = parameters_of(chapter)
+    others = {
+        name: given.get(name, default_of(parameter))
+        for name, parameter in known.items()
+        if name not in (*_OF_RUN, "seed")
+    }
+    settings = {name: given[name] for name in ("seed", *_OF_RUN) if name in given}
+    check_record(chapter.stem, parameters=others, **{"profile": run.profile.name, **settings})
+    root = results_root()
+    if reason := _unwritable(root):
+        raise OSError(f"the folder of the records {root} cannot be written ({reason}); ADVFEAT_RESULTS names another")
+    if run.profile.autoattack_eps and re.search(r"\bautoattacked\(", code) and not installed():
+        raise ModuleNotFoundError(
+            f"a record at profile {run.profile.name!r} needs AutoAttack, which is not installed: "
+            'pip install "advfeat[autoattack]" adds it'
+        )
+
+
+def _bytes_of_a_dataset(run: Run) -> int:
+    side = 32 if run.profile.data == "cifar10" else 16
+    # Pieces and whole lie side by side until the whole is written, as 32-bit numbers in three channels.
+    return 2 * run.profile.train_images * 3 * side * side * 4
+
+
+def _unwritable(folder: Path) -> str:
+    """Why nothing can be written to a folder, which need not be there yet; "" where something can."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    folder = folder.absolute()
+    return next((place for place in (folder, *folder.parents) if place.exists() or place.is_symlink()), folder)
