@@ -78,20 +78,21 @@ class Guarded:
     @property
     def problem(self) -> str:
         """What kept the kernel from starting, once ``poll`` knows that it has ended."""
-        return self._said.rpartition(b"\0")[0].decode(errors="replace")
+        return (self._said if self._code == LOST else self._said[:-2]).decode(errors="replace")
 
     def send_signal(self, number: int) -> None:
-        """Interrupt the kernel (SIGINT), or end it with all that it has started (SIGTERM)."""
+        """Interrupt the kernel (SIGINT), or end it with all that it has started (any other signal)."""
         if self.poll() is None:
+            ends = number != signal.SIGINT
+            self.told = self.told or ends
             with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+                os.kill(self.pid, signal.SIGTERM if ends else signal.SIGINT)  # the guard must live on to do it
 
-    def terminate(self) -> None:
+    def kill(self) -> None:
         """End the kernel and all that it has started."""
-        self.told = self.told or self.poll() is None
         self.send_signal(signal.SIGTERM)
 
-    kill = terminate  # the guard itself must live on to do it
+    terminate = kill
 
 
 class ForkServer:
@@ -117,7 +118,7 @@ class ForkServer:
             for _ in range(_ATTEMPTS):
                 with suppress(OSError, EOFError):
                     return self._ask(job)
-                self._end()
+                self.end()
         raise RuntimeError(f"the process that kernels are forked from ended {_ATTEMPTS} times")
 
     def _ask(self, job: Job) -> Guarded:
@@ -142,7 +143,7 @@ class ForkServer:
 
     def _running(self) -> socket.socket:
         if self._process is not None and self._process.poll() is not None:
-            self._end()
+            self.end()
         if self._socket is None:
             self._socket, theirs = socket.socketpair()
             with theirs:
@@ -154,11 +155,12 @@ class ForkServer:
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
-                atexit.register(self._end)
+                atexit.register(self.end)
         return self._socket
 
-    def _end(self) -> None:
-        atexit.unregister(self._end)
+    def end(self) -> None:
+        """End the server, and with it every kernel that it has forked."""
+        atexit.unregister(self.end)
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:

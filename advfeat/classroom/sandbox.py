@@ -140,7 +140,7 @@ def missing(read: Sequence[Path]) -> list[str]:
 
 @functools.cache
 def _refusal(read: Sequence[Path]) -> str:
-    """Why submissions that may read ``read`` get no namespaces of their own; nothing if they do. ``Lost`` as ``run``."""
+    """Why submissions that may read ``read`` get no namespaces of their own; nothing if they do."""
     with _scratch() as scratch:
         trial = _SERVER.start(_job(scratch, read, work=None, isolated=True))
         code = trial.wait()
