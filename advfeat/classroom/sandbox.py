@@ -7,6 +7,7 @@ there on holds an error that says what happened.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import os
 import shutil
@@ -230,6 +231,7 @@ class _Client(NotebookClient):
             RuntimeError: the kernel did not start.
         """
         self._ended.set()
+        atexit.unregister(self._cleanup_kernel)  # or what did not start is ended once more, in vain, at exit
         guarded = self._provisioner.guarded
         if guarded is None:
             return

@@ -29,7 +29,7 @@ from advfeat.classroom.sandbox import Limits
 
 ASSIGNMENT = "ps4-theory"
 REPLACED = "ps4-robust"  # the answer that hostile code takes the place of; what stands before it keeps its points
-LIMITS = Limits(cell=6, total=20, memory=2, output=1_000_000, processes=40)
+LIMITS = Limits(cell=10, total=40, memory=2, output=1_000_000, processes=40)
 # The seven others of the class, and what is wrong with their work; each loses what that costs, and nothing else.
 OTHERS = {
     "honest": "",
@@ -70,7 +70,7 @@ HOSTILE = {
     ),
 }
 STOPPED = {
-    "ignores-interrupts": "more than 20 seconds",
+    "ignores-interrupts": "more than 40 seconds",
     "prints-100-MB": "printed or showed",
     "dies": "kernel died",
     "kills-itself": "kernel died",
@@ -78,7 +78,7 @@ STOPPED = {
 }
 # Which of two limits such a cell meets first, its own or that of its time, depends on how fast the machine is.
 STOPPED_OR_LATE = {"shows-one-huge-value": "printed or showed", "takes-all-memory": "GiB of memory"}
-# Says what it could do to what is not its own: nothing, where it has namespaces of its own. Each attempt would be harmless.
+# Says what it could do to what is not its own: nothing, where it has namespaces of its own. Every attempt is harmless.
 REACHES = """
 import os, resource, socket
 
@@ -107,7 +107,7 @@ attempt("modes of the system's files", lambda: os.chmod("/usr", 0o755))
 attempt("settings of the system", lambda: open("/proc/sys/kernel/domainname", "a").close())
 print(done)
 """
-# What is left where a system forbids namespaces, but has seccomp and a Landlock that knows signals, as in many containers.
+# What is left where a system forbids namespaces, but has seccomp and a Landlock that knows signals.
 LEFT_OPEN = ["name of the grader", "local socket", "modes", "times", "owner", "modes of the system's files"]
 FENCED = {
     # Where files are fenced in, these cells say what they could do.
@@ -239,7 +239,7 @@ def test_files_and_network_outside_are_refused(graded, student):
     path = classroom.notebook("autograded", ASSIGNMENT, student)
     cell = next(c for c in nbformat.read(path, 4).cells if c.metadata.get("nbgrader", {}).get("grade_id") == REPLACED)
     errors = [output.ename for output in cell.outputs if output.output_type == "error"]
-    # In namespaces of its own, the files of the class do not exist for it; the network is refused by the filter of calls.
+    # In namespaces of its own, the files of the class do not exist for it; the filter of calls refuses the network.
     hidden = not sandbox.missing(tuple(kernel.readable([ROOT, classroom.folder]))) and student != "calls-home"
     network_is_fenced = landlock.edition() >= 4 or seccomp.known()
     refused = "FileNotFoundError" if hidden else "PermissionError"
@@ -306,16 +306,27 @@ def local_socket():
 def isolated(request, monkeypatch):
     """Whether submissions get namespaces of their own; the second time as on a system that forbids them."""
     if request.param == "forbidden":
-        monkeypatch.setattr(sandbox, "_refusal", lambda read: "PermissionError: not here")
+        monkeypatch.setattr(sandbox, "_refusal", lambda _: "PermissionError: not here")
     elif sandbox._refusal(tuple(kernel.readable([]))):
         pytest.skip("this system gives no namespaces to its users")
     return request.param == "namespaces"
 
 
-def run_cells(files, *codes, limits=LIMITS):
-    """The outcome of a notebook with these cells, and what each printed, or the name of its error."""
+def run_cells(files, *codes, limits=LIMITS, meanwhile=None):
+    """The outcome of a notebook with these cells, and what each printed, or the name of its error.
+
+    ``meanwhile`` is called once the first cell has printed something.
+    """
     notebook = new_notebook(cells=[new_code_cell(code) for code in codes])
     files.mkdir(exist_ok=True)
+
+    def wait_and_act():
+        while not notebook.cells[0].outputs:
+            time.sleep(0.1)
+        meanwhile()
+
+    if meanwhile:
+        threading.Thread(target=wait_and_act, daemon=True).start()
     outcome = sandbox.run(notebook, files=files, limits=limits, read=kernel.readable([]))
     said = [[output.get("text") or output.get("ename") for output in cell.outputs] for cell in notebook.cells]
     return outcome, ["".join(filter(None, texts)) for texts in said]
@@ -405,40 +416,31 @@ def test_what_children_do_not_share_counts(isolated, tmp_path):
 
 
 def test_a_run_whose_server_is_lost_says_so_and_the_next_one_has_a_new_server(isolated, tmp_path):
-    run_cells(tmp_path / "files", "print(1)")
-    server = sandbox._SERVER.pid
-    timer = threading.Timer(3, os.kill, (server, signal.SIGKILL))
-    timer.start()
-    try:
-        outcome, _ = run_cells(tmp_path / "files", "import time", "time.sleep(5)", "time.sleep(5)")
-    finally:
-        timer.join()
+    ended = []
+
+    def kill_the_server():
+        ended.append(sandbox._SERVER.pid)
+        os.kill(sandbox._SERVER.pid, signal.SIGKILL)
+
+    outcome, _ = run_cells(tmp_path / "files", "print(1)", "import time; time.sleep(9)", meanwhile=kill_the_server)
     assert outcome.killed
     outcome, said = run_cells(tmp_path / "files", "print(2)")
     assert (outcome.stopped, outcome.killed, said) == ("", False, ["2\n"])
-    assert sandbox._SERVER.pid != server
+    assert ended
+    assert sandbox._SERVER.pid != ended[0]
 
 
 def test_a_guard_that_is_lost_is_no_fault_of_the_notebook(isolated, tmp_path):
-    run_cells(tmp_path / "files", "print(1)")
-
     def kill_the_guard():
         for guard in psutil.Process(sandbox._SERVER.pid).children():
             guard.kill()
 
-    timer = threading.Timer(3, kill_the_guard)
-    timer.start()
-    try:
-        with pytest.raises(sandbox.Lost, match="guarded its kernel"):
-            run_cells(tmp_path / "files", "import time", "time.sleep(5)", "time.sleep(5)")
-    finally:
-        timer.join()
+    with pytest.raises(sandbox.Lost, match="guarded its kernel"):
+        run_cells(tmp_path / "files", "print(1)", "import time; time.sleep(9)", meanwhile=kill_the_guard)
 
 
 @pytest.mark.parametrize("always", [False, True])
-def test_who_is_lost_is_graded_again_and_the_exit_code_tells_who_could_not(
-    graded, monkeypatch, capsys, tmp_path, always
-):
+def test_who_is_lost_is_graded_again_and_the_exit_code_tells(graded, monkeypatch, capsys, tmp_path, always):
     classroom, worth, _ = graded
     right_run, lost = grading.run, []
 
@@ -465,7 +467,7 @@ def test_who_is_lost_is_graded_again_and_the_exit_code_tells_who_could_not(
 
 
 def test_what_the_system_lacks_is_said(monkeypatch):
-    monkeypatch.setattr(sandbox, "_refusal", lambda read: "PermissionError: not here")
+    monkeypatch.setattr(sandbox, "_refusal", lambda _: "PermissionError: not here")
     monkeypatch.setattr(landlock, "edition", lambda: 0)
     said = sandbox.missing([])
     assert "no namespaces of their own (PermissionError: not here)" in said[0]
@@ -474,7 +476,7 @@ def test_what_the_system_lacks_is_said(monkeypatch):
     monkeypatch.setattr(landlock, "edition", lambda: 7)
     monkeypatch.setattr(seccomp, "known", lambda: True)
     assert len(sandbox.missing([])) == 1
-    monkeypatch.setattr(sandbox, "_refusal", lambda read: "")
+    monkeypatch.setattr(sandbox, "_refusal", lambda _: "")
     assert sandbox.missing([]) == []
 
 
