@@ -86,7 +86,7 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     """Carry out an instructor's command; yields what to tell."""
     from advfeat.classroom import marks, rehearse, release
     from advfeat.classroom.collect import collect
-    from advfeat.classroom.grade import UNRUN, check_reference, grade, isolation
+    from advfeat.classroom.grade import check_reference, grade, isolation
     from advfeat.classroom.sandbox import Limits
 
     classroom = release.Classroom(arguments.folder.resolve())
@@ -132,9 +132,10 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     if sheet:
         yield f"written answers wait for marks: fill in {sheet}, then run `marks {name}`"
     yield f"feedback pages: {classroom.folder / 'feedback'}"
-    unrun = [found.student for found in grades if found.status.startswith(UNRUN)]
-    if unrun:
-        raise RuntimeError(f"not graded, because their notebooks could not be run here: {', '.join(unrun)}")
+    given_up = {submission.student for submission in submissions if submission.problem}
+    failed = [found.student for found in grades if not found.seconds and found.student not in given_up]
+    if failed:
+        raise RuntimeError(f"could not be graded, for the reasons above: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,6 @@ from advfeat.classroom.release import ROOT, Classroom
 from advfeat.classroom.sandbox import Limits, Outcome, missing, run
 from advfeat.progress import progress
 
-UNRUN = "it could not be run"
-"""How the status begins of a submission that this machine, not what is in it, kept from being graded."""
-
 
 class ReferenceFailed(RuntimeError):
     """The problem set's own solution does not get full marks on this machine, so nobody can be graded."""
@@ -156,7 +153,7 @@ def grade(
     def finish(student: str, done: Future[Outcome]) -> None:
         failure = done.exception()
         if failure:
-            statuses[student] = f"{UNRUN}: {reason(failure)}"
+            statuses[student] = f"it could not be run: {reason(failure)}"
             # A test that has not been run holds no error, and would count as passed.
             shutil.rmtree(classroom.notebook("autograded", assignment, student).parent)
         else:

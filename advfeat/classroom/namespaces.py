@@ -7,6 +7,7 @@ the new ones, and ``surrender`` every privilege before a stranger's code runs.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import sys
@@ -36,7 +37,12 @@ def leave() -> None:
     if sys.platform != "linux":
         raise OSError("namespaces are a part of Linux")
     user, group = os.geteuid(), os.getegid()
-    _checked(_libc().unshare(_USER | _PROCESSES | _MOUNTS | _NETWORK | _MESSAGES), "leave its namespaces")
+    try:
+        _checked(_libc().unshare(_USER | _PROCESSES | _MOUNTS | _NETWORK | _MESSAGES), "leave its namespaces")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # "no space left on device", says the system
+            raise OSError("no more namespaces are allowed here; see /proc/sys/user/max_user_namespaces") from error
+        raise
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         Path("/proc/self", name).write_text(text)
 

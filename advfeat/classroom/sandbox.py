@@ -11,6 +11,7 @@ import atexit
 import functools
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -55,6 +56,7 @@ class Limits:
         memory: GiB for the kernel and whatever it starts.
         output: characters that all cells together may print or show.
         processes: how many may run at a time.
+        disk: GiB that may lie in its scratch folder.
     """
 
     cell: float = 60
@@ -62,6 +64,7 @@ class Limits:
     memory: float = 4
     output: int = 10_000_000
     processes: int = 200
+    disk: float = 2
 
 
 @dataclass(frozen=True)
@@ -155,10 +158,16 @@ def _scratch() -> Iterator[Path]:
     """A folder that is removed in the end, with a path that is short enough for the sockets in it."""
     usual = Path(tempfile.gettempdir()).resolve()
     base = usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER else Path("/tmp").resolve()
-    with tempfile.TemporaryDirectory(prefix="advfeat-", dir=base, ignore_cleanup_errors=True) as folder:
+    folder = tempfile.TemporaryDirectory(prefix="advfeat-", dir=base, ignore_cleanup_errors=True)
+    try:
         for name in (*_FOLDERS.values(), "root"):
-            Path(folder, name).mkdir()
-        yield Path(folder)
+            Path(folder.name, name).mkdir()
+        yield Path(folder.name)
+    finally:
+        try:
+            folder.cleanup()
+        except RecursionError:  # folders in folders, too deep for Python
+            subprocess.run(["rm", "-rf", folder.name], check=False)
 
 
 def _job(scratch: Path, read: Sequence[Path], *, work: Path | None, isolated: bool) -> Job:
@@ -208,6 +217,7 @@ class _Client(NotebookClient):
         manager = _KernelManager(scratch, read)
         super().__init__(notebook, manager, resources={"metadata": {"path": str(scratch)}})
         self._provisioner = manager.provisioner
+        self._scratch = scratch
         self.owns_km = True
         self.allow_errors = self.interrupt_on_timeout = True
         self.shutdown_kernel = "immediate"
@@ -285,7 +295,17 @@ class _Client(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
     def _watch(self, guarded: Guarded) -> None:
+        """Until the notebook has ended: see what it uses, and kill it at a limit, or if that cannot be seen."""
+        try:
+            self._hold_to_limits(guarded)
+        except Exception as error:  # noqa: BLE001 - nothing that a notebook does may leave it unwatched
+            self._stop(f"What it uses could not be seen: {type(error).__name__}.")
+        if self.stopped:
+            guarded.kill()
+
+    def _hold_to_limits(self, guarded: Guarded) -> None:
         deadline = time.monotonic() + self.limits.total
+        looks = 0
         while not self._ended.wait(0.2):
             used, running = 0, []
             with suppress(psutil.Error):
@@ -299,12 +319,26 @@ class _Client(NotebookClient):
                 self._stop(f"It used more than {self.limits.memory:g} GiB of memory.")
             if len(running) > self.limits.processes:
                 self._stop(f"It had more than {self.limits.processes} processes at a time.")
+            looks += 1
+            if looks % 5 == 0 and _size(self._scratch) > self.limits.disk * 1024**3:
+                self._stop(f"It wrote more than {self.limits.disk:g} GiB of files.")
             if self.stopped:
-                guarded.kill()
                 return
 
     def _stop(self, reason: str) -> None:
         self.stopped = self.stopped or reason
+
+
+def _size(folder: Path) -> int:
+    """Bytes that files below ``folder`` take on the disk; what vanishes meanwhile does not count."""
+    size, ahead = 0, [str(folder)]
+    while ahead:
+        with suppress(OSError), os.scandir(ahead.pop()) as entries:
+            for entry in entries:
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    ahead.append(entry.path)
+    return size
 
 
 def _memory(processes: Sequence[psutil.Process], limit: float) -> int:

@@ -64,6 +64,11 @@ HOSTILE = {
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
         "def robust_covariance(covariance, price):\n    return covariance"
     ),
+    "nests-folders": (
+        "import os\n"
+        "for _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')\n"
+        "def robust_covariance(covariance, price):\n    return covariance"
+    ),
     "kills-itself": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
     "starts-60-others": (
         "import subprocess, time\nsleepers = [subprocess.Popen(['sleep', '600']) for _ in range(60)]\ntime.sleep(5)"
@@ -415,6 +420,12 @@ def test_what_children_do_not_share_counts(isolated, tmp_path):
     assert outcome.stopped == "It used more than 1 GiB of memory."
 
 
+def test_a_submission_cannot_fill_the_disk(tmp_path):
+    code = "import time\nfor number in range(3):\n    open(f'{number}', 'wb').write(bytes(1 << 24))\ntime.sleep(60)"
+    outcome, _ = run_cells(tmp_path / "files", code, limits=Limits(cell=60, total=90, disk=0.03125))
+    assert outcome.stopped == "It wrote more than 0.03125 GiB of files."
+
+
 def test_a_run_whose_server_is_lost_says_so_and_the_next_one_has_a_new_server(isolated, tmp_path):
     ended = []
 
@@ -458,7 +469,7 @@ def test_who_is_lost_is_graded_again_and_the_exit_code_tells(graded, monkeypatch
     assert code == (1 if always else 0), said.err
     if always:
         assert "could not be run: Lost: the process that guarded its kernel was lost" in said.out
-        assert "could not be run here: honest" in said.err
+        assert "could not be graded, for the reasons above: honest" in said.err
         assert len(lost) == 2
         assert honest.score == 0
     else:
@@ -478,6 +489,29 @@ def test_what_the_system_lacks_is_said(monkeypatch):
     assert len(sandbox.missing([])) == 1
     monkeypatch.setattr(sandbox, "_refusal", lambda _: "")
     assert sandbox.missing([]) == []
+
+
+def test_nothing_is_left_of_a_scratch_folder_however_deep(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if len(str(tmp_path)) < sandbox._LONGEST_FOLDER else "/tmp")
+    with sandbox._scratch() as scratch:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(scratch)
+            for _ in range(1500):
+                Path("d").mkdir()
+                os.chdir("d")
+            Path("file").write_bytes(bytes(1 << 16))
+        assert sandbox._size(scratch) >= 1 << 16
+    assert not scratch.exists()
+
+
+def test_a_notebook_that_cannot_be_watched_is_stopped(tmp_path, monkeypatch):
+    def blind(processes, limit):
+        raise RecursionError
+
+    monkeypatch.setattr(sandbox, "_memory", blind)
+    outcome, _ = run_cells(tmp_path / "files", "import time; time.sleep(60)", limits=Limits())
+    assert outcome.stopped == "What it uses could not be seen: RecursionError."
+    assert outcome.seconds < 50
 
 
 def test_a_long_temporary_folder_is_no_hindrance(isolated, tmp_path, monkeypatch):
