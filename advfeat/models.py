@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import folding, kernels
-from advfeat.networks import FULL_WIDTH, OWN, TORCHVISION, Scale
+from advfeat.networks import FULL_WIDTH, OWN, TORCHVISION, Scale, narrow_strided
 
 # Per-channel mean and spread of CIFAR-10's training pixels. Any sensible constants serve: they only set the scale
 # on which the first layer sees its input.
@@ -88,6 +88,12 @@ def build_model(
 
     The multiply-adds are those of one 32×32 image with the defaults.
 
+    Every network can be trained at every width. On a CPU that is not a matter of course: oneDNN, which computes
+    PyTorch's convolutions there, writes beyond its memory in the weight gradient of a 1×1 convolution with a stride on
+    fewer than 16 channels (8 on processors without AVX-512), and then crashes, hangs or returns wrong gradients.
+    Narrow ResNets would have such layers. Here they pick every other point first and convolve with stride 1, which is
+    the same function; wider networks are torchvision's. See ``check_trainable`` for networks of your own.
+
     Args:
         width: channels of the first stage; default: the network's own. torchvision's constructors do not offer this
             for every network, so here every channel count of theirs is multiplied by width / 64, a multiple of 1/16;
@@ -159,6 +165,26 @@ def check_eval(model: nn.Module) -> None:
     if model.training:
         raise ValueError(
             "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
+        )
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Refuse a network that has layers whose weight gradients cannot be trusted on this device.
+
+    See ``networks.narrow_strided``: on a CPU oneDNN writes beyond its memory there. What ``build_model`` makes has no
+    such layer.
+
+    Raises:
+        ValueError: there are such layers, their weights are to be trained, and oneDNN would do it; named, with a cure.
+    """
+    on_cpu = {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    if not (on_cpu and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return
+    if narrow := narrow_strided(model):
+        raise ValueError(
+            f"model has 1×1 convolutions with a stride on fewer than 16 channels: {', '.join(narrow)}. On a CPU oneDNN "
+            "may crash or return wrong weight gradients there; put nn.MaxPool2d(1, stride=...) before each and give it "
+            "stride 1, which is the same function, or 16 channels, or fix its weights with requires_grad_(False)"
         )
 
 

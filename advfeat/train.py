@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from advfeat import kernels
 from advfeat.attacks import Threat, pgd
 from advfeat.data import Dataset, augment, batches
-from advfeat.models import Classifier, freeze, refold
+from advfeat.models import Classifier, check_trainable, freeze, refold
 from advfeat.progress import progress
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # images and labels of a batch to the images that are trained on
@@ -134,7 +134,8 @@ def train(
     ``train`` they are made with the model itself and the statistics of the batch. BatchNorm learns from neither.
 
     Raises:
-        ValueError: the dataset is smaller than one batch.
+        ValueError: the dataset is smaller than one batch, or the model has narrow strided layers that cannot be trained
+            on a CPU, see ``models.check_trainable``.
         FloatingPointError: the loss is not finite.
 
     Source: section 3 and appendix C of Ilyas et al. 2019; Madry et al. 2018 for adversarial training.
@@ -142,6 +143,7 @@ def train(
     steps_per_epoch = len(dataset) // config.batch_size
     if steps_per_epoch == 0:
         raise ValueError(f"{len(dataset)} images do not fill one batch of {config.batch_size}")
+    check_trainable(model)
     config = config.on(dataset.images.device.type)
     generator = torch.Generator().manual_seed(seed)
     optimizer = _optimizer(model, config)
