@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from advfeat import kernels
 from advfeat.attacks import Threat, pgd
 from advfeat.data import Dataset, augment, batches
-from advfeat.models import Classifier, check_trainable, freeze, refold
+from advfeat.models import Classifier, batch_statistics, check_trainable, freeze, refold
 from advfeat.progress import progress
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # images and labels of a batch to the images that are trained on
@@ -195,7 +194,7 @@ def _attack(model: Classifier, config: TrainConfig) -> Attack:
     search: dict[str, Any] = {"steps": config.attack_steps, "step_size": config.attack_step_size}
 
     def on_batch_statistics(images: Tensor, labels: Tensor) -> Tensor:
-        with _batch_statistics(model), torch.autocast(images.device.type, **_autocast(config)):
+        with batch_statistics(model), torch.autocast(images.device.type, **_autocast(config)):
             return pgd(model, images, labels, threat, **search)
 
     if config.attack_mode == "train":
@@ -207,23 +206,6 @@ def _attack(model: Classifier, config: TrainConfig) -> Attack:
         return pgd(frozen, images, labels, threat, **search)
 
     return on_running_statistics
-
-
-@contextmanager
-def _batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Eval mode, except that BatchNorm computes with the statistics of the batch; it does not keep them."""
-    model.eval()
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    tracking = [norm.track_running_stats for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        model.eval()
-        for norm, tracked in zip(norms, tracking, strict=True):
-            norm.track_running_stats = tracked
 
 
 def _autocast(config: TrainConfig) -> dict[str, Any]:
