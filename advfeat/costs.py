@@ -14,7 +14,7 @@ from advfeat import kernels, speed
 from advfeat.attacks import L2, Threat, pgd
 from advfeat.data import Dataset
 from advfeat.measures import withstands
-from advfeat.models import Classifier, freeze
+from advfeat.models import Classifier, check_trainable, freeze
 from advfeat.speed import Ratio
 
 
@@ -107,7 +107,11 @@ def plain_pgd(
     """``attacks.pgd`` in ℓ2 as one writes it the first time: the loss of the whole network, ``backward()``, a step.
 
     What the engine is measured by. The gradients of the weights, computed on the way, are dropped.
+
+    Raises:
+        ValueError: weight gradients of the model cannot be trusted on a CPU, see ``models.check_trainable``.
     """
+    check_trainable(model)
     ascent = -1 if targeted else 1
     adv = images.clone()
     for _ in range(steps):

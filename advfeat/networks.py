@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from advfeat import inputs
 FULL_WIDTH = 64
 # The filters of ``models.whiten``: as many as a 2×2 patch has values, and their negatives.
 WHITENED = 24
+# As many channels as the widest vector of a CPU holds in float32. oneDNN works on so many at once, with AVX2 on half.
+_VECTOR = 16
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,44 @@ class Scale:
     def blocks(self, count: int) -> int:
         """How many of ``count`` blocks of a stage are kept."""
         return count if self.depth is None else min(count, self.depth)
+
+
+def narrow_strided(network: nn.Module) -> list[str]:
+    """Names of the layers that must not be trained on a CPU: 1×1, with a stride, on fewer than 16 channels.
+
+    For the weight gradient of such a convolution, with channels last, oneDNN writes beyond its memory: with AVX2 below
+    8 channels, with AVX-512 below 16. The process ends, or hangs, or goes on with wrong gradients and without a word.
+    Forward passes and gradients with respect to images are right, so layers whose weights are fixed are not listed.
+
+    Source: uxlfoundation/oneDNN, issue 6035; seen with oneDNN 3.13, as in PyTorch 2.15.
+    """
+    return [name for name, layer in network.named_modules() if _is_narrow_strided(layer)]
+
+
+def _is_narrow_strided(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.weight.requires_grad
+        and layer.kernel_size == (1, 1)
+        and layer.stride != (1, 1)
+        and layer.padding in ((0, 0), "valid")
+        and layer.groups == 1
+        and layer.in_channels < _VECTOR
+    )
+
+
+def _with_strides_apart(stack: nn.Sequential) -> nn.Sequential:
+    """The same map without ``narrow_strided`` layers in ``stack`` itself: the points are picked first, then mixed.
+
+    A maximum over one point is that point. Layers keep their names, so weights that were saved still fit.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, layer in stack.named_children():
+        if isinstance(layer, nn.Conv2d) and _is_narrow_strided(layer):
+            layers[f"stride_of_{name}"] = nn.MaxPool2d(1, stride=layer.stride)
+            layer.stride = (1, 1)
+        layers[name] = layer
+    return nn.Sequential(layers)
 
 
 class Residual(nn.Module):
@@ -277,6 +318,10 @@ def _made(plan: nn.Module, size: int, scale: Scale) -> tuple[nn.Module, int]:
                 setattr(parent, name, fresh)
             elif isinstance(layer, nn.BatchNorm2d):
                 setattr(parent, name, nn.BatchNorm2d(scaled(layer.num_features), eps=layer.eps))
+    for parent in list(plan.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Sequential) and any(map(_is_narrow_strided, layer.children())):
+                setattr(parent, name, _with_strides_apart(layer))
     if scale.whitened:
         # At every pixel it is padded, so that the five poolings of VGG-16 still fit.
         stem = nn.Conv2d(3, WHITENED, 2, stride=scale.patch, padding=scale.patch % 2)

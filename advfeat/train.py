@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from advfeat import inputs, kernels
 from advfeat.attacks import Threat, pgd
 from advfeat.data import Dataset, augment, batches, check_dataset
-from advfeat.models import Classifier, freeze, refold
+from advfeat.models import Classifier, batch_statistics, check_trainable, freeze, refold
 from advfeat.progress import progress
 from advfeat.threats import check_threat
 
@@ -152,8 +151,9 @@ def train(
 
     Raises:
         TypeError: an argument of another type, or a model that is no ``Classifier``.
-        ValueError: the dataset is smaller than one batch or has more classes than the model, or ``seed`` is not in
-            [0, 2**32).
+        ValueError: the dataset is smaller than one batch or has more classes than the model, ``seed`` is not in
+            [0, 2**32), or the model has narrow strided layers that cannot be trained on a CPU, see
+            ``models.check_trainable``.
         FloatingPointError: the loss is not finite.
 
     Source: section 3 and appendix C of Ilyas et al. 2019; Madry et al. 2018 for adversarial training.
@@ -173,6 +173,7 @@ def train(
     steps_per_epoch = len(dataset) // config.batch_size
     if steps_per_epoch == 0:
         raise ValueError(f"dataset: {len(dataset)} images do not fill one batch of {config.batch_size}")
+    check_trainable(model)
     config = config.on(dataset.images.device.type)
     generator = torch.Generator().manual_seed(seed)
     optimizer = _optimizer(model, config)
@@ -224,7 +225,7 @@ def _attack(model: Classifier, config: TrainConfig) -> Attack:
     search: dict[str, Any] = {"steps": config.attack_steps, "step_size": config.attack_step_size}
 
     def on_batch_statistics(images: Tensor, labels: Tensor) -> Tensor:
-        with _batch_statistics(model), torch.autocast(images.device.type, **_autocast(config)):
+        with batch_statistics(model), torch.autocast(images.device.type, **_autocast(config)):
             return pgd(model, images, labels, threat, **search)
 
     if config.attack_mode == "train":
@@ -236,23 +237,6 @@ def _attack(model: Classifier, config: TrainConfig) -> Attack:
         return pgd(frozen, images, labels, threat, **search)
 
     return on_running_statistics
-
-
-@contextmanager
-def _batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Eval mode, except that BatchNorm computes with the statistics of the batch; it does not keep them."""
-    model.eval()
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    tracking = [norm.track_running_stats for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        model.eval()
-        for norm, tracked in zip(norms, tracking, strict=True):
-            norm.track_running_stats = tracked
 
 
 def _autocast(config: TrainConfig) -> dict[str, Any]:

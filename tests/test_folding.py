@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advfeat import folding
 from advfeat.folding import fold, refold
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.models import refold as refold_classifier
@@ -327,3 +328,109 @@ def test_wide_convolutions_on_small_maps_read_channel_by_channel_in_float32_alon
         small_by_channel = dtype == torch.float32
         assert seen["2"] == [(8, small_by_channel), (12, False)]
         assert all(not by_channel for _, by_channel in seen["0"]), "few channels come in"
+
+
+class Pooled(nn.Module):
+    """A convolution, averaged to (n, 12), and a function on that."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.convolution, self.function = nn.Conv2d(3, 12, 3, padding=1), function
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.function(self.convolution(inputs).mean((2, 3)))
+
+
+MIXING = {
+    "mean": lambda z: z - z.mean(0),
+    "faint mean": lambda z: z - 1e-3 * z.mean(0),
+    "mean by name": lambda z: z - z.mean(dim=0, keepdim=True),
+    "method": lambda z: z.sub(torch.mean(z, 0)),
+    "spread": lambda z: z / z.std(0),
+    "largest": lambda z: z / z.abs().amax(0),
+    "largest of all": lambda z: z / z.abs().max(),
+    "softmax": lambda z: z.softmax(0),
+    "softmax from the end": lambda z: F.softmax(z, dim=-2),
+    "unit length": lambda z: F.normalize(z, dim=0),
+    "running sum": lambda z: z.cumsum(0),
+    "sorted": lambda z: z.sort(0)[0],
+    "sorted by length": lambda z: z[z.norm(dim=1).argsort()],
+    "rolled": lambda z: z.roll(1, 0),
+    "rolled far": lambda z: torch.roll(z, -3, 0),
+    "flipped": lambda z: z.flip(0),
+    "beside the first": lambda z: z - z[:1],
+    "beside the last": lambda z: z - z[-1],
+    "beside the third": lambda z: z - z[2],
+    "attention": lambda z: (z @ z.t()).softmax(1) @ z,
+    "transposed": lambda z: (z.t() - z.t().mean(1, True)).t(),
+    "by the size of the batch": lambda z: z * z.size(0),
+    "reshaped": lambda z: z.view(12, -1).t().contiguous(),
+    "median": lambda z: z - z.median(0)[0],
+}
+
+
+@pytest.mark.parametrize("function", MIXING.values(), ids=MIXING)
+def test_a_function_that_mixes_images_is_found(function):
+    model = Classifier(Pooled(function), nn.Linear(12, 2)).eval()
+    state = torch.get_rng_state()
+    for refoldable in (False, True):
+        with pytest.raises(TypeError, match="Pooled mixes the images of a batch"):
+            freeze(model, dtype=torch.float32, refoldable=refoldable)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Softmax(dim=-2), nn.Sequential(nn.Unflatten(1, (3, 4)), nn.Softmax(dim=-3))], ids=["2", "3"]
+)
+def test_a_layer_that_counts_dimensions_from_the_end_is_tried(layer):
+    with pytest.raises(TypeError, match="mixes the images of a batch"):
+        freeze(Classifier(nn.Sequential(Pooled(lambda z: z), layer, nn.Flatten()), nn.Linear(12, 2)))
+
+
+EACH_ALONE = {
+    "centred": lambda z: z - z.mean(1, keepdim=True),
+    "softmax": lambda z: z.softmax(1),
+    "unit length": lambda z: F.normalize(z),
+    "sorted": lambda z: z.sort(1)[0],
+    "by the number of channels": lambda z: z * z.size(1),
+    "reshaped": lambda z: z.view(-1, 3, 4).flatten(1),
+    "large": lambda z: 1e30 * z,
+    "overflow": lambda z: (1e30 * z) * 1e30,
+    "nothing": lambda z: 0 * z,
+    "not a number": lambda z: z / 0 - z / 0,
+}
+
+
+@pytest.mark.parametrize("function", EACH_ALONE.values(), ids=EACH_ALONE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_function_on_each_image_alone_is_none_that_mixes(function, dtype):
+    model = Classifier(Pooled(function), nn.Linear(12, 2))
+    state = torch.get_rng_state()
+    freeze(model, dtype=dtype)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 64, 224])
+def test_a_network_of_one_size_is_tried_at_that_size(side):
+    def features(function) -> nn.Module:
+        return nn.Sequential(Calls(function), nn.AvgPool2d(side // 4), nn.Flatten(), nn.Linear(48, 5))
+
+    freeze(Classifier(features(lambda x: x - x.amax(1, keepdim=True)), nn.Linear(5, 2)))
+    with pytest.raises(TypeError, match="mixes the images of a batch"):
+        freeze(Classifier(features(lambda x: x - x.amax(0)), nn.Linear(5, 2)))
+
+
+def test_a_network_that_cannot_be_tried_is_frozen_with_a_warning():
+    odd = nn.Sequential(Calls(lambda x: x - x.amax(1, keepdim=True)), nn.Flatten(), nn.Linear(3 * 5 * 7, 5))
+    with pytest.warns(UserWarning, match="takes no square images of side 8, .* 299, so it could not be tried out"):
+        freeze(Classifier(odd, nn.Linear(5, 2)))
+
+
+@each_network
+def test_networks_of_the_library_need_no_trial(name, monkeypatch):
+    """Freezing costs what it did: every layer and function is known to treat each image on its own."""
+    model = network(name)
+    monkeypatch.setattr(folding, "SIDES", ())  # a trial would warn that there is no size
+    freeze(model)
+    freeze(model, refoldable=True)
+    freeze(freeze(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 
@@ -12,8 +13,13 @@ from test_models import images, randomise_batch_norm, twin_logits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from advfeat.models import build_model, freeze, whiten
-from advfeat.networks import OWN, TORCHVISION, Scale
+from advfeat.attacks import L2
+from advfeat.costs import plain_pgd
+from advfeat.data import Dataset
+from advfeat.models import Classifier, build_model, check_trainable, freeze, whiten
+from advfeat.networks import OWN, TORCHVISION, Scale, narrow_strided
+from advfeat.profiles import PROFILES
+from advfeat.train import TrainConfig, train
 
 each_architecture = pytest.mark.parametrize("name", TORCHVISION)
 # Full depth and all of the wiring, a 64th of the width or less, an eighth of the resolution or less.
@@ -209,3 +215,112 @@ def test_a_boosted_stem_enlarges_high_frequencies_and_keeps_the_mean(patch):
 def test_a_scale_counts_blocks():
     assert [Scale(depth=2).blocks(count) for count in (1, 2, 3)] == [1, 2, 2]
     assert Scale().blocks(24) == 24
+
+
+def strided_points(model: nn.Module) -> list[nn.MaxPool2d]:
+    """The layers that pick every other point."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.MaxPool2d) and layer.kernel_size == 1]
+
+
+def narrow() -> Classifier:
+    """A network of one's own with a layer whose weight gradient cannot be trusted on a CPU. It is never run here."""
+    features = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    return Classifier(features, nn.Linear(16, 2))
+
+
+@pytest.mark.parametrize("width", [4, 8, 12, 16, 64])
+@pytest.mark.parametrize("name", [*OWN, *TORCHVISION])
+def test_no_network_has_a_layer_that_cannot_be_trained_at_any_width(name, width):
+    model = plan(name, width=width)
+    assert narrow_strided(model) == []
+    # ResNet-18 adds its first stage's channels to the second stage 1x1, with stride 2; ResNet-50 has four times as many.
+    expected = {("resnet18", 4): 2, ("resnet18", 8): 1, ("resnet18", 12): 1}.get((name, width), 0)
+    assert len(strided_points(model)) == expected
+
+
+def test_networks_of_the_profiles_are_those_that_they_were():
+    for profile in PROFILES.values():
+        for name, scale in profile.architectures.items():
+            with torch.device("meta"):
+                features, _ = TORCHVISION[name](scale)
+            assert strided_points(features) == []
+
+
+@pytest.mark.parametrize("patch", [1, 4])
+def test_picking_points_before_a_narrow_convolution_changes_neither_function_nor_names(patch):
+    model = build_model("resnet18", width=4, patch=patch).double()
+    model.dtype = torch.float64
+    original = copy.deepcopy(model)
+    for stack in [layer for layer in original.modules() if hasattr(layer, "stride_of_0")]:
+        stack.get_submodule("0").stride = stack.stride_of_0.stride
+        stack.stride_of_0 = nn.Identity()
+    assert narrow_strided(original) == [
+        name for name, layer in original.named_modules() if name.endswith("downsample.0") and layer.in_channels < 16
+    ]
+    assert len(narrow_strided(original)) == 2
+    assert original.state_dict().keys() == model.state_dict().keys()
+    pixels = images(n=4, size=32)
+    outputs, gradients = [], []
+    # In float64 PyTorch's own kernels compute both.
+    for network in (model, original):
+        network.head.float()
+        output = network.train()(pixels)
+        output.square().sum().backward()
+        outputs.append(output)
+        gradients.append(torch.cat([parameter.grad.flatten().double() for parameter in network.parameters()]))
+    assert torch.equal(*outputs)
+    # Summed over the points in another order, at most 32 x 32 x 4 of them.
+    assert float((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max()) <= 2.0**-40
+
+
+def test_a_narrow_strided_layer_of_one_s_own_is_refused_by_name():
+    model = narrow()
+    message = r"1×1 convolutions with a stride on fewer than 16 channels: features\.1\. .*MaxPool2d.*same function"
+    with pytest.raises(ValueError, match=message):
+        check_trainable(model)
+    noise = Dataset(torch.rand(4, 3, 12, 12), torch.tensor([0, 1, 0, 1]), ("a", "b"), "noise")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        train(model, noise, TrainConfig(epochs=1, batch_size=2, lr=0.1), seed=0)
+    with pytest.raises(ValueError, match=message):
+        plain_pgd(model, noise.images, noise.labels, L2(0.5), steps=1, step_size=0.1)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "listed"),
+    [
+        ({}, True),
+        ({"in_channels": 15}, True),
+        ({"in_channels": 16}, False),
+        ({"stride": 1}, False),
+        ({"stride": (1, 2)}, True),
+        ({"kernel_size": 3}, False),
+        ({"padding": 1}, False),
+        ({"padding": "valid"}, True),
+        ({"groups": 2}, False),
+    ],
+    ids=str,
+)
+def test_only_narrow_strided_layers_are_listed(change, listed):
+    layer = nn.Conv2d(**({"in_channels": 4, "out_channels": 8, "kernel_size": 1, "stride": 2} | change))
+    assert narrow_strided(nn.Sequential(layer)) == (["0"] if listed else [])
+    assert narrow_strided(nn.Sequential(layer).requires_grad_(False)) == []
+
+
+def test_narrow_strided_layers_are_refused_where_the_fault_is_only(monkeypatch):
+    check_trainable(narrow().requires_grad_(False))
+    check_trainable(narrow().to("meta"))
+    check_trainable(nn.Identity())
+    with pytest.raises(ValueError, match=r"features\.1"):
+        check_trainable(narrow())
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # then PyTorch's own kernels compute
+    check_trainable(narrow())
+
+
+def test_the_fault_is_told_where_networks_are_made():
+    told = " ".join(build_model.__doc__.split())
+    assert "writes beyond its memory in the weight gradient of a 1×1 convolution with a stride on fewer than 16" in told
+    assert "check_trainable" in told
