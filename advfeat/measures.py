@@ -17,7 +17,7 @@ from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, batches
 from advfeat.models import Classifier, check_eval, freeze
 from advfeat.progress import progress
-from advfeat.records import signless_zero
+from advfeat.summaries import signless_zero
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advfeat.autoattack import installed
 from advfeat.measures import Estimate, accuracy
-from advfeat.records import BOOK, Measured, Record, load_record, results_root, save_record
+from advfeat.records import BOOK, Measured, Record, load_record, readable_records, results_root, save_record
 from advfeat.run import Run, Trained
 
 PAPER = BOOK / "paper.json"
@@ -90,15 +90,18 @@ def check_record(
     parameters: Mapping[str, object] | None = None,
     **settings: Any,
 ) -> None:
-    """See before a run what would end it after hours: another seed is recorded with other settings.
+    """See before a run what would end it after hours: another seed is recorded with other settings, or a damaged file.
+
+    A record of another chapter that cannot be read ends nothing; a warning names it.
 
     Args:
         parameters: of the chapter, beyond those of ``Run``; those count that the chapter records.
         settings: arguments of ``Run`` besides the profile.
 
     Raises:
-        ValueError: that is so; the message names the settings.
+        ValueError: that is so; the message names the settings, or the file.
     """
+    readable_records()
     folder = results_root() / chapter / profile
     if not (folder / "record.json").exists():
         return
@@ -115,12 +118,11 @@ def check_record(
 
 
 def recorded(chapter: str, *, by: str = "") -> list[Record]:
-    """Every record of a chapter, largest profile first; where there is none, says so and names the command, ``by``."""
-    found = [
-        load_record(chapter, folder.name)
-        for folder in sorted((results_root() / chapter).glob("*"))
-        if (folder / "record.json").exists()
-    ]
+    """Every record of a chapter, largest profile first; where there is none, says so and names the command, ``by``.
+
+    One that cannot be read is left out, with a warning that names it.
+    """
+    found = readable_records(chapter)
     if not found:
         command = by or f"make record CHAPTER={chapter[:2]} PROFILE=cifar10-cpu"
         display(Markdown(f"*Nothing is recorded yet. `{command}` does it.*"))
