@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import pickle
 import platform
 import re
 import stat
@@ -15,6 +14,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -110,21 +110,23 @@ def load_tensors(stream: io.BytesIO | io.BufferedReader, path: Path) -> Any:
                 raise ValueError(f"the checksum of {wrong} in it is wrong")
         stream.seek(0)
         return torch.load(stream, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         named = re.search(r"GLOBAL (\S*)", str(error))
-        if named and _ends_with(stream, named[1]):
+        if named is None:
+            raise ValueError(f"{path} is damaged or incomplete: it is no pickle of tensors") from error
+        if _ends_with(stream, named[1]):
             raise ValueError(f"{path} is damaged or incomplete: it ends in the middle of {named[1]!r}") from error
-        reason = f"it asks for {named[1]}" if named else str(error)
-        raise pickle.UnpicklingError(f"{path} holds more than tensors and is not read: {reason}") from error
+        raise UnpicklingError(f"{path} holds more than tensors and is not read: it asks for {named[1]}") from error
     except _UNREADABLE as error:
         raise ValueError(f"{path} is damaged or incomplete: {str(error) or 'it is empty'}") from error
 
 
 def _ends_with(stream: io.BytesIO | io.BufferedReader, name: str) -> bool:
-    """Whether a file ends with a name, or the beginning of one: unpickling takes that for the whole name."""
+    """Whether a file ends in a name: unpickling takes it for the whole name, without its last letter at times."""
     stream.seek(0, os.SEEK_END)
     stream.seek(max(0, stream.tell() - 200))
-    return stream.read().replace(b"\n", b".").rstrip(b".").endswith(name.rstrip(".").encode())
+    end = stream.read().replace(b"\n", b".")
+    return any(part.rstrip(b".").endswith(name.rstrip(".").encode()) for part in (end, end[:-1]))
 
 
 def _code(error: Exception) -> int | None:

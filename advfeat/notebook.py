@@ -101,20 +101,19 @@ def check_record(
     Raises:
         ValueError: that is so; the message names the settings, or the file.
     """
-    readable_records()
     folder = results_root() / chapter / profile
-    if not (folder / "record.json").exists():
-        return
-    wanted = Run(profile, **settings).describe()
-    for other, run in load_record(chapter, profile).runs.items():
-        config = run["config"]
-        differ = [name for name, value in wanted.items() if config.get(name) != value]
-        differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
-        if other != seed and differ:
-            raise ValueError(
-                f"{folder} holds seed {other} with other settings ({', '.join(differ)}); record this run elsewhere "
-                "(ADVFEAT_RESULTS names the folder), or delete the old record"
-            )
+    if (folder / "record.json").exists():
+        wanted = Run(profile, **settings).describe()
+        for other, run in load_record(chapter, profile).runs.items():
+            config = run["config"]
+            differ = [name for name, value in wanted.items() if config.get(name) != value]
+            differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
+            if other != seed and differ:
+                raise ValueError(
+                    f"{folder} holds seed {other} with other settings ({', '.join(differ)}); record this run elsewhere "
+                    "(ADVFEAT_RESULTS names the folder), or delete the old record"
+                )
+    readable_records()
 
 
 def recorded(chapter: str, *, by: str = "") -> list[Record]:

@@ -228,7 +228,7 @@ def load_record(chapter: str, profile: str) -> Record:
         record = Record(chapter, profile, {int(seed): run for seed, run in runs.items()}, path.parent)
         _check(record)
     except (AttributeError, LookupError, OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(
             f"{path} is no record that this version can read ({reason}); mend it, take it back from git, or delete it"
         ) from error

@@ -19,11 +19,11 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -148,7 +148,7 @@ class TrainingCheckpoint:
             raise ValueError(f"{self.path} is damaged or foreign ({reason}); {cure}")
         try:
             found = load_tensors(io.BytesIO(state), self.path)
-        except (ValueError, pickle.UnpicklingError) as error:
+        except (ValueError, UnpicklingError) as error:
             raise type(error)(f"{error}; {cure}") from error
         if not isinstance(found, dict):
             raise ValueError(f"{self.path} holds no state of a training but a {type(found).__name__}; {cure}")
@@ -283,8 +283,9 @@ class _Artifact:
 
     def damaged(self, path: Path, reason: str) -> ValueError:
         """The exception for a file whose content is not right."""
+        why = " ".join(reason.split())  # PyTorch says it in several lines
         return ValueError(
-            f"{path} is damaged or foreign ({reason}); delete the folder {self.folder}, and it is made anew"
+            f"{path} is damaged or foreign ({why}); delete the folder {self.folder}, and it is made anew"
         )
 
     def _check_note(self) -> None:
