@@ -20,7 +20,7 @@ from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, batches, check_dataset
 from advfeat.models import check_eval, ready
 from advfeat.progress import progress
-from advfeat.records import signless_zero
+from advfeat.summaries import signless_zero
 from advfeat.threats import check_step, check_threat
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advfeat.autoattack import installed
 from advfeat.measures import Estimate, accuracy
-from advfeat.records import BOOK, Measured, Record, load_record, results_root, save_record
+from advfeat.records import BOOK, Measured, Record, load_record, readable_records, results_root, save_record
 from advfeat.run import Run, Trained
 
 PAPER = BOOK / "paper.json"
@@ -90,37 +90,38 @@ def check_record(
     parameters: Mapping[str, object] | None = None,
     **settings: Any,
 ) -> None:
-    """See before a run what would end it after hours: another seed is recorded with other settings.
+    """See before a run what would end it after hours: another seed is recorded with other settings, or a damaged file.
+
+    A record of another chapter that cannot be read ends nothing; a warning names it.
 
     Args:
         parameters: of the chapter, beyond those of ``Run``; those count that the chapter records.
         settings: arguments of ``Run`` besides the profile.
 
     Raises:
-        ValueError: that is so; the message names the settings.
+        ValueError: that is so; the message names the settings, or the file.
     """
     folder = results_root() / chapter / profile
-    if not (folder / "record.json").exists():
-        return
-    wanted = Run(profile, **settings).describe()
-    for other, run in load_record(chapter, profile).runs.items():
-        config = run["config"]
-        differ = [name for name, value in wanted.items() if config.get(name) != value]
-        differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
-        if other != seed and differ:
-            raise ValueError(
-                f"{folder} holds seed {other} with other settings ({', '.join(differ)}); record this run elsewhere "
-                "(ADVFEAT_RESULTS names the folder), or delete the old record"
-            )
+    if (folder / "record.json").exists():
+        wanted = Run(profile, **settings).describe()
+        for other, run in load_record(chapter, profile).runs.items():
+            config = run["config"]
+            differ = [name for name, value in wanted.items() if config.get(name) != value]
+            differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
+            if other != seed and differ:
+                raise ValueError(
+                    f"{folder} holds seed {other} with other settings ({', '.join(differ)}); record this run elsewhere "
+                    "(ADVFEAT_RESULTS names the folder), or delete the old record"
+                )
+    readable_records()
 
 
 def recorded(chapter: str, *, by: str = "") -> list[Record]:
-    """Every record of a chapter, largest profile first; where there is none, says so and names the command, ``by``."""
-    found = [
-        load_record(chapter, folder.name)
-        for folder in sorted((results_root() / chapter).glob("*"))
-        if (folder / "record.json").exists()
-    ]
+    """Every record of a chapter, largest profile first; where there is none, says so and names the command, ``by``.
+
+    One that cannot be read is left out, with a warning that names it.
+    """
+    found = readable_records(chapter)
     if not found:
         command = by or f"make record CHAPTER={chapter[:2]} PROFILE=cifar10-cpu"
         display(Markdown(f"*Nothing is recorded yet. `{command}` does it.*"))

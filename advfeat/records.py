@@ -8,12 +8,12 @@ generated from the records.
 from __future__ import annotations
 
 import datetime
+import io
 import json
-import math
 import os
 import platform
-import re
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,90 +21,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 from jaxtyping import Float
 from PIL import Image
-from scipy.stats import norm, t
 from torch import Tensor
 
 from advfeat import inputs
+from advfeat.files import sweep, write_whole
+from advfeat.summaries import Measured, Summary, summarise
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 BOOK = _CHECKOUT / "book"
 """Folder of the chapters."""
 _PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One recorded number: its value, the images behind it, and what was measured how.
-
-    A rate in [0, 1] needs no more, for its interval follows from n. Any other number brings its 95 % interval, ``low``
-    and ``high``, and perhaps the bounds ``within`` which it lies whatever happens. ``seed`` is that of the network.
-    Runs of several seeds may share one network, the source of a constructed dataset, say; it counts once.
-    """
-
-    value: float
-    n: int
-    network: str
-    attack: str = "none"
-    seed: int = 0
-    low: float | None = None
-    high: float | None = None
-    within: Sequence[float] | None = None
-
-    def __post_init__(self) -> None:
-        inputs.real("value", self.value)
-        inputs.whole("n", self.n)
-        inputs.text("network", self.network)
-        inputs.text("attack", self.attack)
-        inputs.seed(self.seed)
-        for name in ("low", "high"):
-            if getattr(self, name) is not None:
-                inputs.real(name, getattr(self, name))
-
-    @property
-    def rate(self) -> bool:
-        """Whether this is a share in [0, 1], which brings no interval."""
-        return self.low is None and self.high is None
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the numbers fit together: a rate in [0, 1], or a finite value inside its interval; n at least 1."""
-        if self.low is None or self.high is None:
-            return self.rate and 0 <= self.value <= 1 and self.n >= 1
-        finite = all(map(math.isfinite, (self.low, self.value, self.high)))
-        return finite and self.low <= self.value <= self.high and self.n >= 1
-
-
-def signless_zero(spec: str) -> str:
-    """The format ``spec`` of a number with a z behind alignment and sign: what rounds to zero has no minus."""
-    return re.sub(r"^((?:.?[<>=^])?[-+ ]?)z?", r"\1z", spec, count=1)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A recorded number over all seeds, with its 95 % interval. A ``rate`` prints in percent."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    seeds: int
-    network: str
-    attack: str
-    rate: bool = True
-
-    def __str__(self) -> str:
-        return format(self, ".1%" if self.rate else ".3f")
-
-    def __format__(self, spec: str) -> str:
-        if not spec:
-            return str(self)
-        spec = signless_zero(spec)
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 @dataclass(frozen=True)
@@ -140,11 +70,7 @@ class Record:
         return sorted({key for run in self.runs.values() for key in run["values"]})
 
     def summary(self, key: str) -> Summary:
-        """The mean over seeds of one value; runs that share a network count as one, at their mean.
-
-        The interval adds two independent sources of error: the choice of test images (for a rate Wilson's interval,
-        else the recorded one, averaged) and, from two seeds on, the spread between seeds (Student's t). With two seeds
-        the second is wide, and it should be: two runs say little about a third.
+        """The mean over seeds of one value, with its interval: see ``summaries.summarise``.
 
         Raises:
             KeyError: no run recorded ``key``; the message lists what there is.
@@ -152,25 +78,7 @@ class Record:
         measured = [Measured(**run["values"][key]) for run in self.runs.values() if key in run["values"]]
         if not measured:
             raise KeyError(f"{self.chapter}/{self.profile} holds no {key!r}, only {', '.join(self.ids())}")
-        by_seed = [[item for item in measured if item.seed == seed] for seed in {item.seed: None for item in measured}]
-
-        def of_each(part: str) -> np.ndarray:
-            return np.array([np.mean([getattr(item, part) for item in shared]) for shared in by_seed])
-
-        values = of_each("value")
-        mean, n, seeds = float(values.mean()), min(item.n for item in measured), len(by_seed)
-        spread = t.ppf(0.975, seeds - 1) * float(values.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
-        rate = all(item.rate for item in measured)
-        if rate:
-            # Wilson's interval for the images: unlike the usual half-width it does not vanish at 0 and 1.
-            low, high = _wilson(mean, n)
-        else:
-            # The seeds saw the same images, so their errors may agree: averaged, not divided by the root of the number.
-            low, high = float(of_each("low").mean()), float(of_each("high").mean())
-        low, high = mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread)
-        least, most = (0.0, 1.0) if rate else measured[0].within or (-math.inf, math.inf)
-        low, high = max(least, low), min(most, high)
-        return Summary(mean, low, high, n, seeds, measured[0].network, measured[0].attack, rate)
+        return summarise(measured)
 
     def sheet(self, name: str) -> Path:
         """Path of a picture sheet.
@@ -254,7 +162,8 @@ def save_record(
 
     Raises:
         ValueError: a value is neither a rate in [0, 1] nor inside its interval, ``n`` is not positive, or another seed
-            was recorded with other settings: a mean over both would mean nothing.
+            was recorded with other settings: a mean over both would mean nothing. Or the record that is there cannot be
+            read; then this run is kept beside it.
     """
     inputs.text("chapter", chapter)
     inputs.text("profile", profile)
@@ -276,7 +185,15 @@ def save_record(
     }
     path = folder / "record.json"
     with FileLock(results_root() / ".lock"):
-        known = json.loads(path.read_text())["runs"] if path.exists() else {}
+        for place in (folder, results_root()):
+            sweep(place)
+        try:
+            before = load_record(chapter, profile).runs if path.exists() else {}
+            known = {str(other): saved for other, saved in before.items()}
+        except ValueError as error:
+            kept = folder / f"record.seed{seed}.json"
+            _write_json(kept, {"chapter": chapter, "profile": profile, "runs": {str(seed): run}})
+            raise ValueError(f"{error}; this run is kept in {kept}") from error
         for other in known.keys() - {str(seed)}:
             if known[other]["config"] != run["config"]:
                 raise ValueError(
@@ -293,7 +210,11 @@ def save_record(
 
 
 def write_index() -> None:
-    """Bring ``index.json`` up to date, after a record was copied here from another machine, say."""
+    """Bring ``index.json`` up to date, after a record was copied here from another machine, say.
+
+    A record that cannot be read is left out, with a warning that names it: its numbers are in the index again when it
+    has been mended and this is called once more.
+    """
     _write_json(results_root() / "index.json", index_rows())
 
 
@@ -302,28 +223,49 @@ def load_record(chapter: str, profile: str) -> Record:
 
     Raises:
         FileNotFoundError: nothing is recorded there; the message says how to record it.
+        ValueError: the file is damaged, changed by hand into what is no record, or of a later version; the message
+            names it and the cure.
     """
     inputs.text("chapter", chapter)
     inputs.text("profile", profile)
-    folder = results_root() / chapter / profile
-    path = folder / "record.json"
+    path = results_root() / chapter / profile / "record.json"
     if not path.exists():
         raise FileNotFoundError(
             f"no record of {chapter} at profile {profile!r}; "
             f"`make record CHAPTER={chapter[:2]} PROFILE={profile}` makes one"
         )
-    runs = json.loads(path.read_text())["runs"]
-    return Record(chapter, profile, {int(seed): run for seed, run in runs.items()}, folder)
+    try:
+        runs = json.loads(path.read_bytes())["runs"]
+        if any(str(int(seed)) != seed for seed in runs):
+            raise ValueError(f"seeds must be whole numbers, got {', '.join(runs)}")
+        record = Record(chapter, profile, {int(seed): run for seed, run in runs.items()}, path.parent)
+        _check(record)
+    except (AttributeError, LookupError, OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is no record that this version can read ({reason}); mend it, take it back from git, or delete it"
+        ) from error
+    return record
+
+
+def readable_records(chapter: str = "*") -> list[Record]:
+    """Every record, or those of one chapter; one that cannot be read is left out, with a warning that names it."""
+    found = []
+    for path in sorted(results_root().glob(f"{chapter}/*/record.json")):
+        try:
+            found.append(load_record(path.parent.parent.name, path.parent.name))
+        except ValueError as error:
+            warnings.warn(f"{error}. It is left out.", stacklevel=2)
+    return found
 
 
 def index_rows() -> list[dict[str, object]]:
-    """One row per recorded number of every record, sorted by id and profile: what ``index.json`` holds.
+    """One row per recorded number of every readable record, sorted by id and profile: what ``index.json`` holds.
 
     Device and commit are those of the record's first run.
     """
     rows = []
-    for path in sorted(results_root().glob("*/*/record.json")):
-        record = load_record(path.parent.parent.name, path.parent.name)
+    for record in readable_records():
         made = record.first["provenance"]
         for key in record.ids():
             summary = asdict(record.summary(key))
@@ -333,31 +275,39 @@ def index_rows() -> list[dict[str, object]]:
     return sorted(rows, key=lambda row: (row["id"], row["profile"]))
 
 
+def _check(record: Record) -> None:
+    """Raise what there is to say against a record that was read from a file."""
+    if not record.runs:
+        raise ValueError("it holds no run")
+    for seed, run in record.runs.items():
+        parts = {"provenance": dict, "config": dict, "values": dict, "series": dict, "seconds": dict}
+        for part, kind in {**parts, **({"tables": dict} if "tables" in run else {})}.items():
+            if not isinstance(run[part], kind):
+                raise TypeError(f"{part} of seed {seed} is a {type(run[part]).__name__}")
+        for key, value in run["values"].items():
+            if not Measured(**value).accepted:
+                raise ValueError(f"{key} of seed {seed} is neither a rate in [0, 1] nor inside its interval: {value}")
+    if missing := {"device", "commit"} - record.first["provenance"].keys():
+        raise KeyError(*missing)
+    for key in record.ids():
+        record.summary(key)
+
+
 def _written(item: Measured) -> dict[str, object]:
     return {key: value for key, value in asdict(item).items() if value is not None}
-
-
-def _wilson(rate: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a rate over n images; the rate may be a mean over seeds, so no whole count."""
-    z = float(norm.ppf(0.975))
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return centre - half, centre + half
 
 
 def _write_sheet(path: Path, grid: Tensor) -> None:
     rows, columns, channels, height, width = grid.shape
     canvas = grid.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
     pixels = (canvas.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    partial = path.with_name(f".{path.name}.part")
-    Image.fromarray(pixels).save(partial, format="PNG", optimize=True)
-    partial.replace(path)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG", optimize=True)
+    write_whole(path, stream.getvalue())
 
 
 def _write_json(path: Path, content: object) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _git(*words: str) -> str | None:

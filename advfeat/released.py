@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from advfeat import inputs
-from advfeat.data import CIFAR10_CLASSES, Dataset
+from advfeat.data import CIFAR10_CLASSES, Dataset, unit_range
+from advfeat.files import load_tensors
 
 FOLDERS = {"D_R": "robust_CIFAR", "D_NR": "non_robust_CIFAR", "D_rand": "drand_CIFAR", "D_det": "ddet_CIFAR"}
 """Name of a set in this book → of its folder in the release; a folder may also be called ``d_`` and that."""
@@ -19,7 +20,8 @@ def released(kind: str, root: Path | str) -> Dataset:
     """One of the authors' own sets, from the files ``CIFAR_ims`` and ``CIFAR_lab`` in its folder.
 
     Each file is a pickled tensor or list of batches of them. They are read as tensors only: a pickle can run any
-    program, so a file that holds anything else is refused before it is executed. Images may be uint8 or floating point,
+    program, so a file that holds anything else is refused before it is executed. A file that was cut off is refused,
+    too; of a flipped bit only PyTorch's newer file format knows. Images may be uint8 or floating point,
     channels first or last, in [0, 1] or [0, 255]. The release does not say in which order the images stand or from
     which one each was made, so ``truth`` is empty but for D_det, where the target gives the original label away:
     ``truth["source_labels"]`` is (label − 1) mod 10.
@@ -29,7 +31,7 @@ def released(kind: str, root: Path | str) -> Dataset:
         root: the folder that the authors' archive was unpacked into, or ``release_datasets`` inside it.
 
     Raises:
-        ValueError: another ``kind``, or a file that holds something else than described.
+        ValueError: another ``kind``, or a file that is damaged or holds something else than described.
         FileNotFoundError: the set is not there, with the folders looked for.
 
     Source: MadryLab/constructed-datasets, README and issues 4, 7 and 11.
@@ -74,12 +76,13 @@ def _tensor(path: Path) -> Tensor:
     """What a file holds, as one tensor on the CPU."""
     if not path.exists():
         raise FileNotFoundError(f"{path.parent} holds no {path.name}")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors and is not read: {error}") from error
-    except (EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or incomplete: {str(error) or 'it is empty'}") from error
+    if not path.is_file():
+        raise ValueError(f"{path} must be a file, and is none")
+    with path.open("rb") as stream:
+        try:
+            found = load_tensors(stream, path)
+        except UnpicklingError as error:
+            raise ValueError(str(error)) from error
     parts = [found] if isinstance(found, Tensor) else found
     if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, Tensor) for part in parts):
         raise ValueError(f"{path} must hold a tensor or a list of tensors, got {type(found).__name__}")
@@ -98,8 +101,7 @@ def _images(path: Path) -> Tensor:
     # Floats far above 1 are on the scale of bytes; a little above it is rounding, which the clamp takes back. Between
     # the two lies neither.
     bytes_ = images.dtype == torch.uint8 or bool(images.max() > 16)
-    images = images.to(torch.float32, memory_format=torch.contiguous_format)
-    images = images / 255 if bytes_ else images
+    images = unit_range(images, white=255 if bytes_ else 1)
     low, high = (float(value) for value in torch.aminmax(images))
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ValueError(f"{path} must hold values in [0, 1] or [0, 255], got {low:.4g} to {high:.4g}")

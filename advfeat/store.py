@@ -3,26 +3,39 @@
 A recipe is a dictionary of JSON values. Equal recipes share one folder, named by the recipe's hash; another process
 that wants the same artifact waits for the first to finish it. Unfinished work lies beside the finished and is taken up
 again. Files are written under a temporary name and renamed, so what has its final name is whole.
+
+Every file carries the key of its recipe and a checksum, and both are looked at when it is read: a bit that flipped on
+the disk, or the file of another recipe, is an error that names the file and the cure, never a result. The checksum is a
+CRC-32, against accidents; it costs a second for 1.2 GB on one core. What earlier versions of the library wrote has
+neither and is read all the same, if the recipe noted beside it is the right one.
+
+What is finished is read without a lock and without writing, so a store may lie on a drive that cannot be written.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from advfeat.construct import Shards
 from advfeat.data import Dataset
+from advfeat.files import load_tensors, refusal, sweep, write_whole
 from advfeat.models import Classifier
 from advfeat.train import Checkpoint
 
@@ -55,112 +68,293 @@ class Store:
         """The trained model of ``recipe`` and its history; ``fit(fresh, checkpoint)`` trains it if it is not there.
 
         ``fresh`` has the architecture; its weights are overwritten by those of the store.
+
+        Raises:
+            ValueError: what is stored is damaged, or was made by another recipe.
+            OSError: it is not stored and cannot be, on a full disk, say.
         """
-        with self._folder("models", recipe) as folder:
-            weights, history_file = folder / "model.safetensors", folder / "history.json"
-            if not weights.exists():
-                history = fit(fresh, TrainingCheckpoint(folder / "checkpoint.pt"))
-                _write(history_file, lambda path: path.write_text(json.dumps(history, indent=1)))
-                _write(weights, lambda path: save_file(_contiguous(fresh.state_dict()), path))
-                (folder / "checkpoint.pt").unlink(missing_ok=True)
-            fresh.load_state_dict(load_file(weights))
-            fresh.eval()
-            return fresh, json.loads(history_file.read_text())
+        made = _Artifact(self, "models", "model.safetensors", "history.json", recipe)
+
+        def train() -> None:
+            history = fit(fresh, TrainingCheckpoint(made.folder / "checkpoint.pt", made.key))
+            made.write(fresh.state_dict(), history)
+
+        made.ensure(train)
+        state, history = made.read()
+        try:
+            fresh.load_state_dict(state)
+        except RuntimeError as error:
+            raise made.damaged(made.tensors, str(error)) from error
+        fresh.eval()
+        return fresh, history
 
     def dataset(self, recipe: Recipe, build: Callable[[Shards], Dataset]) -> Dataset:
-        """The dataset of ``recipe``; ``build(shards)`` constructs it if it is not there."""
-        with self._folder("datasets", recipe) as folder:
-            tensors, facts = folder / "dataset.safetensors", folder / "dataset.json"
-            if not tensors.exists():
-                shards = DatasetShards(folder)
-                made = build(shards)
-                about = {"classes": made.classes, "name": made.name, "info": made.info}
-                _write(facts, lambda path: path.write_text(json.dumps(about, indent=1)))
-                parts = {
-                    "images": made.images,
-                    "labels": made.labels,
-                    **{f"truth.{k}": v for k, v in made.truth.items()},
-                }
-                _write(tensors, lambda path: save_file(_contiguous(parts), path))
-                shards.clear()
-            return _read_dataset(folder)
+        """The dataset of ``recipe``; ``build(shards)`` constructs it if it is not there.
+
+        Raises:
+            ValueError: what is stored is damaged, or was made by another recipe.
+            OSError: it is not stored and cannot be, on a full disk, say.
+        """
+        made = self._dataset(recipe)
+
+        def construct() -> None:
+            built = build(DatasetShards(made.folder, made.key))
+            parts = {
+                "images": built.images,
+                "labels": built.labels,
+                **{f"truth.{k}": v for k, v in built.truth.items()},
+            }
+            made.write(parts, {"classes": built.classes, "name": built.name, "info": built.info})
+
+        made.ensure(construct)
+        return _read_dataset(made)
 
     def finished_dataset(self, recipe: Recipe) -> Dataset | None:
-        """The dataset of ``recipe`` if it is there, else None: nothing is made, and nobody is waited for."""
-        folder = self.root / "datasets" / self.key(recipe)
-        return _read_dataset(folder) if (folder / "dataset.safetensors").exists() else None
+        """The dataset of ``recipe`` if it is there, else None: nothing is made, and nobody is waited for.
 
-    @contextmanager
-    def _folder(self, kind: str, recipe: Recipe) -> Iterator[Path]:
-        folder = self.root / kind / self.key(recipe)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
-            note = folder / "recipe.json"
-            if not note.exists():
-                _write(note, lambda path: path.write_text(json.dumps(recipe, indent=1, sort_keys=True)))
-            yield folder
+        Raises:
+            ValueError: it is damaged, or was made by another recipe.
+        """
+        made = self._dataset(recipe)
+        return _read_dataset(made) if made.tensors.exists() else None
+
+    def _dataset(self, recipe: Recipe) -> _Artifact:
+        return _Artifact(self, "datasets", "dataset.safetensors", "dataset.json", recipe)
 
 
 class TrainingCheckpoint:
-    """The state of an unfinished training run in one file."""
+    """The state of an unfinished training run in one file, for the recipe with the key ``recipe``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, recipe: str = "") -> None:
         self.path = path
+        self.recipe = recipe
 
     def load(self) -> dict | None:
-        """The saved state on the CPU, or None. Only tensors and plain values are read, never pickled objects."""
-        return torch.load(self.path, weights_only=True, map_location="cpu") if self.path.exists() else None
+        """The saved state on the CPU, or None. Only tensors and plain values are read, never pickled objects.
+
+        Raises:
+            ValueError: the file is damaged, or of another recipe; the message names it and the cure.
+            UnpicklingError: it holds more than tensors and plain values.
+        """
+        if not self.path.exists():
+            return None
+        cure = "delete it, and the training begins anew"
+        content = self.path.read_bytes()
+        head, _, state = content.partition(b"\n")
+        if not head.startswith(_CHECKPOINT):  # written by an earlier version
+            state = content
+        elif head != self._head(state):
+            reason = "its checksum is wrong" if self._key(head) == self.recipe else "it is of another recipe"
+            raise ValueError(f"{self.path} is damaged or foreign ({reason}); {cure}")
+        try:
+            found = load_tensors(io.BytesIO(state), self.path)
+        except (ValueError, UnpicklingError) as error:
+            raise type(error)(f"{error}; {cure}") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{self.path} holds no state of a training but a {type(found).__name__}; {cure}")
+        return found
 
     def save(self, state: dict) -> None:
         """Replace the saved state."""
-        _write(self.path, lambda path: torch.save(state, path))
+        # Into memory first: PyTorch does not say that a disk is full.
+        stream = io.BytesIO()
+        torch.save(state, stream)
+        content = stream.getvalue()
+        write_whole(self.path, self._head(content) + b"\n" + content)
+
+    def _head(self, state: bytes) -> bytes:
+        return b"%s %s %08x" % (_CHECKPOINT, self.recipe.encode() or b"-", zlib.crc32(state))
+
+    @staticmethod
+    def _key(head: bytes) -> str:
+        key = head.removeprefix(_CHECKPOINT).split()[:1]
+        return key[0].decode(errors="replace").removeprefix("-") if key else ""
+
+
+_CHECKPOINT = b"advfeat checkpoint"
 
 
 class DatasetShards:
-    """Finished pieces of an unfinished dataset, one file each, named by their first row."""
+    """Finished pieces of an unfinished dataset, one file each, named by their first row.
 
-    def __init__(self, folder: Path) -> None:
+    ``recipe`` is the key of the dataset's recipe.
+    """
+
+    def __init__(self, folder: Path, recipe: str = "") -> None:
         self.folder = folder
+        self.recipe = recipe
 
     def load(self, start: int) -> Tensor | None:
-        """The images from row ``start`` on, or None."""
+        """The images from row ``start`` on, or None.
+
+        Raises:
+            ValueError: the file is damaged, or of another recipe or place; the message names it and the cure.
+        """
         path = self._path(start)
-        return load_file(path)["images"] if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            parts, facts = _read_tensors(path)
+            if facts and facts["of"] != self._of(start):
+                raise ValueError(f"it is of {facts['of']}")
+            return parts["images"]
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} is damaged or foreign ({error}); delete it, and these images are made anew"
+            ) from error
 
     def save(self, start: int, images: Tensor) -> None:
         """Keep a finished piece."""
-        _write(self._path(start), lambda path: save_file({"images": images.contiguous()}, path))
+        _write_tensors(self._path(start), {"images": images}, of=self._of(start))
 
     def clear(self) -> None:
         """Delete the pieces, once the whole is written."""
         for path in self.folder.glob("shard-*.safetensors"):
             path.unlink()
 
+    def _of(self, start: int) -> str:
+        return f"{self.recipe}, row {start}"
+
     def _path(self, start: int) -> Path:
         return self.folder / f"shard-{start:08d}.safetensors"
 
 
-def _read_dataset(folder: Path) -> Dataset:
-    parts, about = load_file(folder / "dataset.safetensors"), json.loads((folder / "dataset.json").read_text())
-    return Dataset(
-        images=parts["images"],
-        labels=parts["labels"],
-        classes=tuple(about["classes"]),
-        name=about["name"],
-        truth={key.removeprefix("truth."): value for key, value in parts.items() if key.startswith("truth.")},
-        info=about["info"],
-    )
+class _Artifact:
+    """The folder of one recipe: a file of tensors, a file of facts about them, the recipe, unfinished work."""
+
+    def __init__(self, store: Store, kind: str, tensors: str, about: str, recipe: Recipe) -> None:
+        self.store = store
+        self.recipe = recipe
+        self.key = store.key(recipe)
+        self.folder = store.root / kind / self.key
+        self.tensors, self.about = self.folder / tensors, self.folder / about
+
+    def ensure(self, make: Callable[[], None]) -> None:
+        """Let ``make`` write the files unless they are there, alone among all processes; clear up what is left over."""
+        if self.tensors.exists() and not any(True for _ in self._left_over(".*.part")):
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / "lock")
+            lock.acquire()
+        except OSError as error:
+            if self.tensors.exists():
+                return
+            cure = f"the store {self.store.root} lacks this: let it be written, or set ADVFEAT_STORE to another folder"
+            raise refusal(error.errno or errno.EIO, self.folder, cure) from error
+        try:
+            sweep(self.folder)
+            if not self.tensors.exists():
+                self._check_note()
+                write_whole(self.folder / "recipe.json", json.dumps(self.recipe, indent=1, sort_keys=True))
+                make()
+            for path in self._left_over():
+                with suppress(OSError):  # it may be another person's
+                    path.unlink()
+        finally:
+            lock.release()
+
+    def write(self, tensors: Mapping[str, Tensor], about: object) -> None:
+        """Write both files. The tensors come last: where they are, the rest is."""
+        text = json.dumps(about, indent=1)
+        write_whole(self.about, text)
+        _write_tensors(self.tensors, tensors, of=self.key, about=f"{zlib.crc32(text.encode()):08x}")
+
+    def read(self) -> tuple[dict[str, Tensor], Any]:
+        """Both files, whose key and checksums are right.
+
+        Raises:
+            ValueError: they are not; the message names the file and the cure.
+        """
+        path = self.tensors
+        try:
+            tensors, facts = _read_tensors(path)
+            if facts is None:
+                self._check_note()
+            elif facts["of"] != self.key:
+                raise ValueError(f"it was made by another recipe, with the key {facts['of']}")
+            path = self.about
+            content = path.read_bytes()
+            if facts is not None and facts["about"] != f"{zlib.crc32(content):08x}":
+                raise ValueError("its checksum is wrong")
+            return tensors, json.loads(content)
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise self.damaged(path, str(error)) from error
+
+    def damaged(self, path: Path, reason: str) -> ValueError:
+        """The exception for a file whose content is not right."""
+        why = " ".join(reason.split())  # PyTorch says it in several lines
+        return ValueError(
+            f"{path} is damaged or foreign ({why}); delete the folder {self.folder}, and it is made anew"
+        )
+
+    def _check_note(self) -> None:
+        """Refuse files without a key of their own where the recipe noted beside them is another one."""
+        note = self.folder / "recipe.json"
+        try:
+            noted = self.store.key(json.loads(note.read_bytes()))
+        except (OSError, TypeError, ValueError):  # no note, or one that says nothing
+            return
+        if noted != self.key:
+            raise self.damaged(note, f"it notes another recipe, with the key {noted}")
+
+    def _left_over(self, *more: str) -> Iterator[Path]:
+        """Unfinished work, which has no use once the whole is written."""
+        for pattern in ("shard-*.safetensors", "checkpoint.pt", *more):
+            yield from self.folder.glob(pattern)
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.detach().contiguous() for key, value in tensors.items()}
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    # The temporary name holds the process id: two processes never write the same file, even without the lock.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _read_dataset(made: _Artifact) -> Dataset:
+    parts, about = made.read()
     try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        return Dataset(
+            images=parts["images"],
+            labels=parts["labels"],
+            classes=tuple(about["classes"]),
+            name=about["name"],
+            truth={key.removeprefix("truth."): value for key, value in parts.items() if key.startswith("truth.")},
+            info=about["info"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise made.damaged(made.tensors, str(error)) from error
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:
+    parts: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for key, value in tensors.items():
+        part = value.detach().contiguous()
+        place = part.untyped_storage().data_ptr()
+        # The file format has no two names for one piece of memory.
+        parts[key] = part.clone() if place in stored else part
+        stored.add(place)
+    metadata = {**facts, "crc32": _checksum(parts, facts)}
+    write_whole(path, lambda partial: save_file(parts, partial, metadata=metadata))
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """The tensors and facts of a file, whose checksum is right; no facts where an earlier version wrote it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            facts = stream.metadata()
+            parts = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if facts is None:
+        return parts, None
+    if facts.pop("crc32", "none") != _checksum(parts, facts):
+        raise ValueError("its checksum is wrong")
+    return parts, facts
+
+
+def _checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+    """CRC-32 over names, types, shapes and bytes of tensors, and over facts about them."""
+    about = {key: [str(part.dtype), list(part.shape)] for key, part in tensors.items()}
+    found = zlib.crc32(json.dumps([facts, about], sort_keys=True).encode())
+    for key in sorted(tensors):
+        found = zlib.crc32(tensors[key].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from advfeat import notebook
+from advfeat.chapters import main
 from advfeat.measures import Estimate, accuracy
 from advfeat.models import build_model
 from advfeat.records import save_record
@@ -138,3 +139,30 @@ def test_autoattack_runs_as_the_profile_asks_or_the_page_says_why_not(monkeypatc
     assert "leaves it out" in shown[0]
     assert "not installed" in shown[1]
     assert len(asked) == 2
+
+
+def test_a_damaged_record_is_refused_before_the_run_and_another_chapters_is_named(results):
+    fields = {"values": {}, "config": {}, "seconds": {}, "provenance": {"commit": "c0ffee", "device": "a processor"}}
+    chapters = ("03-standard-and-robust-training", "05-non-robust-features")
+    mine, other = (save_record(chapter, "planted", seed=0, **fields) for chapter in chapters)
+    mine.write_text(mine.read_text()[:40])
+    with pytest.raises(ValueError, match=r"03-standard.*record\.json is no record that this version can read"):
+        notebook.check_record(chapters[0], profile="planted", seed=0)
+    with pytest.warns(UserWarning, match=r"03-standard.*record\.json is no record .* It is left out"):
+        notebook.check_record(chapters[1], profile="planted", seed=0)
+    with pytest.warns(UserWarning, match=r"03-standard.*record\.json is no record .* It is left out"):
+        notebook.check_record("01-adversarial-examples", profile="planted")
+    # Chapters show what is recorded before they save: this must not end one either.
+    with pytest.warns(UserWarning, match="It is left out"):
+        assert notebook.recorded(chapters[0]) == []
+    assert [record.folder for record in notebook.recorded(chapters[1])] == [other.parent]
+
+
+def test_the_command_refuses_a_damaged_record_before_the_first_cell(results, capsys):
+    folder = results / "05-non-robust-features" / "planted"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text('{"runs": ')
+    assert main(["record", "05"]) == 2
+    said = capsys.readouterr().err
+    assert str(folder / "record.json") in said
+    assert "mend it, take it back from git, or delete it" in said

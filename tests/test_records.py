@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from advfeat import records
-from advfeat.records import Measured, index_rows, load_record, provenance, results_root, save_record
+from advfeat.records import Measured, index_rows, load_record, provenance, results_root, save_record, write_index
 
 COLUMNS = ["id", "value", "low", "high", "n", "seeds", "network", "attack", "profile", "device", "commit"]
 
@@ -357,3 +358,141 @@ def test_the_folder_of_results_can_be_moved(results, monkeypatch):
     assert results_root() == Path.home() / "results"
     monkeypatch.delenv("ADVFEAT_RESULTS")
     assert results_root().parts[-2:] == ("book", "results")
+
+
+DAMAGE = {
+    "empty": "",
+    "half": lambda text: text[: len(text) // 2],
+    "no JSON": lambda text: text.replace(":", "=", 1),
+    "no UTF-8": lambda text: text.encode() + b"\xff",
+    "a list": "[]",
+    "null": "null",
+    "without runs": "{}",
+    "no run": '{"runs": {}}',
+    "runs in a list": '{"runs": [1]}',
+    "a run that is no object": '{"runs": {"0": 1}}',
+    "a seed in words": lambda text: text.replace('"0": {', '"zero": {', 1),
+    "a seed twice": lambda text: text.replace('"0": {', '"00": {', 1),
+    "newer": lambda text: text.replace('"n": 1000', '"n": 1000,\n"spread": 0.1', 1),
+    "above 1 by hand": lambda text: text.replace("0.75", "75", 1),
+    "text by hand": lambda text: text.replace("0.75", '"0.75"', 1),
+    "a comma by hand": lambda text: text.replace("0.75", "0,75", 1),
+    "not a number": lambda text: text.replace("0.75", "NaN", 1),
+    "no images": lambda text: text.replace('"n": 1000', '"n": 0', 1),
+    "value renamed": lambda text: text.replace('"value"', '"Value"', 1),
+    "values gone": lambda text: text.replace('"values"', '"results"', 1),
+    "config gone": lambda text: text.replace('"config": {', '"config": 1, "settings": {', 1),
+    "commit gone": lambda text: text.replace('"commit"', '"comit"', 1),
+    "interval by hand": lambda text: text.replace('"value": 0.75', '"value": 0.75, "low": 0.8, "high": 0.9', 1),
+    "bounds by hand": lambda text: text.replace('"value": 0.75', '"value": 2, "low": 1, "high": 3, "within": ["a", 3]'),
+    "too deep": "[" * 100_000,
+}  # fmt: skip
+
+
+def damage(path: Path, kind: str) -> bytes:
+    change = DAMAGE[kind]
+    changed = change if isinstance(change, str) else change(path.read_text())
+    path.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_record_that_cannot_be_read_is_named_and_ends_no_other_chapters_save(results, kind):
+    bad = save(chapter="03-chapter", standard=0.75)
+    save(seed=0, standard=0.9)
+    before = damage(bad, kind)
+    with pytest.raises(ValueError, match=r"is no record that this version can read .* delete it") as caught:
+        load_record("03-chapter", "planted")
+    assert str(bad) in str(caught.value)
+    # Hours of another chapter are kept, the index goes on without the bad file, and a warning names that.
+    with pytest.warns(UserWarning, match=r"03-chapter.*record\.json is no record .* It is left out"):
+        path = save(seed=1, standard=0.8)
+    assert sorted(load_record("05-chapter", "planted").runs) == [0, 1]
+    assert path.exists()
+    assert [row["seeds"] for row in json.loads((results / "index.json").read_text())] == [2]
+    assert bad.read_bytes() == before
+
+
+def test_a_mended_record_is_in_the_index_again(results):
+    bad = save(chapter="03-chapter", standard=0.75)
+    whole = bad.read_bytes()
+    damage(bad, "half")
+    with pytest.warns(UserWarning, match="left out"):
+        save(robust=0.5)
+    bad.write_bytes(whole)
+    write_index()
+    assert [row["id"] for row in json.loads((results / "index.json").read_text())] == [
+        "table1/robust",
+        "table1/standard",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["folder", "unreadable"])
+def test_a_record_that_cannot_be_opened_is_named_as_well(results, monkeypatch, kind):
+    bad = save(chapter="03-chapter", standard=0.75)
+    if kind == "folder":
+        bad.unlink()
+        bad.mkdir()
+    else:
+        real = Path.read_bytes
+
+        def read(self: Path) -> bytes:
+            if self == bad:
+                raise PermissionError(13, "Permission denied", str(self))
+            return real(self)
+
+        monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.warns(UserWarning, match=r"03-chapter.*record\.json is no record .* It is left out"):
+        save(standard=0.9)
+    assert [row["value"] for row in json.loads((results / "index.json").read_text())] == [0.9]
+
+
+def test_a_run_that_finds_its_own_record_damaged_is_kept_beside_it(results):
+    path = save(seed=0, standard=0.75)
+    before = damage(path, "half")
+    with pytest.raises(ValueError, match=r"record\.json is no .* this run is kept in .*record\.seed3\.json") as caught:
+        save(seed=3, standard=0.5)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
+    kept = json.loads((path.parent / "record.seed3.json").read_text())
+    assert kept["runs"]["3"]["values"]["table1/standard"]["value"] == 0.5
+    (path.parent / "record.seed3.json").replace(path)  # the cure: it is a whole record
+    assert list(load_record("05-chapter", "planted").runs) == [3]
+
+
+def test_a_full_disk_leaves_the_old_record_and_names_it(results, monkeypatch):
+    path = save(seed=0, standard=0.75)
+    before = path.read_bytes()
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(OSError, match=r"No space left on device; make room there.*record\.json"):
+        save(seed=1, standard=0.5)
+    with pytest.raises(OSError, match=r"No space left on device; make room there.*panel\.png"):
+        save_record(
+            "05-chapter", "planted", seed=0, values={}, config={"eps": 0.5}, seconds={},
+            provenance={"commit": "c0ffee", "device": "a processor"}, sheets={"panel": torch.zeros(1, 1, 3, 2, 2)},
+        )  # fmt: skip
+    assert path.read_bytes() == before
+    assert [found.name for found in path.parent.iterdir()] == ["record.json"]
+
+
+def test_what_a_killed_save_left_is_swept(results):
+    path = save(seed=0, standard=0.75)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for place in (path.parent / f".record.json.{dead.pid}.part", results / f".index.json.{dead.pid}.part"):
+        place.write_text("{")
+    save(seed=1, standard=0.5)
+    assert not list(results.rglob("*.part"))
+
+
+def test_records_in_any_script_are_written_and_read(results):
+    save_record(
+        "05-chapter", "planted", seed=0, values={"δ": rate(0.5)}, config={"name": "naïve ≤ ½"}, seconds={},
+        provenance={"commit": "c0ffee", "device": "a processor"},
+    )  # fmt: skip
+    assert load_record("05-chapter", "planted").first["config"] == {"name": "naïve ≤ ½"}
+    assert "naïve ≤ ½".encode() in (results / "05-chapter" / "planted" / "record.json").read_bytes()
