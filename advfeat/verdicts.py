@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
-CLAIMS = _CHECKOUT / "book" / "claims.json"
+CLAIMS = Path(__file__).resolve().parent.parent / "book" / "claims.json"
 """The claims, in the order of the chapters."""
 
 NOT_TRIED = "**not tried**"
@@ -238,28 +238,66 @@ def rows_of_book(book: Path, results: Path, *, chapter: str = "") -> list[Row]:
     return claim_rows([of for of in claims if chapter in ("", of["chapter"])], paper, recorded)
 
 
-BEGIN, END = "<!-- what came out: made by python -m advfeat.verdicts -->", "<!-- end of what came out -->"
+MADE = "<!-- {}: made by python -m advfeat.verdicts -->"
+END = "<!-- end of {} -->"
+"""The marks around each generated part of the README, with its name in the place of the braces."""
 
 
-def with_verdicts(readme: str, rows: Sequence[Row]) -> str:
-    """A README with the verdicts of the front page between its two marks.
+def at_a_glance(book: Path) -> str:
+    """Table 1 as the README shows it: the committed chapter 5, its record, and the paper.
+
+    Raises:
+        FileNotFoundError: the chapter or its record is missing.
+    """
+    chapter = json.loads((book / "05-non-robust-features.ipynb").read_text())
+    outputs = [output for cell in chapter["cells"] for output in cell.get("outputs", [])]
+    kind = "application/papermill.record/text/plain"
+    live = {
+        output["metadata"]["scrapbook"]["name"]: "".join(output["data"][kind]).strip("'")
+        for output in outputs
+        if "scrapbook" in output.get("metadata", {})
+    }
+    paper, index = (json.loads((book / name).read_text()) for name in ("paper.json", "results/index.json"))
+    recorded = {row["id"]: row["value"] for row in index if row["profile"] == "cifar10-cpu"}
+    lines: list[Sequence[str]] = [
+        ("trained on", "planted world (live, chapter 5)", "CIFAR-10, small networks on a CPU (recorded)", "paper, CIFAR-10, ResNet-50"),
+        ("---",) * 4,
+    ]  # fmt: skip
+    for name, glued, key in (("D", "standard", "standard"), ("D_rand", "rand", "D_rand"), ("D_det", "det", "D_det")):
+        published = _published(paper, f"table1/{key}")[0]
+        lines.append((name, live[f"ch05_{glued}"], f"{recorded[f'table1/{key}']:.1%}", published))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def with_parts(readme: str, parts: Mapping[str, str]) -> str:
+    """A README with each generated part, name → text, between its two marks.
 
     Raises:
         ValueError: a mark is missing.
     """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the README has no {BEGIN if not begin else END!r}")
-    front = table([row for row in rows if row.front], chapters=True)
-    return f"{before}{BEGIN}\n{front}\n\n{RULE}\n{END}{after}"
+    for name, text in parts.items():
+        begin, end = MADE.format(name), END.format(name)
+        before, found, rest = readme.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not found or not ended:
+            raise ValueError(f"the README has no {end if found else begin!r}")
+        readme = f"{before}{begin}\n{text}\n{end}{after}"
+    return readme
+
+
+def parts_of(book: Path) -> dict[str, str]:
+    """Name → text of the generated parts of the README, from the folder of the book."""
+    front = table([row for row in rows_of_book(book, book / "results") if row.front], chapters=True)
+    return {
+        "results at a glance": at_a_glance(book),
+        "what came out": f"{front}\n\n{textwrap.fill(RULE, 119)}",
+    }
 
 
 def main() -> None:
-    """Write the verdicts into the README of the checkout."""
-    readme = _CHECKOUT / "README.md"
-    book = CLAIMS.parent
-    readme.write_text(with_verdicts(readme.read_text(), rows_of_book(book, book / "results")))
+    """Bring the README of the checkout up to date."""
+    readme = CLAIMS.parent.parent / "README.md"
+    readme.write_text(with_parts(readme.read_text(), parts_of(CLAIMS.parent)))
 
 
 if __name__ == "__main__":

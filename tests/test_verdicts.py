@@ -16,7 +16,7 @@ import yaml
 
 from advfeat import verdicts
 from advfeat.notebook import answered
-from advfeat.verdicts import Interval, claim_rows, decide, rows_of_book, table, with_verdicts
+from advfeat.verdicts import Interval, claim_rows, decide, parts_of, rows_of_book, table, with_parts
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -162,27 +162,28 @@ def test_every_number_of_a_claim_is_one_that_its_chapter_records():
 
 def test_the_readme_holds_what_the_generator_gives():
     readme = (ROOT / "README.md").read_text()
-    assert with_verdicts(readme, rows_of_book(BOOK, BOOK / "results")) == readme, "python -m advfeat.verdicts"
-    with pytest.raises(ValueError, match="no '<!-- end"):
-        with_verdicts(verdicts.BEGIN, [])
-    with pytest.raises(ValueError, match="README has no"):
-        with_verdicts("nothing", [])
+    assert with_parts(readme, parts_of(BOOK)) == readme, "python -m advfeat.verdicts"
+    begin = verdicts.MADE.format("a part")
+    with pytest.raises(ValueError, match="no '<!-- end of a part"):
+        with_parts(begin, {"a part": "text"})
+    with pytest.raises(ValueError, match="no '<!-- a part: made"):
+        with_parts("nothing", {"a part": "text"})
 
 
 def test_the_command_writes_the_readme(tmp_path, monkeypatch):
-    for name in ("claims.json", "paper.json"):
-        (tmp_path / "book").mkdir(exist_ok=True)
+    for name in ("claims.json", "paper.json", "05-non-robust-features.ipynb", "results/index.json"):
+        (tmp_path / "book" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "book" / name).write_text((BOOK / name).read_text())
     readme = tmp_path / "README.md"
-    readme.write_text(f"Before.\n{verdicts.BEGIN}\nold\n{verdicts.END}\nAfter.\n")
-    monkeypatch.setattr(verdicts, "_CHECKOUT", tmp_path)
+    marks = [line for name in parts_of(BOOK) for line in (verdicts.MADE.format(name), "old", verdicts.END.format(name))]
+    readme.write_text("\n".join(["Before.", *marks, "After.\n"]))
     monkeypatch.setattr(verdicts, "CLAIMS", tmp_path / "book" / "claims.json")
     verdicts.main()
     written = readme.read_text()
     assert written.startswith("Before.\n")
     assert written.endswith("After.\n")
     assert "old" not in written
-    assert verdicts.NOT_RECORDED in written
+    assert all(text in written for text in parts_of(BOOK).values())
 
 
 def test_a_chapter_shows_its_own_claims_and_can_quote_them(monkeypatch):
