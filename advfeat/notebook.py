@@ -138,8 +138,8 @@ def answered(chapter: str) -> Markdown:
     """The verdicts on a chapter's claims as a table, from the records; its text can quote them.
 
     Glued for each claim ``KEY`` of chapter NN: ``chNN_answer_KEY``, our value with its interval, ``chNN_value_KEY``
-    without, ``chNN_against_KEY``, that of no effect, ``chNN_paper_KEY`` and ``chNN_verdict_KEY``. Where several profiles recorded it, those of the second end in
-    ``_2``.
+    without, ``chNN_against_KEY``, that of no effect, ``chNN_paper_KEY`` and ``chNN_verdict_KEY``. Where several
+    profiles recorded it, those of the second end in ``_2``.
 
     Args:
         chapter: stem of the chapter's file.
