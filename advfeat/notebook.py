@@ -14,6 +14,7 @@ from advfeat.autoattack import installed
 from advfeat.measures import Estimate, accuracy
 from advfeat.records import BOOK, Measured, Record, load_record, readable_records, results_root, save_record
 from advfeat.run import Run, Trained
+from advfeat.verdicts import rows_of_book, table
 
 PAPER = BOOK / "paper.json"
 """The paper's own numbers: id → value and where it stands."""
@@ -134,6 +135,29 @@ def told(records: Sequence[Record], key: str, spec: str = ".1%") -> str:
     return " and ".join(format(one.summary(key).value, spec) for one in by_seed if key in one.ids()) or "–"
 
 
+def answered(chapter: str) -> Markdown:
+    """The verdicts on a chapter's claims as a table, from the records; its text can quote them.
+
+    Glued for each claim ``KEY`` of chapter NN: ``chNN_answer_KEY``, our value with its interval, ``chNN_value_KEY``
+    without, ``chNN_against_KEY``, that of no effect, ``chNN_paper_KEY`` and ``chNN_verdict_KEY``. Where several
+    profiles recorded it, those of the second end in ``_2``.
+
+    Args:
+        chapter: stem of the chapter's file.
+    """
+    number = chapter[:2]
+    rows = rows_of_book(BOOK, results_root(), chapter=str(int(number)))
+    for place, row in enumerate(rows):
+        before = sum(other.key == row.key for other in rows[:place])
+        ending = f"{row.key}_{before + 1}" if before else row.key
+        glue(f"ch{number}_answer_{ending}", row.ours)
+        glue(f"ch{number}_value_{ending}", row.value)
+        glue(f"ch{number}_against_{ending}", row.no_effect)
+        glue(f"ch{number}_paper_{ending}", row.paper)
+        glue(f"ch{number}_verdict_{ending}", row.verdict.replace("*", ""))
+    return Markdown(table(rows))
+
+
 def autoattacked(
     run: Run, trained: Trained, *, radii: Sequence[float] = (), required: bool = False
 ) -> dict[float, Estimate]:
@@ -167,8 +191,8 @@ def paper_values(by: str = "paper") -> dict[str, float]:
     """Published numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``.
 
     What the paper shows without a number that could be confirmed is not among them.
-    ``by`` is ``paper`` for the paper's own, or ``library`` for those of the networks that its authors published with
-    their library, probably the same ones.
+    ``by`` is ``paper`` for the paper's own, ``library`` for those of the networks that its authors published with
+    their library, probably the same ones, or another of the names in that file, for what others report.
     """
     entries = _published()
     return {

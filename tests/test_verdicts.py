@@ -1,0 +1,272 @@
+"""The verdicts on the claims: each branch of the rule, that nothing in them is typed, and that the pages build."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from advfeat import verdicts
+from advfeat.notebook import answered
+from advfeat.verdicts import Interval, claim_rows, decide, parts_of, rows_of_book, table, with_parts
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+CLAIMS = json.loads((BOOK / "claims.json").read_text())
+PAPER = json.loads((BOOK / "paper.json").read_text())
+CHANCE = [Interval.exactly(0.1)]
+
+
+def of(value, width=0.02):
+    return Interval(value, value - width, value + width)
+
+
+@pytest.mark.parametrize(
+    ("ours", "no_effect", "wanted", "paper", "verdict"),
+    [
+        (of(0.47), CHANCE, "higher", 0.633, verdicts.SMALLER),
+        (of(0.62), CHANCE, "higher", 0.633, verdicts.REPRODUCED),
+        (of(0.80), CHANCE, "higher", 0.633, verdicts.REPRODUCED),  # beyond the paper's number
+        (of(0.50, 0.2), CHANCE, "higher", 0.633, verdicts.UNCERTAIN),
+        (of(0.11), CHANCE, "higher", 0.633, verdicts.NOT_ESTABLISHED),
+        (of(0.05), CHANCE, "higher", 0.633, verdicts.CONTRARY),
+        (of(0.30), CHANCE, "higher", None, verdicts.SHOWN),
+        (of(0.12), [of(0.15)], "higher", None, verdicts.NOT_ESTABLISHED),  # the two intervals meet
+        (of(0.12), [of(0.17)], "higher", None, verdicts.CONTRARY),
+        (Interval(0.0, 0.0, 0.002), [of(0.109)], "lower", 0.0, verdicts.REPRODUCED),
+        (of(0.05), [of(0.109)], "lower", 0.0, verdicts.SMALLER),
+        (of(0.20), [of(0.109)], "lower", 0.0, verdicts.CONTRARY),
+        (Interval(0.76, -1.0, 1.0), [Interval.exactly(0.0)], "higher", None, verdicts.NOT_ESTABLISHED),
+    ],
+)
+def test_the_rule(ours, no_effect, wanted, paper, verdict):
+    assert decide([ours], no_effect, wanted=wanted, paper=paper) == verdict
+
+
+def test_an_interval_that_ends_on_no_effect_establishes_nothing():
+    assert decide([Interval(0.2, 0.1, 0.3)], CHANCE) == verdicts.NOT_ESTABLISHED
+    assert decide([Interval(0.0, -0.1, 0.1)], CHANCE) == verdicts.NOT_ESTABLISHED
+
+
+def test_a_rounded_number_of_the_paper_is_met_within_its_rounding():
+    ours = [Interval(0.47, 0.465, 0.477)]
+    assert decide(ours, CHANCE, paper=0.48, rounding=0.005) == verdicts.REPRODUCED
+    assert decide(ours, CHANCE, paper=0.48, rounding=0.0005) == verdicts.SMALLER
+
+
+def test_of_several_networks_every_one_counts():
+    label, after = [of(0.16), of(0.30)], [of(0.33), of(0.20)]
+    assert decide(label, after) == verdicts.NOT_ESTABLISHED  # one either way
+    assert decide(label, [of(0.33), of(0.40)]) == verdicts.CONTRARY
+    assert decide(label, [of(0.05), of(0.20)]) == verdicts.SHOWN
+    assert decide([of(0.7)], [of(0.2), of(0.69)]) == verdicts.NOT_ESTABLISHED
+    assert decide([of(0.7)], [of(0.2), of(0.3)]) == verdicts.SHOWN
+
+
+@pytest.mark.parametrize(
+    ("ours", "no_effect", "more", "named"),
+    [
+        ([of(0.5)], CHANCE, {"wanted": "more"}, "wanted must be 'higher' or 'lower', got 'more'"),
+        ([], CHANCE, {}, "got 0 and 1"),
+        ([of(0.5)], [], {}, "got 1 and 0"),
+        ([of(0.5)] * 2, CHANCE * 3, {}, "got 2 and 3"),
+        ([of(0.5)] * 2, CHANCE, {"paper": 0.5}, "paper is one number"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused(ours, no_effect, more, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        decide(ours, no_effect, **more)
+
+
+def recorded(key, value, profile="cifar10-cpu", width=0.01):
+    return {"id": key, "profile": profile, "value": value, "low": value - width, "high": value + width}
+
+
+def test_without_records_every_claim_has_a_row_that_says_so():
+    rows = claim_rows(CLAIMS, PAPER, [])
+    assert [row.key for row in rows] == [claim["key"] for claim in CLAIMS]
+    assert {row.verdict for row in rows} == {verdicts.NOT_RECORDED, verdicts.NOT_TRIED, verdicts.PROVED}
+    assert {row.key for row in rows if row.verdict == verdicts.NOT_TRIED} == {"restricted"}
+
+
+def test_a_claim_takes_the_records_of_its_data_that_hold_all_its_numbers():
+    claims = [{"key": "k", "chapter": "6", "claim": "C", "ids": ["a"], "no_effect": ["b"]}]
+    index = [
+        recorded("a", 0.5),
+        recorded("b", 0.2),
+        recorded("a", 0.5, "planted"),  # other data
+        recorded("b", 0.2, "planted"),
+        recorded("a", 0.1, "cifar10-gpu"),
+        recorded("b", 0.2, "cifar10-gpu"),
+        recorded("a", 0.1, "cifar10-small"),  # half of what it takes
+    ]
+    rows = claim_rows(claims, PAPER, index)
+    assert [(row.profile, row.ours, row.no_effect, row.verdict) for row in rows] == [
+        ("cifar10-cpu", "50.0% [49.0%, 51.0%]", "20.0%", verdicts.SHOWN),
+        ("cifar10-gpu", "10.0% [9.0%, 11.0%]", "20.0%", verdicts.CONTRARY),
+    ]
+    assert "| C (chapter 6), `cifar10-gpu` |" in table(rows, chapters=True)
+    assert "`cifar10-cpu`" not in table(rows[:1])
+
+
+def test_no_claim_leans_on_a_number_that_is_not_confirmed():
+    doubtful = [{"key": "k", "chapter": "4", "claim": "C", "ids": ["a"], "no_effect": 0.1}]
+    for key in ("fig2/adversarial/eps0.25", "fig3/correlation"):
+        with pytest.raises(ValueError, match="no confirmed number"):
+            claim_rows([{**doubtful[0], "paper": key}], PAPER, [recorded("a", 0.5)])
+    for claim in CLAIMS:
+        assert claim.get("wanted", "higher") in ("higher", "lower"), claim
+        assert claim["key"].isidentifier(), claim
+    assert len({claim["key"] for claim in CLAIMS}) == len(CLAIMS)
+
+
+def test_the_committed_records_say_what_came_out_and_what_did_not():
+    """The verdicts that a reader must not miss; a new record may change them, and then this test should be read."""
+    found = {(row.key, row.profile): row for row in rows_of_book(BOOK, BOOK / "results")}
+    assert found["rand", "cifar10-cpu"].verdict == verdicts.SMALLER
+    assert (found["rand", "cifar10-cpu"].value, found["rand", "cifar10-cpu"].paper) == ("47.0%", "63.3%")
+    assert found["det", "cifar10-cpu"].verdict == verdicts.SMALLER
+    assert (found["det", "cifar10-cpu"].value, found["det", "cifar10-cpu"].paper) == ("18.6%", "43.7%")
+    for key in ("r_clean", "r_robust", "nr_clean"):
+        assert found[key, "cifar10-cpu"].verdict == verdicts.SMALLER
+    for profile in ("cifar10-cpu", "cifar10-cpu-resnet9"):
+        assert found["figure3", profile].verdict == verdicts.NOT_ESTABLISHED
+    assert found["five_after", "cifar10-cpu-resnet9"].verdict == verdicts.CONTRARY
+    assert found["autoattack", "cifar10-cpu"].verdict == verdicts.SHOWN
+    assert found["restricted", ""].verdict == verdicts.NOT_TRIED
+    assert found["restricted", ""].paper == "96.6%, 87.9%, 64.4%"
+    assert "not reproduced" in verdicts.SMALLER
+
+
+def test_every_number_of_a_claim_is_one_that_its_chapter_records():
+    """A misspelt id would read "not recorded yet" for ever."""
+    ids = {row["id"] for row in json.loads((BOOK / "results" / "index.json").read_text())}
+    # Measured from now on: no committed record holds it yet, and its chapter saves it.
+    coming = {"table1/D_det/after": "05-non-robust-features"}
+    for claim in CLAIMS:
+        nothing = claim.get("no_effect", [])
+        for key in (*claim.get("ids", []), *(nothing if isinstance(nothing, list) else [])):
+            if key in coming and key not in ids:
+                assert key in (BOOK / f"{coming[key]}.ipynb").read_text()
+            else:
+                assert key in ids, claim["key"]
+
+
+def test_the_readme_holds_what_the_generator_gives():
+    readme = (ROOT / "README.md").read_text()
+    assert with_parts(readme, parts_of(BOOK)) == readme, "python -m advfeat.verdicts"
+    begin = verdicts.MADE.format("a part")
+    with pytest.raises(ValueError, match="no '<!-- end of a part"):
+        with_parts(begin, {"a part": "text"})
+    with pytest.raises(ValueError, match="no '<!-- a part: made"):
+        with_parts("nothing", {"a part": "text"})
+
+
+def test_the_command_writes_the_readme(tmp_path, monkeypatch):
+    for name in ("claims.json", "paper.json", "05-non-robust-features.ipynb", "results/index.json"):
+        (tmp_path / "book" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "book" / name).write_text((BOOK / name).read_text())
+    readme = tmp_path / "README.md"
+    marks = [line for name in parts_of(BOOK) for line in (verdicts.MADE.format(name), "old", verdicts.END.format(name))]
+    readme.write_text("\n".join(["Before.", *marks, "After.\n"]))
+    monkeypatch.setattr(verdicts, "CLAIMS", tmp_path / "book" / "claims.json")
+    verdicts.main()
+    written = readme.read_text()
+    assert written.startswith("Before.\n")
+    assert written.endswith("After.\n")
+    assert "old" not in written
+    assert all(text in written for text in parts_of(BOOK).values())
+
+
+def test_a_chapter_shows_its_own_claims_and_can_quote_them(monkeypatch):
+    glued = {}
+    monkeypatch.setattr("advfeat.notebook.glue", glued.__setitem__)
+    monkeypatch.delenv("ADVFEAT_RESULTS", raising=False)
+    shown = answered("06-transferability").data
+    assert shown.count("\n| ") + 1 == 2 + sum(row.chapter == "6" for row in rows_of_book(BOOK, BOOK / "results"))
+    assert glued["ch06_verdict_figure3"] == "not established"
+    assert glued["ch06_answer_figure3"].startswith("0.76 [")
+    assert glued["ch06_answer_figure3_2"].startswith("-0.69 [")
+    assert "**not established**" in shown
+
+
+@pytest.mark.parametrize("path", sorted(BOOK.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_chapter_answers_its_claim_and_says_what_comes_next(path):
+    cells = nbformat.read(path, as_version=4).cells
+    heads = [
+        (place, line)
+        for place, cell in enumerate(cells)
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+        if line.startswith("## ")
+    ]
+    names = [line for _, line in heads]
+    where = names.index("## The claim, answered")
+    assert names[where : where + 3] == ["## The claim, answered", "## Next", "## Exercises"]
+    first, last = heads[where][0], heads[where + 1][0]
+    assert [cell.source for cell in cells[first + 1 : last]] == ["answered(CHAPTER)"]
+    answer = cells[first].source
+    assert re.search(r"\{glue:text\}`ch\d\d_(answer|value)_", answer) or path.stem.startswith("07"), answer
+    assert re.search(r"\{glue:text\}`ch\d\d_verdict_", answer)
+    assert len(set(re.findall(r"\{glue:text\}`(ch\d\d_[^`]+)`", answer))) >= 3, "live, recorded and a verdict"
+    assert re.search(r"\]\([\w.-]+\.(ipynb|md)\)", cells[last].source), "names the next chapter"
+
+
+@pytest.fixture(scope="module")
+def extension():
+    specification = importlib.util.spec_from_file_location("verdicts_ext", ROOT / "_ext" / "verdicts.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_a_number_in_a_sentence_is_the_recorded_one(extension):
+    index = [recorded("table1/D", 0.925), recorded("table1/D", 0.5, "cifar10-gpu")]
+    assert extension.number("table1/D", index) == "92.5% [91.5%, 93.5%]"
+    assert extension.number("table1/D @ cifar10-gpu", index) == "50.0% [49.0%, 51.0%]"
+    assert extension.number("table1/D @ planted", index) == "–"
+
+
+def test_every_number_that_a_page_takes_from_the_records_is_there(extension):
+    index = json.loads((BOOK / "results" / "index.json").read_text())
+    wanted = [key for page in BOOK.glob("*.md") for key in re.findall(r"\{recorded\}`([^`]+)`", page.read_text())]
+    assert wanted
+    for key in wanted:
+        assert extension.number(key, index) != "–", key
+
+
+@pytest.mark.parametrize("records", [False, True], ids=["none", "committed"])
+def test_a_page_with_the_box_builds_strictly(tmp_path, records):
+    labels = sorted({claim["figure"] for claim in CLAIMS if claim.get("figure")})
+    targets = "\n\n".join(f"({label})=\n## {label}" for label in labels)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]
+    assert config["local_extensions"]["verdicts"] == "_ext"
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / '_ext')!r})\nextensions = ['myst_parser', 'verdicts']\n"
+    )
+    (tmp_path / "index.md").write_text(
+        f"# What\n\nD_det: {{recorded}}`table1/D_det`.\n\n```{{verdicts}}\n```\n\n{targets}\n"
+    )
+    for name in ("paper.json", "claims.json"):
+        (tmp_path / name).write_text((BOOK / name).read_text())
+    if records:
+        (tmp_path / "results").mkdir()
+        (tmp_path / "results" / "index.json").write_text((BOOK / "results" / "index.json").read_text())
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "-E", str(tmp_path), str(tmp_path / "html")]
+    environment = {key: value for key, value in os.environ.items() if key != "ADVFEAT_RESULTS"}
+    built = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    html = (tmp_path / "html" / "index.html").read_text()
+    rows = [row for row in rows_of_book(tmp_path, tmp_path / "results") if row.front]
+    assert html.count("<tr ") == len(rows) + 1
+    assert ("D_det: 18.6% [13.4%, 23.7%]" in html) == records
+    assert ("not reproduced" in html.split("</table>")[0]) == records
+    assert "not tried" in html
