@@ -224,13 +224,14 @@ def execute_all(tasks: Sequence[Task], jobs: int) -> dict[str, float]:
     if jobs == 1:
         return {task.chapter.stem: execute(*task) for task in tasks}
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=end_orderly)
+    running = {task.chapter.stem: pool.submit(_execute_or_leave, task) for task in tasks}
     try:
-        running = {task.chapter.stem: pool.submit(_execute_or_leave, task) for task in tasks}
         return {stem: future.result() for stem, future in running.items()}
     except BrokenProcessPool as error:
         raise Failed("a process that ran chapters was ended from outside, perhaps for want of memory") from error
     except (KeyboardInterrupt, SystemExit):
-        pool.shutdown(wait=False, cancel_futures=True)
+        for future in running.values():
+            future.cancel()
         for worker in multiprocessing.active_children():
             worker.terminate()
         raise
