@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import platform
@@ -256,6 +257,8 @@ def end_orderly() -> dict[int, Any]:
     def end(number: int, _: FrameType | None) -> NoReturn:
         for other in ends:  # the end has begun; another signal would cut it short
             signal.signal(other, signal.SIG_IGN)
+        # The cell that was waited for ends with its kernel, and asyncio would show that as an error nobody looked at.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
