@@ -31,9 +31,11 @@ CLASS ?= class
 CLASS_SEED ?= 0
 ASSIGNMENT ?=
 SUBMISSIONS ?=
-# The chapters compare with themselves on this machine; only clocks and addresses in memory may differ.
-NBVAL := ADVFEAT_PROGRESS=off $(BIN)/python -m pytest -q -o filterwarnings=default --nbval --nbval-current-env \
-  --nbval-cell-timeout 600 --nbval-sanitize-with tests/nbval.ini
+# The chapters compare with themselves on this machine; only clocks and addresses in memory may differ. A cell may take
+# a week, since no clock knows how fast a machine is, or as many seconds as ADVFEAT_CELL_TIMEOUT says.
+NBVAL := ADVFEAT_PROGRESS=off PYTHONPATH="tests$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m pytest -p nbval_patience -q \
+  -o filterwarnings=default --nbval --nbval-current-env --nbval-kernel-startup-timeout 604800 \
+  --nbval-cell-timeout "$${ADVFEAT_CELL_TIMEOUT:-604800}" --nbval-sanitize-with tests/nbval.ini
 # Networks that another command left in the store were perhaps trained with another number of threads, and differ.
 EMPTY_STORE := store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && ADVFEAT_STORE="$$store"
 # What is tested runs in so many processes, which share the cores: small networks gain little from a second thread.
@@ -56,13 +58,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e ".[book,test]" -c constraints.txt
 	@touch $@
 
-book: $(VENV)/installed ## run every chapter on the planted world, build the pages strictly, print where they are
-	$(BIN)/python -m advfeat.chapters book
+book: $(VENV)/installed ## run the chapters that are not done, build the pages strictly: ARGS=--fresh runs all again
+	$(BIN)/python -m advfeat.chapters book $(ARGS)
 
 test: export OMP_NUM_THREADS ?= $(THREADS)
 test: lint ## everything: style, layering, unit tests, the book, and a second run of it beside the first
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
-	$(EMPTY_STORE) $(BIN)/python -m advfeat.chapters book --jobs $(JOBS)
+	$(EMPTY_STORE) $(BIN)/python -m advfeat.chapters book --fresh --jobs $(JOBS)
 	$(BIN)/python -m pytest -q -m pages
 	@echo "Each chapter again, from an empty store as before, and with the solutions of its exercises: the same numbers in every cell?"
 	@echo "And in those that are machine-independent the committed ones?"

@@ -82,6 +82,7 @@ def find_chapter(name: str) -> Path:
 def refresh(chapter: Path) -> None:
     """Run a chapter on its defaults and put the outputs into the committed file: no parameters, so no injected cell."""
     copy = RUNS / "refresh" / chapter.name
+    _check_run(chapter, {})
     execute(chapter, copy, {})
     copy.replace(chapter)
 

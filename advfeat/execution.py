@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import platform
@@ -224,13 +225,14 @@ def execute_all(tasks: Sequence[Task], jobs: int) -> dict[str, float]:
     if jobs == 1:
         return {task.chapter.stem: execute(*task) for task in tasks}
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=end_orderly)
+    running = {task.chapter.stem: pool.submit(_execute_or_leave, task) for task in tasks}
     try:
-        running = {task.chapter.stem: pool.submit(_execute_or_leave, task) for task in tasks}
         return {stem: future.result() for stem, future in running.items()}
     except BrokenProcessPool as error:
         raise Failed("a process that ran chapters was ended from outside, perhaps for want of memory") from error
     except (KeyboardInterrupt, SystemExit):
-        pool.shutdown(wait=False, cancel_futures=True)
+        for future in running.values():
+            future.cancel()
         for worker in multiprocessing.active_children():
             worker.terminate()
         raise
@@ -255,6 +257,8 @@ def end_orderly() -> dict[int, Any]:
     def end(number: int, _: FrameType | None) -> NoReturn:
         for other in ends:  # the end has begun; another signal would cut it short
             signal.signal(other, signal.SIG_IGN)
+        # The cell that was waited for ends with its kernel, and asyncio would show that as an error nobody looked at.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():

@@ -575,3 +575,36 @@ def test_an_executed_copy_has_one_form_whatever_the_system(book):
     chapter.write_bytes(b"{")
     with pytest.raises(Refused, match="damaged"):
         incomplete(chapter)
+
+
+def test_nbval_waits_for_a_slow_machine_and_not_for_a_dead_kernel(monkeypatch):
+    """The second run of the chapters, in `make test`, knows no clock either."""
+    patience = pytest.importorskip("nbval_patience")
+    asked = []
+
+    class Kernel:
+        alive = True
+
+        def is_alive(self):
+            return self.alive
+
+    def late(kernel, stream, timeout):
+        asked.append(timeout)
+        kernel.alive = len(asked) < 5
+        if stream == "shell" and len(asked) == 3:
+            return {"msg_type": "execute_reply"}
+        raise patience.Empty
+
+    monkeypatch.setattr(patience, "_at_once", late)
+    assert patience.get_message(Kernel(), "shell", timeout=patience.PATIENCE) == {"msg_type": "execute_reply"}
+    assert asked == [patience.SLICE] * 3
+    with pytest.raises(patience.Empty):
+        patience.get_message(Kernel(), "iopub", timeout=patience.PATIENCE)
+    assert len(asked) == 5, "the kernel had died"
+    asked.clear()
+    with pytest.raises(patience.Empty):
+        patience.get_message(Kernel(), "iopub", timeout=1)
+    assert len(asked) == 1, "a person's own limit holds"
+    cell = type("Cell", (), {"output_timeout": 5})()
+    patience.pytest_itemcollected(cell)
+    assert cell.output_timeout == patience.PATIENCE
