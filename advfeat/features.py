@@ -62,7 +62,7 @@ def linear_responses(
     out of room are found in a few rounds, since filling one lets the others move further.
 
     Args:
-        images: float32 in [0, 1], of the size of the weights.
+        images: float32 of the size of the weights; in [0, 1], or without the box any numbers.
         box: whether attacked images must stay in [0, 1].
 
     Raises:
@@ -74,7 +74,7 @@ def linear_responses(
     sizes = inputs.images(images)
     inputs.tensor("weights", weights, "k c h w", inputs.FLOATS, like="images", **{key: sizes[key] for key in "chw"})
     _check_some(images, "images")
-    inputs.look(("images", images, inputs.BOX), ("weights", weights, inputs.FINITE))
+    inputs.look(("images", images, inputs.BOX if box else inputs.FINITE), ("weights", weights, inputs.FINITE))
     if not box and threat.eps == math.inf:
         raise ValueError(f"threat must have a finite radius where box is False, got {threat}")
     rows = weights.flatten(1).double()

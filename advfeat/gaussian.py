@@ -341,9 +341,9 @@ def _check_sample(x: Tensor, y: Tensor, dimension: int | None = None) -> None:
 
 
 def _check_price(s: Tensor, price: float) -> None:
-    inputs.number("price", price)
-    if not price * float(s[0]) > 1:
-        raise ValueError(f"price must exceed 1 / s_min = {1 / float(s[0]):g}, got {price:g}")
+    inputs.real("price", price)
+    if not 1 < price * float(s[0]) < math.inf:
+        raise ValueError(f"price must exceed 1 / s_min = {1 / float(s[0]):g} and be finite, got {price:g}")
 
 
 def _slope(s: Tensor, nu: Tensor) -> Tensor:

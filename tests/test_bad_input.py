@@ -179,7 +179,7 @@ def test_labels_that_are_no_classes_are_refused(net, unchecked, labels, error, m
 
 def test_a_network_of_ones_own_is_asked_how_many_classes_it_knows():
     own = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4)).eval()
-    with pytest.raises(ValueError, match="labels must lie in .0, 4., got up to 5"):
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 4\), got up to 5"):
         pgd(own, pixels(), torch.arange(6), L2(0.5), steps=1, step_size=0.1)
     with pytest.raises(ValueError, match="model knows 4 classes, but labels go up to 9"):
         accuracy(own, dataset())
@@ -204,7 +204,7 @@ def test_a_step_is_no_longer_than_the_diameter(net, threat, limit):
     images, labels = pixels(), torch.arange(6)
     pgd(net, images, labels, threat, steps=1, step_size=limit)
     for length in (1.01 * limit, 1e6):
-        with pytest.raises(ValueError, match="step_size must be at most .*, the diameter of "):
+        with pytest.raises(ValueError, match=r"step_size must be at most .*, the diameter of "):
             pgd(net, images, labels, threat, steps=1, step_size=length)
     with pytest.raises(ValueError, match="step_size must be positive and finite, got inf"):
         pgd(net, images, labels, threat, steps=1, step_size=math.inf)
@@ -218,7 +218,7 @@ def test_one_usual_step_is_the_diameter_and_gives_the_image_of_a_longer_one(net)
 
 
 def test_training_with_a_step_longer_than_the_ball_is_refused():
-    with pytest.raises(ValueError, match="attack_step_size must be at most 0.02, the diameter of l2 eps=0.01, got 0.1"):
+    with pytest.raises(ValueError, match=r"attack_step_size must be at most 0\.02, the diameter of .*, got 0\.1"):
         TrainConfig(epochs=1, batch_size=8, lr=0.1, threat=L2(0.01))
     assert TrainConfig(epochs=1, batch_size=8, lr=0.1, threat=L2(0.01), attack_step_size=0.02).attack_steps == 7
 
@@ -227,9 +227,9 @@ def test_a_mask_of_bytes_does_not_halve_a_usefulness(unchecked):
     values = torch.tensor([[1.0], [1.1], [-1.0], [-1.1]])
     positive = torch.tensor([True, True, False, False])
     assert usefulness(values, positive)[0].value > 0.99
-    with pytest.raises(TypeError, match="positive must be bool, got torch.uint8"):
+    with pytest.raises(TypeError, match=r"positive must be bool, got torch\.uint8"):
         usefulness(values, positive.byte())
-    with pytest.raises(TypeError, match="values must be float32 .*, got torch.uint8"):
+    with pytest.raises(TypeError, match=r"values must be float32 .*, got torch\.uint8"):
         usefulness((values + 2).byte(), positive)
 
 
@@ -322,9 +322,9 @@ def test_where_gradients_vanish_the_number_comes_with_a_warning_that_names_the_s
     assert 30 <= count <= 40
     for measure in (withstands, robust_accuracy):
         with pytest.warns(VanishedGradients, match=rf"vanishes at {count} of 40 images \({count / 40:.1%}\)"):
-            found = measure(model, data, L2(0.5), steps=10)
+            found = measure(model, data, L2(2.0), steps=10)
     # The same function of the images, in other units: every one of them can be fooled.
-    assert robust_accuracy(flat_network(1.0), data, L2(0.5), steps=10).value == 0
+    assert robust_accuracy(flat_network(1.0), data, L2(2.0), steps=10).value == 0
     assert found.value >= count / 40
     assert not recwarn.list, "and no warning where gradients lead somewhere"
     # The checks say it themselves.
@@ -334,7 +334,7 @@ def test_where_gradients_vanish_the_number_comes_with_a_warning_that_names_the_s
 def test_an_image_that_cannot_move_for_the_box_is_no_lost_gradient(recwarn):
     head = nn.Linear(48, 2, bias=False)
     with torch.no_grad():
-        head.weight.copy_(torch.stack([torch.ones(48), torch.zeros(48)]))
+        head.weight.copy_(torch.stack([torch.full((48,), 0.02), torch.zeros(48)]))
     model = Classifier(nn.Flatten(), head).eval()
     model.mean.fill_(-1)  # so that black, too, is classified as bright
     black = Dataset(torch.zeros(3, 3, 4, 4), torch.zeros(3).long(), ("bright", "dark"), "black")
@@ -351,7 +351,7 @@ def test_no_query_is_no_check(net, pairs):
 # Networks that the library did not make
 
 
-def test_a_network_of_torchvision_is_judged_as_it_is_in_eval_mode():
+def test_a_network_of_torchvision_is_judged_as_it_is_in_eval_mode(unchecked):
     from torchvision.models import resnet18
 
     torch.manual_seed(0)
@@ -374,7 +374,7 @@ def test_a_network_of_torchvision_is_judged_as_it_is_in_eval_mode():
 
 @pytest.mark.parametrize("measure", [accuracy, predictions])
 def test_what_is_no_network_is_named(unchecked, measure):
-    with pytest.raises(TypeError, match="model must be a torch.nn.Module that maps images to logits, got 'resnet18'"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module .*, got 'resnet18'"):
         measure("resnet18", dataset())
     with pytest.raises(TypeError, match=r"model must answer 6 images with logits \(6, classes\)"):
         measure(nn.Flatten(0).eval(), dataset())
@@ -384,7 +384,7 @@ def test_what_is_no_network_is_named(unchecked, measure):
 
 
 def test_a_set_made_with_autoattack_names_the_size_of_its_batches(monkeypatch):
-    monkeypatch.setattr("advfeat.construct.autoattack", lambda model, images, *_, **__: images)
+    monkeypatch.setattr("advfeat.construct.autoattack", lambda _, images, *__, **___: images)
     made = autoattacked_dataset(build_model("cnn4", width=8).eval(), dataset(), L2(0.25), seed=4, batch_size=3)
     assert made.info == {"from": {}, "threat": "l2 eps=0.25", "seed": 4, "batch_size": 3}
     for function in (withstands, autoattacked_dataset):
@@ -428,9 +428,14 @@ def test_there_is_one_look_for_a_call_and_none_for_a_step(net, monkeypatch):
 
 def test_trust_ends_with_its_block():
     outside = torch.full((1,), 2.0)
-    with pytest.raises(RuntimeError, match="inner"), inputs.trusted():
-        inputs.look(("values", outside, inputs.BOX))
-        raise RuntimeError("inner")
+
+    def fails() -> None:
+        with inputs.trusted():
+            inputs.look(("values", outside, inputs.BOX))
+            raise RuntimeError("inner")
+
+    with pytest.raises(RuntimeError, match="inner"):
+        fails()
     with pytest.raises(ValueError, match=r"values must lie in \[0, 1\], got values from 2 to 2"):
         inputs.look(("values", outside, inputs.BOX))
 
