@@ -26,7 +26,7 @@ class Gaussians:
 
     Raises:
         TypeError: ``mean`` or ``covariance`` is not float64.
-        ValueError: ``covariance`` is not a symmetric positive definite matrix of the size of ``mean``.
+        ValueError: ``mean`` is not finite, or ``covariance`` no symmetric positive definite matrix of its size.
     """
 
     mean: Float64[Tensor, " d"]
@@ -39,15 +39,28 @@ class Gaussians:
         if self.mean.shape != self.covariance.shape[:1]:
             shapes = f"{tuple(self.mean.shape)} and {tuple(self.covariance.shape)}"
             raise ValueError(f"mean and covariance must have shapes (d,) and (d, d), got {shapes}")
+        if not bool(self.mean.isfinite().all()):
+            raise ValueError(f"mean must be finite, got {self.mean}")
 
     def sample(self, n: int, *, generator: torch.Generator) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, " n"]]:
-        """n points x and their classes y in {-1, +1}."""
+        """n points x and their classes y in {-1, +1}.
+
+        Raises:
+            ValueError: ``n`` is negative or no whole number.
+        """
+        if not isinstance(n, int) or n < 0:
+            raise ValueError(f"n must be a whole number, 0 or more, got {n!r}")
         y = torch.randint(0, 2, (n,), generator=generator).double() * 2 - 1
         noise = torch.randn(n, len(self.mean), generator=generator, dtype=torch.float64)
         return y[:, None] * self.mean + noise @ torch.linalg.cholesky(self.covariance).T, y
 
     def loss(self, x: Float64[Tensor, "n d"], y: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-        """ℓ(x, y; μ, Σ), the negative log-likelihood of each point given its class, in nats."""
+        """ℓ(x, y; μ, Σ), the negative log-likelihood of each point given its class, in nats.
+
+        Raises:
+            TypeError, ValueError: ``x`` is no float64 tensor (n, d) of finite numbers, ``y`` none (n,) of -1 and +1.
+        """
+        _check_points(x, y, len(self.mean))
         root = torch.linalg.cholesky(self.covariance)
         white = torch.linalg.solve_triangular(root, (x - y[:, None] * self.mean).T, upper=False)
         constant = root.diagonal().log().sum() + 0.5 * len(self.mean) * math.log(2 * math.pi)
@@ -61,7 +74,11 @@ class Gaussians:
         """Share of points of these classes on which sign(wᵀ x) is right whatever ‖δ‖₂ ≤ eps is added.
 
         Φ((wᵀμ - eps ‖w‖₂) / √(wᵀ Σ w)), exact: the worst δ is -eps y w / ‖w‖₂.
+
+        Raises:
+            TypeError, ValueError: ``weights`` are no float64 tensor (d,), finite and not 0, or ``eps`` not in [0, ∞).
         """
+        _check_weights(weights, eps, len(self.mean))
         margin = weights @ self.mean - eps * weights.norm()
         return float(norm.cdf(float(margin / (weights @ self.covariance @ weights).sqrt())))
 
@@ -71,7 +88,11 @@ class Gaussians:
         ρ at eps = 0, the robust usefulness γ beyond: (wᵀμ - eps ‖w‖₂) / √(wᵀ Σ w + (wᵀμ)²).
 
         Source: equations (1) and (2) of Ilyas et al. 2019.
+
+        Raises:
+            TypeError, ValueError: as ``accuracy``.
         """
+        _check_weights(weights, eps, len(self.mean))
         along = weights @ self.mean
         return float((along - eps * weights.norm()) / (weights @ self.covariance @ weights + along**2).sqrt())
 
@@ -80,8 +101,12 @@ def standard_mle(x: Float64[Tensor, "n d"], y: Float64[Tensor, " n"]) -> Gaussia
     """The Θ that minimises the mean loss over a sample: μ = mean of y x, Σ = mean of (x - yμ)(x - yμ)ᵀ.
 
     Raises:
-        ValueError: the points lie in a subspace, so that Σ is singular.
+        TypeError, ValueError: ``x`` is no float64 tensor (n, d) of finite numbers, ``y`` none (n,) of -1 and +1, there
+            is no point, or the points lie in a subspace, so that Σ is singular.
     """
+    _check_points(x, y)
+    if not len(x):
+        raise ValueError("x holds no point to fit to")
     mean = (y[:, None] * x).mean(0)
     z = x - y[:, None] * mean
     return Gaussians(mean, z.T @ z / len(z))
@@ -122,6 +147,7 @@ def robust_mle(fit: Gaussians, *, eps: float) -> Gaussians:
     Raises:
         ValueError: ``eps`` is negative.
     """
+    _check_eps(eps)
     if eps == 0:
         return fit
     s, basis = _spectrum(fit.covariance)
@@ -137,11 +163,11 @@ def exact_robust_mle(fit: Gaussians, *, eps: float, points: int = 4096, seed: in
     second moments are made exact.
 
     Raises:
-        ValueError: ``eps`` is negative, or ``points`` is not a power of two.
+        ValueError: ``eps`` is negative or not finite, or ``points`` is not a power of two, 2 or more.
         RuntimeError: the optimiser did not converge.
     """
-    if points < 2 or points & (points - 1):
-        raise ValueError(f"points must be a power of two, got {points}")
+    if not isinstance(points, int) or points < 2 or points & (points - 1):
+        raise ValueError(f"points must be a power of two, got {points!r}")
     start = _spectrum(robust_mle(fit, eps=eps).covariance)[0]
     s_star, basis = _spectrum(fit.covariance)
     uniform = qmc.Sobol(len(s_star), rng=np.random.default_rng(seed)).random(points)
@@ -168,6 +194,7 @@ def attack_at_price(
     Raises:
         ValueError: price · s_min ≤ 1, where the adversary gains without bound.
     """
+    _check_points(x, y, len(fit.mean))
     s, basis = _spectrum(fit.covariance)
     _check_price(s, price)
     return x + (x - y[:, None] * fit.mean) @ basis / (price * s - 1) @ basis.T
@@ -181,6 +208,7 @@ def attack_on_average(
     Raises:
         ValueError: ``eps`` is negative.
     """
+    _check_points(x, y, len(fit.mean))
     s, basis = _spectrum(fit.covariance)
     z = (x - y[:, None] * fit.mean) @ basis
     return x + _worst_shift(z, s, eps, on_average=True) @ basis.T
@@ -194,6 +222,7 @@ def attack_each(
     Raises:
         ValueError: ``eps`` is negative.
     """
+    _check_points(x, y, len(fit.mean))
     s, basis = _spectrum(fit.covariance)
     return x + _worst_shift((x - y[:, None] * fit.mean) @ basis, s, eps) @ basis.T
 
@@ -212,8 +241,10 @@ def adversarial_training(
     Each round is a natural gradient step of length ``rate`` on the attacked sample; 1 is to refit entirely.
 
     Raises:
-        ValueError: ``rate`` is not in (0, 1].
+        ValueError: ``rate`` is not in (0, 1], or ``steps`` negative or no whole number; and as ``standard_mle``.
     """
+    if not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"steps must be a whole number, 0 or more, got {steps!r}")
     if not 0 < rate <= 1:
         raise ValueError(f"rate must be in (0, 1], got {rate}")
     fits = [standard_mle(x, y)]
@@ -242,7 +273,13 @@ def vulnerability(covariance: Float64[Tensor, "d d"], *, price: float) -> float:
 
 
 def alignment(mean: Float64[Tensor, " d"], covariance: Float64[Tensor, "d d"]) -> float:
-    """cos(μ, Σ⁻¹ μ): the direction between the classes against the gradient of the classifier; in (0, 1]."""
+    """cos(μ, Σ⁻¹ μ): the direction between the classes against the gradient of the classifier; in (0, 1].
+
+    Raises:
+        TypeError, ValueError: as ``Gaussians``; also a ``mean`` of 0, which has no direction.
+    """
+    if not bool(mean.any()):
+        raise ValueError("mean is 0 and has no direction")
     return float(torch.cosine_similarity(mean, Gaussians(mean, covariance).weights(), dim=0))
 
 
@@ -287,8 +324,35 @@ def _inflated(s: np.ndarray, price: float) -> np.ndarray:
 
 
 def _check_price(s: Tensor, price: float) -> None:
-    if not price * float(s[0]) > 1:
-        raise ValueError(f"price must exceed 1 / s_min = {1 / float(s[0]):g}, got {price:g}")
+    if not 1 < price * float(s[0]) < math.inf:
+        raise ValueError(f"price must exceed 1 / s_min = {1 / float(s[0]):g} and be finite, got {price:g}")
+
+
+def _check_eps(eps: float) -> None:
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be non-negative and finite, got {eps}")
+
+
+def _check_weights(weights: Tensor, eps: float, d: int) -> None:
+    _check_eps(eps)
+    if weights.dtype != torch.float64:
+        raise TypeError(f"weights must be float64, got {weights.dtype}")
+    if weights.shape != (d,):
+        raise ValueError(f"weights must have shape ({d},), got {tuple(weights.shape)}")
+    if not 0 < float(weights.abs().max()) < math.inf:
+        raise ValueError(f"weights must be finite and not all 0, got {weights}")
+
+
+def _check_points(x: Tensor, y: Tensor, d: int | None = None) -> None:
+    if not x.dtype == y.dtype == torch.float64:
+        raise TypeError(f"x and y must be float64, got {x.dtype} and {y.dtype}")
+    if x.ndim != 2 or y.shape != x.shape[:1] or d not in (None, x.shape[1]):
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"x and y must have shapes (n, {d or 'd'}) and (n,), got {shapes}")
+    if not bool(x.isfinite().all()):
+        raise ValueError("x must be finite, but holds NaN or infinity")
+    if not bool((y.abs() == 1).all()):
+        raise ValueError(f"y must be -1 or +1, got {sorted(set(y.tolist()))[:5]}")
 
 
 def _slope(s: Tensor, nu: Tensor) -> Tensor:
@@ -303,8 +367,7 @@ def _dual(squares: Tensor, s: Tensor, eps: float) -> Tensor:
     Newton's method on 1 / ‖δ‖, which is concave and increasing in ν: from the left it climbs to the root and never
     passes it. At the start the components along s_min alone have length eps.
     """
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"eps must be non-negative and finite, got {eps}")
+    _check_eps(eps)
     if eps == 0:
         return squares.new_full(squares.shape[:1], math.inf)
     ratio = s / s.min()
