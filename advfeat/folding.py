@@ -95,10 +95,11 @@ def check_each_alone(features: fx.GraphModule, *, named: str, channels: int, lik
     """Refuse features that mix the images of a batch, found by two images in three batches.
 
     Nothing is tried where every layer and function is one that treats each image on its own (``KNOWN``, ``ALONE``), as
-    in all networks of ``models.build_model``. Elsewhere: beside other images in a batch of the same size the answer to an image must be the same up to 1e-4 of the largest
-    output: there the same kernels run, so even rounding is hardly different. In a smaller batch, at another place, it
-    must be the same up to 5 %, which no rounding reaches: so its size does not enter either. Images are as small as the
-    network can take, so this costs less than a forward pass of one full image. Nothing is drawn from a global generator.
+    in all networks of ``models.build_model``. Elsewhere: beside other images, in a batch of the same size, the answer
+    to an image must be the same up to 1e-4 of the largest output: there the same kernels run, so even rounding is
+    hardly different. In a smaller batch, at another place, it must be the same up to 5 %, which no rounding reaches; so
+    the size of the batch does not enter either. The images are as small as the network can take. Nothing is drawn from
+    a global generator.
 
     Args:
         named: what messages call the features.

@@ -28,7 +28,7 @@ class Gaussians:
 
     Raises:
         TypeError: ``mean`` or ``covariance`` is not float64.
-        ValueError: ``covariance`` is not a symmetric positive definite matrix of the size of ``mean``.
+        ValueError: ``mean`` is not finite, or ``covariance`` no symmetric positive definite matrix of its size.
     """
 
     mean: Float64[Tensor, " d"]
@@ -45,7 +45,11 @@ class Gaussians:
         inputs.look(("mean", self.mean, inputs.FINITE))
 
     def sample(self, n: int, *, generator: torch.Generator) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, " n"]]:
-        """n points x and their classes y in {-1, +1}."""
+        """n points x and their classes y in {-1, +1}.
+
+        Raises:
+            TypeError, ValueError: ``n`` is negative or no whole number.
+        """
         inputs.whole("n", n, least=0)
         inputs.generator(generator)
         y = torch.randint(0, 2, (n,), generator=generator).double() * 2 - 1
@@ -53,7 +57,11 @@ class Gaussians:
         return y[:, None] * self.mean + noise @ torch.linalg.cholesky(self.covariance).T, y
 
     def loss(self, x: Float64[Tensor, "n d"], y: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-        """ℓ(x, y; μ, Σ), the negative log-likelihood of each point given its class, in nats."""
+        """ℓ(x, y; μ, Σ), the negative log-likelihood of each point given its class, in nats.
+
+        Raises:
+            TypeError, ValueError: ``x`` is no float64 tensor (n, d) of finite numbers, ``y`` none (n,) of -1 and +1.
+        """
         _check_sample(x, y, len(self.mean))
         root = torch.linalg.cholesky(self.covariance)
         white = torch.linalg.solve_triangular(root, (x - y[:, None] * self.mean).T, upper=False)
@@ -75,6 +83,9 @@ class Gaussians:
         """Share of points of these classes on which sign(wᵀ x) is right whatever ‖δ‖₂ ≤ eps is added.
 
         Φ((wᵀμ - eps ‖w‖₂) / √(wᵀ Σ w)), exact: the worst δ is -eps y w / ‖w‖₂.
+
+        Raises:
+            TypeError, ValueError: ``weights`` are no float64 tensor (d,), finite and not 0, or ``eps`` not in [0, ∞).
         """
         self._check_weights(weights, eps)
         margin = weights @ self.mean - eps * weights.norm()
@@ -86,6 +97,9 @@ class Gaussians:
         ρ at eps = 0, the robust usefulness γ beyond: (wᵀμ - eps ‖w‖₂) / √(wᵀ Σ w + (wᵀμ)²).
 
         Source: equations (1) and (2) of Ilyas et al. 2019.
+
+        Raises:
+            TypeError, ValueError: as ``accuracy``.
         """
         self._check_weights(weights, eps)
         along = weights @ self.mean
@@ -96,7 +110,8 @@ def standard_mle(x: Float64[Tensor, "n d"], y: Float64[Tensor, " n"]) -> Gaussia
     """The Θ that minimises the mean loss over a sample: μ = mean of y x, Σ = mean of (x - yμ)(x - yμ)ᵀ.
 
     Raises:
-        ValueError: the points lie in a subspace, so that Σ is singular.
+        TypeError, ValueError: ``x`` is no float64 tensor (n, d) of finite numbers, ``y`` none (n,) of -1 and +1, there
+            is no point, or the points lie in a subspace, so that Σ is singular.
     """
     _check_sample(x, y)
     mean = (y[:, None] * x).mean(0)
@@ -157,7 +172,7 @@ def exact_robust_mle(fit: Gaussians, *, eps: float, points: int = 4096, seed: in
     second moments are made exact.
 
     Raises:
-        ValueError: ``eps`` is negative, or ``points`` is not a power of two.
+        ValueError: ``eps`` is negative or not finite, or ``points`` is not a power of two, 2 or more.
         RuntimeError: the optimiser did not converge.
     """
     _check_fit(fit)
@@ -244,7 +259,7 @@ def adversarial_training(
     Each round is a natural gradient step of length ``rate`` on the attacked sample; 1 is to refit entirely.
 
     Raises:
-        ValueError: ``rate`` is not in (0, 1].
+        ValueError: ``rate`` is not in (0, 1], or ``steps`` negative or no whole number; and as ``standard_mle``.
     """
     _check_sample(x, y)
     inputs.function("attack", attack, "of a fit, points and classes")
@@ -278,7 +293,13 @@ def vulnerability(covariance: Float64[Tensor, "d d"], *, price: float) -> float:
 
 
 def alignment(mean: Float64[Tensor, " d"], covariance: Float64[Tensor, "d d"]) -> float:
-    """cos(μ, Σ⁻¹ μ): the direction between the classes against the gradient of the classifier; in (0, 1]."""
+    """cos(μ, Σ⁻¹ μ): the direction between the classes against the gradient of the classifier; in (0, 1].
+
+    Raises:
+        TypeError, ValueError: as ``Gaussians``; also a ``mean`` of 0, which has no direction.
+    """
+    if not bool(mean.any()):
+        raise ValueError("mean is 0 and has no direction")
     return float(torch.cosine_similarity(mean, Gaussians(mean, covariance).weights(), dim=0))
 
 
@@ -358,8 +379,7 @@ def _dual(squares: Tensor, s: Tensor, eps: float) -> Tensor:
     Newton's method on 1 / ‖δ‖, which is concave and increasing in ν: from the left it climbs to the root and never
     passes it. At the start the components along s_min alone have length eps.
     """
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"eps must be non-negative and finite, got {eps}")
+    inputs.number("eps", eps, least=0)
     if eps == 0:
         return squares.new_full(squares.shape[:1], math.inf)
     ratio = s / s.min()

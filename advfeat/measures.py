@@ -207,8 +207,9 @@ def withstands(
     The model in float32 is the judge. It looks at the images, at the iterates of PGD after a tenth of the steps and
     whenever their number has grown by half, and at the last ones; one wrong answer and the image is fooled. An image is
     attacked on its own, so leaving out the fooled ones from then on (``early_drop``) changes the time and not the
-    answer. AutoAttack's random draws run through a whole batch: there an answer may depend on ``batch_size`` and on the
-    order of the images, so name both beside its number.
+    answer, up to rounding: smaller batches are added up in another order (see ``attacks.pgd``), and an image whose two
+    largest logits agree to 1e-6 can come out either way. AutoAttack's random draws run through a whole batch: there an
+    answer may depend on ``batch_size`` and on the order of the images, so name both beside its number.
 
     Args:
         model: a ``Classifier``, or any other network in eval mode, which is asked as it is.

@@ -161,9 +161,10 @@ def save_record(
         tables: name → rows in JSON types, for what is no number with an interval.
 
     Raises:
-        ValueError: a value is neither a rate in [0, 1] nor inside its interval, ``n`` is not positive, or another seed
-            was recorded with other settings: a mean over both would mean nothing. Or the record that is there cannot be
-            read; then this run is kept beside it.
+        ValueError: a value is neither a rate in [0, 1] nor inside its interval, ``n`` is not positive, a number
+            anywhere is not finite, or another seed was recorded with other settings: a mean over both would mean
+            nothing. Or the record that is there cannot be read; then this run is kept beside it.
+        TypeError: something that JSON does not know.
     """
     inputs.text("chapter", chapter)
     inputs.text("profile", profile)
@@ -183,6 +184,7 @@ def save_record(
         "series": dict(series or {}),
         **({"tables": {name: [dict(row) for row in rows] for name, rows in tables.items()}} if tables else {}),
     }
+    run = _plain_json(run, f"seed {seed}")  # as it will be read: a tuple is a list
     path = folder / "record.json"
     with FileLock(results_root() / ".lock"):
         for place in (folder, results_root()):
@@ -306,8 +308,26 @@ def _write_sheet(path: Path, grid: Tensor) -> None:
     write_whole(path, stream.getvalue())
 
 
+def _plain_json(value: Any, named: str) -> Any:
+    """``value`` as JSON gives it back: tuples as lists, keys as words.
+
+    Raises:
+        ValueError: a number that JSON does not know (NaN, infinity), named by the way to it.
+        TypeError: a type that JSON does not know, named likewise.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _plain_json(item, f"{named}/{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_json(item, f"{named}[{place}]") for place, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{named} must be a finite number to be recorded, got {value}")
+    if value is not None and not isinstance(value, str | bool | int | float):
+        raise TypeError(f"{named} must be a JSON type to be recorded, got {type(value).__name__}: {value!r}")
+    return value
+
+
 def _write_json(path: Path, content: object) -> None:
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _git(*words: str) -> str | None:

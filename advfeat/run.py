@@ -32,7 +32,7 @@ from advfeat.planted import PlantedWorld, planted
 from advfeat.profiles import Profile, get_profile
 from advfeat.released import release, released
 from advfeat.store import Recipe, Shards, Store
-from advfeat.train import Checkpoint, TrainConfig, train
+from advfeat.train import Checkpoint, TrainConfig, resumed_elsewhere, train
 
 CONSTRUCTED = ("D_R", "D_NR", "D_rand", "D_det")
 # Added to the seed of a network's first weights if it is trained on a constructed dataset. Else it would begin with the
@@ -311,6 +311,7 @@ class Run:
         weights, classes = recipe.get("weights", seed), self.train_set.num_classes
         fresh = build_model(**network, seed=weights, classes=classes).to(self.device)
         model, history = self.store.model(recipe, fresh, fit)
+        self.provenance |= resumed_elsewhere(history)
         return Trained(model, history, recipe)
 
     def _model_recipe(

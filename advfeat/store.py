@@ -2,7 +2,8 @@
 
 A recipe is a dictionary of JSON values. Equal recipes share one folder, named by the recipe's hash; another process
 that wants the same artifact waits for the first to finish it. Unfinished work lies beside the finished and is taken up
-again. Files are written under a temporary name and renamed, so what has its final name is whole.
+again; with the same number of threads it ends in the same bytes as if it had not been stopped, see ``train.train``.
+Files are written under a temporary name and renamed, so what has its final name is whole.
 
 Every file carries the key of its recipe and a checksum, and both are looked at when it is read: a bit that flipped on
 the disk, or the file of another recipe, is an error that names the file and the cure, never a result. The checksum is a

@@ -502,3 +502,92 @@ def test_every_gradient_turns_towards_its_mean_as_the_radius_grows(spectrum, eps
         assert cosines[0] < cosines[1] < cosines[2]
     worst = [worst_alignment(covariance) for covariance in fitted]
     assert worst[0] < worst[1] < worst[2]
+
+
+def fitted() -> tuple[Gaussians, Tensor, Tensor]:
+    world = Gaussians(torch.tensor([1.0, 0.5]).double(), torch.diag(torch.tensor([2.0, 1.0])).double())
+    return world, *world.sample(8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_mean_or_covariance_that_is_not_finite_is_refused(value):
+    with pytest.raises(ValueError, match="mean must be finite"):
+        Gaussians(torch.tensor([1.0, value]).double(), torch.eye(2).double())
+    with pytest.raises(ValueError, match="covariance must be"):
+        Gaussians(torch.ones(2).double(), torch.diag(torch.tensor([1.0, value])).double())
+    with pytest.raises(ValueError, match="mean must be finite"):
+        alignment(torch.tensor([1.0, value]).double(), torch.eye(2).double())
+
+
+@pytest.mark.parametrize("eps", [-1, -1e-9, math.nan, math.inf])
+def test_a_radius_that_is_none_is_refused_by_every_function(eps):
+    world, x, y = fitted()
+    weights = world.weights()
+    for function in (
+        lambda: world.accuracy(weights, eps=eps),
+        lambda: world.usefulness(weights, eps=eps),
+        lambda: multiplier(world.covariance, eps=eps),
+        lambda: robust_mle(world, eps=eps),
+        lambda: exact_robust_mle(world, eps=eps, points=16),
+        lambda: attack_on_average(world, x, y, eps=eps),
+        lambda: attack_each(world, x, y, eps=eps),
+    ):
+        with pytest.raises(ValueError, match=f"eps must be .*finite, got {eps}"):
+            function()
+
+
+def test_points_and_classes_that_are_none_are_refused_by_every_function():
+    world, x, y = fitted()
+    functions = {
+        "loss": lambda x, y: world.loss(x, y),
+        "standard_mle": standard_mle,
+        "at a price": partial(attack_at_price, world, price=2.0),
+        "on average": partial(attack_on_average, world, eps=0.5),
+        "each": partial(attack_each, world, eps=0.5),
+        "training": partial(adversarial_training, attack=partial(attack_each, eps=0.5), steps=1, rate=1.0),
+    }
+    broken = x.clone()
+    broken[3, 1] = math.nan
+    for name, function in functions.items():
+        function(x=x, y=y)
+        for bad, message in (
+            ((broken, y), "x must be finite"),
+            ((x, (y + 1) / 2), r"y must be -1 or \+1, got \[0.0, 1.0\]"),
+            ((x, torch.full_like(y, math.nan)), "y must be -1"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                function(x=bad[0], y=bad[1])
+        # Under pytest the annotations are checked before; for users the library itself does.
+        for bad in ((x, y[:5]), (x[:, 0], y), (x.float(), y), (x, y.long())):
+            with pytest.raises(Exception, match="x and y must be|x and y must have|violates type hint|parameter"):
+                function(x=bad[0], y=bad[1])
+        if name not in ("standard_mle", "training"):
+            with pytest.raises(ValueError, match=r"shapes \(n, 2\) and \(n,\), got \(8, 1\)"):
+                function(x=x[:, :1], y=y)
+    with pytest.raises(ValueError, match="x holds no point"):
+        standard_mle(x[:0], y[:0])
+
+
+def test_weights_and_counts_that_are_none_are_refused():
+    world, x, y = fitted()
+    for weights in ([math.nan, 1], [math.inf, 1], [0, 0]):
+        for function in (world.accuracy, world.usefulness):
+            with pytest.raises(ValueError, match="weights must be finite and not all 0"):
+                function(torch.tensor(weights).double())
+    with pytest.raises(ValueError, match=r"weights must have shape \(2,\), got \(3,\)"):
+        world.accuracy(torch.ones(3).double())
+    with pytest.raises(ValueError, match="n must be a whole number, 0 or more, got -1"):
+        world.sample(-1, generator=torch.Generator())
+    with pytest.raises(ValueError, match="steps must be a whole number, 0 or more, got -1"):
+        adversarial_training(x, y, partial(attack_each, eps=0.5), steps=-1, rate=0.5)
+    for rate in (0.0, -1.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match=r"rate must be in \(0, 1\]"):
+            adversarial_training(x, y, partial(attack_each, eps=0.5), steps=1, rate=rate)
+    for points in (0, -4, 3):
+        with pytest.raises(ValueError, match=f"points must be a power of two, got {points}"):
+            exact_robust_mle(world, eps=0.5, points=points)
+    with pytest.raises(ValueError, match="price must exceed .* and be finite, got inf"):
+        vulnerability(world.covariance, price=math.inf)
+    with pytest.raises(ValueError, match="mean is 0 and has no direction"):
+        alignment(torch.zeros(2).double(), world.covariance)
+    assert world.sample(0, generator=torch.Generator())[0].shape == (0, 2)

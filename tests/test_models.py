@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat.models import CHANNEL_MEAN, CHANNEL_STD, Classifier, build_model, freeze, whiten
+from advfeat.attacks import L2, pgd
+from advfeat.models import (
+    CHANNEL_MEAN,
+    CHANNEL_STD,
+    Classifier,
+    batch_statistics,
+    build_model,
+    check_eval,
+    freeze,
+    whiten,
+)
 
 U = 2.0**-24
 
@@ -273,3 +283,41 @@ def test_a_silent_unit_gets_the_share_of_the_gradient_that_the_leak_says(relu):
 def test_a_leak_outside_its_range_is_refused(leak):
     with pytest.raises(ValueError, match=f"leak must be in \\[0, 1\\], got {leak}"):
         freeze(build_model("cnn4", width=4), leak=leak)
+
+
+def test_a_layer_in_training_mode_is_found_wherever_it_is():
+    model = build_model("cnn4", width=8).eval()
+    check_eval(model)
+    check_eval(freeze(model))
+    model.features.train()
+    with pytest.raises(ValueError, match=r"its layer features \(Sequential\) is in training mode.*call model.eval\(\)"):
+        check_eval(model)
+    model.eval()
+    next(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)).train()
+    with pytest.raises(ValueError, match=r"its layer features\.\d \(BatchNorm2d\) is in training mode"):
+        pgd(model, images(size=16), torch.zeros(6, dtype=torch.long), L2(0.5), steps=1, step_size=0.1)
+    model.eval()
+    model.features.append(nn.Dropout(0.5))
+    with pytest.raises(ValueError, match=r"its layer features\.\d+ \(Dropout\) is in training mode"):
+        check_eval(model)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d])
+def test_a_batch_norm_without_running_statistics_mixes_in_eval_mode_too(norm):
+    wrapped = nn.Sequential(nn.Identity(), nn.Sequential(norm(3, track_running_stats=False))).eval()
+    with pytest.raises(ValueError, match=r"layer 1\.0 of model \(BatchNorm\dd\) keeps no running statistics"):
+        check_eval(wrapped)
+    check_eval(nn.Sequential(norm(3), nn.InstanceNorm2d(3), nn.GroupNorm(1, 3)).eval())
+
+
+def test_batch_statistics_that_are_asked_for_pass_and_leave_nothing_behind():
+    model = build_model("cnn4", width=8).eval()
+    with batch_statistics(model):
+        check_eval(model)
+    assert not hasattr(model, "on_batch_statistics")
+    assert not any(layer.training for layer in model.modules())
+    check_eval(model)
+    with pytest.raises(KeyError), batch_statistics(model):
+        raise KeyError
+    assert not hasattr(model, "on_batch_statistics")
+    check_eval(model)

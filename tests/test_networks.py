@@ -235,7 +235,7 @@ def narrow() -> Classifier:
 def test_no_network_has_a_layer_that_cannot_be_trained_at_any_width(name, width):
     model = plan(name, width=width)
     assert narrow_strided(model) == []
-    # ResNet-18 adds its first stage's channels to the second stage 1x1, with stride 2; ResNet-50 has four times as many.
+    # ResNet-18 takes as many channels as its first stage has to the second, 1x1 with stride 2; ResNet-50 four times.
     expected = {("resnet18", 4): 2, ("resnet18", 8): 1, ("resnet18", 12): 1}.get((name, width), 0)
     assert len(strided_points(model)) == expected
 

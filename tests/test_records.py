@@ -496,3 +496,47 @@ def test_records_in_any_script_are_written_and_read(results):
     )  # fmt: skip
     assert load_record("05-chapter", "planted").first["config"] == {"name": "naïve ≤ ½"}
     assert "naïve ≤ ½".encode() in (results / "05-chapter" / "planted" / "record.json").read_bytes()
+
+
+def save_with(results, *, seed: int = 0, **parts: object) -> Path:
+    given = {"values": {"a": rate(0.5)}, "provenance": {"device": "cpu", "commit": "c"}, "config": {}, "seconds": {}}
+    return save_record("05-chapter", "planted", seed=seed, **(given | parts))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, float(np.float64("nan"))])
+def test_a_number_that_json_does_not_know_is_refused_with_its_place(results, value):
+    path = save_with(results)
+    before = path.read_text()
+    for parts, place in (
+        ({"series": {"curve": [0.1, value]}}, r"seed 1/series/curve\[1\]"),
+        ({"tables": {"rows": [{"x": 1}, {"x": value}]}}, r"seed 1/tables/rows\[1\]/x"),
+        ({"config": {"train": {"lr": value}}}, "seed 1/config/train/lr"),
+        ({"seconds": {"training": value}}, "seed 1/seconds/training"),
+        ({"values": {"a": Measured(0.5, 10, "n", low=0.4, high=0.6, within=(0.0, value))}}, "seed 1/values/a/within"),
+    ):
+        with pytest.raises(ValueError, match=f"{place}.* must be a finite number to be recorded, got {value}"):
+            save_with(results, seed=1, **parts)
+    with pytest.raises(TypeError, match=r"seed 1/config/a must be a JSON type .*, got Tensor"):
+        save_with(results, seed=1, config={"a": torch.ones(1)})
+    assert path.read_text() == before
+    json.loads(before, parse_constant=pytest.fail)
+
+
+def test_what_another_seed_left_is_named_if_it_is_no_json(results):
+    path = save_with(results, series={"curve": [0.125]})
+    path.write_text(path.read_text().replace("0.125", "NaN"))
+    with pytest.raises(ValueError, match=r"record\.json is no record .* this run is kept in .*record\.seed1\.json"):
+        save_with(results, seed=1)
+
+
+def test_equal_settings_are_equal_whatever_holds_them(results):
+    """A tuple comes back from JSON as a list, and a number as a key comes back as a word."""
+    one = {"radius": (10.0, 12.5), "scales": {"a": {"widths": (4, (8, 16))}}, 7: "seven"}
+    two = {"radius": [10.0, 12.5], "scales": {"a": {"widths": [4, [8, 16]]}}, "7": "seven"}
+    save_with(results, config=one)
+    save_with(results, seed=1, config=one)
+    save_with(results, seed=2, config=two)
+    save_with(results, config=two)
+    assert sorted(load_record("05-chapter", "planted").runs) == [0, 1, 2]
+    with pytest.raises(ValueError, match="with other settings than seed 3"):
+        save_with(results, seed=3, config={**two, "radius": (10.0, 13.0)})

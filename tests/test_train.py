@@ -16,7 +16,7 @@ from advfeat import train as train_module
 from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, whiten
-from advfeat.train import TrainConfig, train
+from advfeat.train import TrainConfig, resumed_elsewhere, train
 
 U = 2.0**-24
 # A rate at which float32 weights do not move: what a row reports then belongs to the weights at the start.
@@ -352,3 +352,48 @@ def test_a_configuration_out_of_range_is_named(change):
     ((name, value),) = change.items()
     with pytest.raises(ValueError, match=f"{name}={value!r} is out of range"):
         TrainConfig(**({"epochs": 1, "batch_size": 8, "lr": 0.1} | change))
+
+
+def stopped_after_one_epoch() -> Disk:
+    disk = Disk()
+    disk.stop_after = 1
+    with pytest.raises(Stopped):
+        train(fresh(), noise(), STANDARD, seed=3, checkpoint=disk)
+    disk.stop_after = math.inf
+    return disk
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"threads": 7}, "the first 1 epochs were computed with 7 threads and .*set_num_threads"),
+        ({"instructions": "OTHER"}, r"computed with \d+ threads and OTHER, the others with"),
+    ],
+)
+def test_a_run_that_goes_on_elsewhere_is_not_lost_but_says_so(changed, told):
+    disk = stopped_after_one_epoch()
+    state = disk.load()
+    state["computed_with"] |= changed  # as if the first epoch had been computed there
+    disk.save(state)
+    model = fresh()
+    disk.stop_after = disk.writes + 1
+    with pytest.warns(UserWarning, match=f"robust: {told}"), pytest.raises(Stopped):
+        train(model, noise(), STANDARD, seed=3, checkpoint=disk, description="robust")
+    disk.stop_after = math.inf
+    rows = train(fresh(), noise(), STANDARD, seed=3, checkpoint=disk)  # once more, here: nothing new to warn of
+    here = torch.get_num_threads()
+    assert [row.get("threads") for row in rows] == [None, here, here]
+    assert resumed_elsewhere(rows) == {"resumed_with_threads": [here]}
+
+
+def test_a_run_that_goes_on_where_it_was_holds_nothing_more():
+    disk = stopped_after_one_epoch()
+    assert disk.load()["computed_with"]["threads"] == torch.get_num_threads()
+    rows = train(fresh(), noise(), STANDARD, seed=3, checkpoint=disk)
+    assert {key for row in rows for key in row} == {"epoch", "loss", "accuracy", "seconds"}
+    assert resumed_elsewhere(rows) == {}
+    old = stopped_after_one_epoch()  # a checkpoint from before this was kept
+    state = old.load()
+    del state["computed_with"]
+    old.save(state)
+    assert without_time(train(fresh(), noise(), STANDARD, seed=3, checkpoint=old)) == without_time(rows)
