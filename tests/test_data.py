@@ -429,7 +429,7 @@ def test_a_picture_of_16_bits_is_that_of_8_bits_at_every_size(tmp_path, size):
     in_folder(tmp_path, Image.fromarray(levels.astype(np.uint16) * 257), "b/0.png")
     eight, sixteen = image_folder(tmp_path, size=size).images
     assert torch.equal(eight, sixteen)
-    assert float(eight.std()) > 0.1
+    assert float(eight.std()) > 0.05  # it is a picture
 
 
 def png_of_16_bit_colours() -> bytes:
