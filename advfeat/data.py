@@ -270,10 +270,11 @@ def image_folder(
             f"no image in {', '.join(str(root / folder) for folder in empty)}; remove what is no class, or name the "
             "classes by classes="
         )
-    images = []
-    for file, _ in found:
-        pixels = functional.center_crop(functional.resize(_read_image(Path(file)), [size], antialias=True), [size])
-        images.append(unit_range(pixels) if pixels.dtype == torch.uint8 else pixels)
+    # Resized in floating point: in whole levels torchvision rounds twice on some processors and once on others.
+    images = [
+        functional.center_crop(functional.resize(_read_image(Path(file)), [size], antialias=True), [size])
+        for file, _ in found
+    ]
     return Dataset(
         images=torch.stack(images).clamp_(0, 1),
         labels=torch.tensor([names.index(folders[number]) for _, number in found], dtype=torch.int64),
@@ -298,7 +299,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _read_image(path: Path) -> Tensor:
-    """The pixels of a file (3, height, width): uint8, or float32 in [0, 1] where a gray image has 16 bits.
+    """The pixels of a file (3, height, width), float32 in [0, 1].
 
     Raises:
         ValueError: it is damaged, or its values cannot be brought to [0, 1] without a guess.
@@ -324,7 +325,7 @@ def _read_image(path: Path) -> Tensor:
             if upright.has_transparency_data:
                 page = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(page, upright.convert("RGBA"))
-            return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+            return unit_range(torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1))
     except (*_NO_IMAGE, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no whole image that can be read ({error}); mend it or take it away") from error
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
+import struct
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import URLError
@@ -19,9 +22,10 @@ from torch import Tensor
 
 from advfeat.attacks import L2
 from advfeat.construct import random_target_dataset
-from advfeat.data import Dataset, augment, batches, cifar10, data_root, image_folder
+from advfeat.data import Dataset, augment, batches, cifar10, data_root, image_folder, unit_range
 from advfeat.measures import accuracy
 from advfeat.models import build_model, whiten
+from advfeat.released import released
 from advfeat.train import TrainConfig, train
 
 
@@ -332,3 +336,284 @@ def test_the_pipeline_runs_on_the_first_real_images(real_cifar10):
     estimate = accuracy(fresh, held_out)
     assert estimate.n == 100
     assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_every_level_has_one_value_in_every_reader(tmp_path):
+    """A product with 1/255 in one of them differs in the last bit of 126 levels: one picture, two fingerprints."""
+    levels = torch.arange(256, dtype=torch.uint8)
+    exact = torch.tensor([level / 255 for level in range(256)], dtype=torch.float64).float()
+    assert torch.equal(unit_range(levels), exact)
+    assert int((levels.float() * (1 / 255) != exact).sum()) > 100  # the other way is another one
+    picture = levels.view(1, 16, 16).expand(3, -1, -1).contiguous()
+    (tmp_path / "folder" / "one").mkdir(parents=True)
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / "folder" / "one" / "0.png")
+    (tmp_path / "robust_CIFAR").mkdir()
+    torch.save(picture[None], tmp_path / "robust_CIFAR" / "CIFAR_ims")
+    torch.save(torch.tensor([0]), tmp_path / "robust_CIFAR" / "CIFAR_lab")
+    read = [image_folder(tmp_path / "folder", size=16), released("D_R", tmp_path)]
+    assert read[0].fingerprint() == read[1].fingerprint()
+    assert torch.equal(read[0].images[0, 0].flatten(), exact)
+
+
+def test_a_number_is_scaled_in_a_copy():
+    levels = torch.tensor([0.0, 255.0])
+    assert unit_range(levels).tolist() == [0, 1]
+    assert levels.tolist() == [0, 255]
+
+
+def in_folder(root: Path, picture: Image.Image, name: str = "cat/0.png", **options: object) -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **options)
+    return path
+
+
+def gray(level: int, mode: str, dtype: type) -> Image.Image:
+    picture = Image.fromarray(np.full((4, 4), level, dtype=dtype))
+    assert picture.mode == mode
+    return picture
+
+
+def painted(mode: str, colour: object) -> Image.Image:
+    return Image.new(mode, (4, 4), colour)
+
+
+def palette(transparent: bool) -> Image.Image:
+    picture = painted("P", 1)
+    picture.putpalette([0, 0, 0, 200, 100, 50])
+    if transparent:
+        picture.info["transparency"] = 1
+    return picture
+
+
+HALF = 128 / 255  # opaque to this share
+READ = {
+    "16-bit gray": (gray(20000, "I;16", np.uint16), "0.png", [20000 / 65535] * 3),
+    "16-bit white": (gray(65535, "I;16", np.uint16), "0.png", [1] * 3),
+    "16-bit TIFF": (gray(20000, "I;16", np.uint16), "0.tif", [20000 / 65535] * 3),
+    "1 bit": (painted("1", 1), "0.png", [1] * 3),
+    "8-bit gray": (painted("L", 51), "0.png", [0.2] * 3),
+    "palette": (palette(transparent=False), "0.png", [200 / 255, 100 / 255, 50 / 255]),
+    "palette, transparent": (palette(transparent=True), "0.png", [1] * 3),
+    "colour, opaque": (painted("RGBA", (10, 20, 30, 255)), "0.png", [10 / 255, 20 / 255, 30 / 255]),
+    "colour, transparent": (painted("RGBA", (10, 20, 30, 0)), "0.png", [1] * 3),
+    "colour, half": (painted("RGBA", (0, 0, 255, 128)), "0.png", [1 - HALF, 1 - HALF, 1]),
+    "gray, half": (painted("LA", (0, 128)), "0.png", [1 - HALF] * 3),
+    "four inks": (painted("CMYK", (255, 0, 0, 0)), "0.tif", [0, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("case", READ.values(), ids=READ)
+def test_every_kind_of_picture_is_on_one_scale(tmp_path, case):
+    picture, name, expected = case
+    in_folder(tmp_path, picture, f"cat/{name}")
+    pixels = image_folder(tmp_path, size=4).images[0]
+    exact = torch.tensor(expected, dtype=torch.float64).float()[:, None, None].expand(3, 4, 4)
+    # Only what lies half on white is rounded to a level.
+    assert (pixels - exact).abs().max() <= (0.5 / 255 if picture.mode in ("LA", "RGBA") else 0)
+
+
+def test_gray_maps_of_more_than_8_bits_are_scaled_by_their_own_highest_level(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for number, white in enumerate((65535, 4095)):
+        levels = np.full((4, 4), white // 5, dtype=">u2")
+        (tmp_path / "cat" / f"{number}.pgm").write_bytes(b"P5 4 4 %d\n" % white + levels.tobytes())
+    assert (image_folder(tmp_path, size=4).images - 0.2).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+def test_a_picture_of_16_bits_is_that_of_8_bits_at_every_size(tmp_path, size):
+    """257 times the level of 255 is the level of 65,535; torchvision rounds to levels when it resizes them."""
+    levels = np.random.default_rng(0).integers(0, 256, (4, 4), dtype=np.uint8)
+    in_folder(tmp_path, Image.fromarray(levels), "a/0.png")
+    in_folder(tmp_path, Image.fromarray(levels.astype(np.uint16) * 257), "b/0.png")
+    eight, sixteen = image_folder(tmp_path, size=size).images
+    assert torch.equal(eight, sixteen)
+    assert float(eight.std()) > 0.05  # it is a picture
+
+
+def png_of_16_bit_colours() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + np.full(12, 20000, ">u2").tobytes() for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["float", "32 bits", "colour of 16 bits"])
+def test_what_has_no_scale_is_refused_by_name(tmp_path, kind):
+    (tmp_path / "cat").mkdir()
+    path = tmp_path / "cat" / ("0.png" if kind == "colour of 16 bits" else "0.tif")
+    if kind == "float":
+        Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(path)
+    elif kind == "32 bits":
+        Image.fromarray(np.full((4, 4), 20000, dtype=np.int32)).save(path)
+    else:
+        path.write_bytes(png_of_16_bit_colours())
+    with pytest.raises(ValueError, match="save it with 8 bits") as caught:
+        image_folder(tmp_path, size=4)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path, mode, orientation):
+    levels = np.zeros((4, 4), dtype=np.uint16)
+    levels[0] = 65535  # the upper edge, as it is stored
+    picture = Image.fromarray(levels) if mode == "I;16" else Image.fromarray((levels // 257).astype(np.uint8))
+    exif = Image.Exif()
+    exif[274] = orientation
+    in_folder(tmp_path, picture if mode == "I;16" else picture.convert("RGB"), exif=exif)
+    seen = image_folder(tmp_path, size=4).images[0, 0]
+    edge = {3: seen[-1], 6: seen[:, -1], 8: seen[:, 0]}[orientation]  # below, right, left
+    assert edge.tolist() == [1] * 4
+    assert float(seen.sum()) == 4
+
+
+def test_what_programs_put_into_a_folder_is_no_class_and_no_image(tmp_path):
+    picture = painted("RGB", (51, 51, 51))
+    for name in ("cat/0.png", "dog/0.png"):
+        in_folder(tmp_path, picture, name)
+    clean = image_folder(tmp_path, size=4)
+    for name in (
+        ".ipynb_checkpoints/x.png", "__MACOSX/cat/x.png", ".git/x.png", "cat/.ipynb_checkpoints/0-checkpoint.png",
+        "cat/._0.png", "dog/.thumbs/0.png", "dog/__MACOSX/0.png",
+    ):  # fmt: skip
+        in_folder(tmp_path, picture, name)
+    (tmp_path / "cat" / ".DS_Store").write_bytes(b"\0")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "README.png").write_bytes(b"beside the classes")
+    found = image_folder(tmp_path, size=4)
+    assert found.classes == ("cat", "dog")
+    assert found.labels.tolist() == [0, 1]
+    assert found.fingerprint() == clean.fingerprint()
+
+
+def test_a_folder_below_one_with_a_dot_is_read(tmp_path):
+    in_folder(tmp_path / ".cache" / "images", painted("RGB", (0, 0, 0)))
+    assert image_folder(tmp_path / ".cache" / "images", size=4).classes == ("cat",)
+
+
+def test_a_test_folder_without_a_class_keeps_the_labels_of_training(tmp_path):
+    for name in ("train/ant/0.png", "train/bee/0.png", "train/cat/0.png", "test/bee/0.png", "test/cat/0.png"):
+        in_folder(tmp_path, painted("RGB", (0, 0, 0)), name)
+    classes = image_folder(tmp_path / "train", size=4).classes
+    test = image_folder(tmp_path / "test", size=4, classes=classes)
+    assert test.classes == ("ant", "bee", "cat")
+    assert test.labels.tolist() == [1, 2]
+    (tmp_path / "test" / "ant").mkdir()  # empty: with named classes it moves nothing either
+    assert image_folder(tmp_path / "test", size=4, classes=list(classes)).labels.tolist() == [1, 2]
+    with pytest.raises(FileNotFoundError, match=r"no image in .*test.ant; remove what is no class, or .* classes="):
+        image_folder(tmp_path / "test", size=4)
+    # In the order that is given, which need not be that of the alphabet.
+    assert image_folder(tmp_path / "test", size=4, classes=("cat", "bee")).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        (("ant", "bee"), ValueError, "has images of cat, but classes are ant, bee"),
+        (("bee", "cat", "bee"), ValueError, "classes must name each class once, got 'bee', 'cat', 'bee'"),
+        ((), ValueError, "has images of bee, cat, but classes are"),
+        ("cat", TypeError, "classes must be a sequence of names, got the text 'cat'"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(tmp_path, classes, error, message):
+    for name in ("bee/0.png", "cat/0.png"):
+        in_folder(tmp_path, painted("RGB", (0, 0, 0)), name)
+    with pytest.raises(error, match=message):
+        image_folder(tmp_path, size=4, classes=classes)
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.jpg", "0.bmp", "0.tif", "0.webp"])
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.6])
+def test_half_a_picture_is_named(tmp_path, name, kept):
+    levels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    in_folder(tmp_path, painted("RGB", (0, 0, 0)), "cat/whole.png")
+    path = in_folder(tmp_path, Image.fromarray(levels), f"dog/{name}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match=r"is no whole image that can be read .* take it away") as caught:
+        image_folder(tmp_path, size=4)
+    assert str(path) in str(caught.value)
+
+
+BATCHES = ("data_batch_1", "data_batch_2", "test_batch")
+
+
+@pytest.fixture
+def small_cifar10(tmp_path, monkeypatch) -> Path:
+    """Batches of two images, with MD5 sums of their own; a download is never asked for unawares."""
+    from torchvision.datasets.cifar import CIFAR10
+
+    folder, sums = tmp_path / "cifar-10-batches-py", {}
+    folder.mkdir()
+    contents = {name: {"data": np.full((2, 3072), 51, np.uint8), "labels": [0, 9]} for name in BATCHES}
+    for name, content in {**contents, "batches.meta": {"label_names": list(CIFAR10.train_list[0])}}.items():
+        (folder / name).write_bytes(pickle.dumps(content))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, sums[name]] for name in BATCHES[:2]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": sums["batches.meta"]})
+
+    def download(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", download)
+    return tmp_path
+
+
+@pytest.mark.parametrize("train_split", [True, False])
+@pytest.mark.parametrize("name", [*BATCHES, "batches.meta"])
+@pytest.mark.parametrize("fault", ["flipped bit", "half", "empty", "a folder"])
+def test_a_damaged_file_of_cifar10_is_named_and_not_written_over(small_cifar10, name, fault, train_split, monkeypatch):
+    assert len(cifar10(train=train_split, root=small_cifar10)) == (4 if train_split else 2)
+    monkeypatch.setattr(
+        "torchvision.datasets.cifar.download_and_extract_archive", lambda *_, **__: pytest.fail("downloaded")
+    )
+    path = small_cifar10 / "cifar-10-batches-py" / name
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    if fault == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes({"flipped bit": content, "half": content[: len(content) // 2], "empty": b""}[fault])
+    if name == "batches.meta" and fault == "a folder" and train_split:
+        (small_cifar10 / "cifar-10-python.tar.gz").touch()  # an archive that is not whole is no help
+    with pytest.raises(ValueError, match=rf"damaged in .*cifar-10-batches-py: {name} \(the MD5 sum is not") as caught:
+        cifar10(train=train_split, root=small_cifar10)
+    assert "once more, or delete that folder" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*BATCHES, "batches.meta"])
+def test_a_missing_file_of_cifar10_is_named(small_cifar10, name):
+    (small_cifar10 / "cifar-10-batches-py" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"of the files in cifar-10-batches-py/ {name} are missing"):
+        cifar10(train=True, root=small_cifar10)
+
+
+def test_a_file_of_cifar10_that_may_not_be_read_is_named(small_cifar10, monkeypatch):
+    def refuse(path: str, *_: object) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("torchvision.datasets.utils.calculate_md5", refuse)
+    with pytest.raises(PermissionError, match="data_batch_1"):
+        cifar10(train=True, root=small_cifar10)
+
+
+def test_what_a_kill_while_unpacking_left_is_unpacked_again(small_cifar10, monkeypatch):
+    """The archive is whole then, so no network is needed."""
+    from torchvision.datasets.cifar import CIFAR10
+
+    path = small_cifar10 / "cifar-10-batches-py" / "data_batch_2"
+    whole = path.read_bytes()
+    archive = small_cifar10 / CIFAR10.filename
+    archive.write_bytes(b"all of it")
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(b"all of it").hexdigest())
+    monkeypatch.setattr(
+        "torchvision.datasets.cifar.download_and_extract_archive", lambda *_, **__: path.write_bytes(whole)
+    )
+    path.write_bytes(whole[:100])
+    assert len(cifar10(train=True, root=small_cifar10)) == 4

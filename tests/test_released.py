@@ -162,3 +162,34 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "robust_CIFAR" / "CIFAR_lab").unlink()
     with pytest.raises(FileNotFoundError, match="robust_CIFAR holds no CIFAR_lab"):
         released("D_R", tmp_path)
+
+
+@pytest.mark.parametrize("file", ["CIFAR_ims", "CIFAR_lab"])
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("kept", [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97])
+def test_a_file_that_was_cut_off_anywhere_is_named(tmp_path, file, kept, legacy):
+    write(tmp_path / "robust_CIFAR", _use_new_zipfile_serialization=not legacy)
+    path = tmp_path / "robust_CIFAR" / file
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match=f"{file} is damaged or incomplete") as caught:
+        released("D_R", tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_flipped_bit_is_found_where_the_file_format_knows(tmp_path):
+    write(tmp_path / "robust_CIFAR", PIXELS)
+    path = tmp_path / "robust_CIFAR" / "CIFAR_ims"
+    content = bytearray(path.read_bytes())
+    content[bytes(content).index(PIXELS.numpy().tobytes()) + 9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"CIFAR_ims is damaged or incomplete: the checksum of .* is wrong"):
+        released("D_R", tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    write(tmp_path / "robust_CIFAR")
+    (tmp_path / "robust_CIFAR" / "CIFAR_lab").unlink()
+    (tmp_path / "robust_CIFAR" / "CIFAR_lab").mkdir()
+    with pytest.raises(ValueError, match="CIFAR_lab must be a file, and is none"):
+        released("D_R", tmp_path)
