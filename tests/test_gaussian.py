@@ -532,7 +532,7 @@ def test_a_radius_that_is_none_is_refused_by_every_function(eps):
         lambda: attack_on_average(world, x, y, eps=eps),
         lambda: attack_each(world, x, y, eps=eps),
     ):
-        with pytest.raises(ValueError, match=f"eps must be .*finite, got {eps}"):
+        with pytest.raises(ValueError, match=f"eps must be .*, got {eps}"):
             function()
 
 
@@ -552,19 +552,19 @@ def test_points_and_classes_that_are_none_are_refused_by_every_function():
         function(x=x, y=y)
         for bad, message in (
             ((broken, y), "x must be finite"),
-            ((x, (y + 1) / 2), r"y must be -1 or \+1, got \[0.0, 1.0\]"),
-            ((x, torch.full_like(y, math.nan)), "y must be -1"),
+            ((x, (y + 1) / 2), r"y must be −1 or \+1"),
+            ((x, torch.full_like(y, math.nan)), "y must lie in"),
         ):
             with pytest.raises(ValueError, match=message):
                 function(x=bad[0], y=bad[1])
         # Under pytest the annotations are checked before; for users the library itself does.
         for bad in ((x, y[:5]), (x[:, 0], y), (x.float(), y), (x, y.long())):
-            with pytest.raises(Exception, match="x and y must be|x and y must have|violates type hint|parameter"):
+            with pytest.raises(Exception, match="x must |y must |violates type hint|parameter"):
                 function(x=bad[0], y=bad[1])
         if name not in ("standard_mle", "training"):
-            with pytest.raises(ValueError, match=r"shapes \(n, 2\) and \(n,\), got \(8, 1\)"):
+            with pytest.raises(ValueError, match=r"x must have shape .* got \(8, 1\)"):
                 function(x=x[:, :1], y=y)
-    with pytest.raises(ValueError, match="x holds no point"):
+    with pytest.raises(ValueError, match="x must hold one point or more"):
         standard_mle(x[:0], y[:0])
 
 
@@ -572,13 +572,13 @@ def test_weights_and_counts_that_are_none_are_refused():
     world, x, y = fitted()
     for weights in ([math.nan, 1], [math.inf, 1], [0, 0]):
         for function in (world.accuracy, world.usefulness):
-            with pytest.raises(ValueError, match="weights must be finite and not all 0"):
+            with pytest.raises(ValueError, match="weights must "):
                 function(torch.tensor(weights).double())
-    with pytest.raises(ValueError, match=r"weights must have shape \(2,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"weights must have shape .*, got \(3,\)"):
         world.accuracy(torch.ones(3).double())
-    with pytest.raises(ValueError, match="n must be a whole number, 0 or more, got -1"):
+    with pytest.raises(ValueError, match="n must be 0 or more, got -1"):
         world.sample(-1, generator=torch.Generator())
-    with pytest.raises(ValueError, match="steps must be a whole number, 0 or more, got -1"):
+    with pytest.raises(ValueError, match="steps must be 0 or more, got -1"):
         adversarial_training(x, y, partial(attack_each, eps=0.5), steps=-1, rate=0.5)
     for rate in (0.0, -1.0, 1.5, math.nan):
         with pytest.raises(ValueError, match=r"rate must be in \(0, 1\]"):
