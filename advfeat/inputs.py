@@ -205,7 +205,7 @@ _LONG = {"h": "height", "w": "width"}
 
 
 def images(value: Any, name: str = "images", *, model: object = None, least: int = 0, **sizes: int) -> dict[str, Any]:
-    """float32 images (n, channels, height, width), ``least`` or more, as many channels as ``model`` normalises, on its device.
+    """float32 images (n, channels, height, width): ``least`` or more, with the channels of ``model``, on its device.
 
     Their values are left to ``look``.
     """
