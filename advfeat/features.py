@@ -8,7 +8,6 @@ sides count one half, so that a useless feature has usefulness 0 and a perfect o
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,9 +35,7 @@ class Responses:
         """Feature f replaced by −f wherever its sign is negative; the least value of −f is minus the greatest of f.
 
         The paper counts f and −f as one feature. Take the signs from other images than those that judge the feature.
-
-        Raises:
-            TypeError, ValueError: not one finite number for each feature.
+        Anything but one finite number for each feature is refused.
         """
         sizes = inputs.tensor("clean", self.clean, "n k", inputs.FLOATS)
         inputs.tensor("signs", signs, "k", inputs.FLOATS, k=sizes["k"])
@@ -71,9 +68,8 @@ def linear_responses(
     """
     check_threat(threat)
     inputs.flag("box", box)
-    sizes = inputs.images(images)
+    sizes = inputs.images(images, least=1)
     inputs.tensor("weights", weights, "k c h w", inputs.FLOATS, like="images", **{key: sizes[key] for key in "chw"})
-    _check_some(images, "images")
     inputs.look(("images", images, inputs.BOX if box else inputs.FINITE), ("weights", weights, inputs.FINITE))
     if not box and threat.eps == math.inf:
         raise ValueError(f"threat must have a finite radius where box is False, got {threat}")
@@ -142,19 +138,16 @@ def searched_responses(
     inputs.whole("steps", steps)
     inputs.number("step_size", step_size)
     inputs.whole("batch_size", batch_size, least=1)
-    inputs.images(images)
-    _check_some(images, "images")
+    inputs.images(images, least=1)
     if steps < 1 or not step_size > 0:
         raise ValueError(f"steps and step_size must be positive, got steps={steps}, step_size={step_size}")
     check_step(step_size, threat, images)
     inputs.look(("images", images, inputs.BOX))
     with torch.no_grad():
-        parts = [(function(piece), len(piece)) for piece in images.split(batch_size)]
-    for part, count in parts:
-        if not isinstance(part, Tensor) or part.ndim != 2 or len(part) != count or not part.is_floating_point():
-            shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-            raise TypeError(f"function must answer {count} images with features ({count}, k), got {shape}")
-    clean = torch.cat([part for part, _ in parts])
+        answers = [(function(piece), len(piece)) for piece in images.split(batch_size)]
+    for answer, count in answers:
+        inputs.logits(answer, count, name="function", what="features")
+    clean = torch.cat([answer for answer, _ in answers])
     lowest, highest = clean.clone(), clean.clone()
     with progress(total=2 * clean.shape[1] * len(images), unit="img", description=f"extremes, {threat}") as bar:
         for start in range(0, len(images), batch_size):
@@ -339,8 +332,8 @@ def linear_truth(
     if len(means) < 2:
         raise ValueError(f"means must be of two classes or more, got {len(means)}")
     inputs.whole("positive", positive, least=0, most=len(means) - 1)
-    not_negative = (0.0, sys.float_info.max)
-    inputs.look(("means", means, inputs.FINITE), ("variances", variances, not_negative), ("reach", reach, not_negative))
+    spread = (("variances", variances, (0.0, math.inf)), ("reach", reach, (0.0, math.inf)))
+    inputs.look(("means", means, inputs.FINITE), *spread)
     rest = torch.arange(len(means)) != positive
     middle = (means[positive] + means[rest].mean(0)) / 2
     squares = variances + (means - middle).square()
@@ -349,22 +342,18 @@ def linear_truth(
     return useful, useful - reach / scale
 
 
-def _check_some(values: Tensor, name: str) -> None:
-    if not len(values):
-        raise ValueError(f"{name} must be one or more, got none")
-
-
 def _check_responses(responses: Responses) -> None:
     inputs.instance("responses", responses, Responses, "features.Responses")
     sizes = inputs.tensor("responses.clean", responses.clean, "n k", inputs.FLOATS)
-    inputs.tensor("responses.lowest", responses.lowest, "n k", inputs.FLOATS, **sizes)
-    inputs.tensor("responses.highest", responses.highest, "n k", inputs.FLOATS, **sizes)
+    for name in ("lowest", "highest"):
+        inputs.tensor(f"responses.{name}", getattr(responses, name), "n k", inputs.FLOATS, **sizes)
 
 
 def _check_labelled(responses: Responses, labels: Tensor) -> None:
     _check_responses(responses)
     inputs.labels(labels, count=len(responses.clean))
-    _check_some(labels, "labels")
+    if not len(labels):
+        raise ValueError("labels must be one or more, got none")
     inputs.look(("labels", labels, (0, math.inf)))
 
 

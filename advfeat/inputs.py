@@ -153,10 +153,10 @@ def network(value: object, name: str = "model", *, inside: bool = False) -> None
         )
 
 
-def logits(found: object, count: int, classes: int = 1, name: str = "model") -> None:
+def logits(found: object, count: int, classes: int = 1, *, name: str = "model", what: str = "logits") -> None:
     """What a network answered to ``count`` images: a row of at least ``classes`` logits for each."""
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != count or not found.is_floating_point():
-        raise TypeError(f"{name} must answer {count} images with logits ({count}, classes), got {_shown(found)}")
+        raise TypeError(f"{name} must answer {count} images with {what} ({count}, classes), got {_shown(found)}")
     if found.shape[1] < classes:
         raise ValueError(f"{name} knows {found.shape[1]} classes, but labels go up to {classes - 1}")
 
@@ -204,8 +204,8 @@ def tensor(
 _LONG = {"h": "height", "w": "width"}
 
 
-def images(value: Any, name: str = "images", *, model: object = None, **sizes: int) -> dict[str, Any]:
-    """float32 images (n, channels, height, width), as many channels as ``model`` normalises, on its device.
+def images(value: Any, name: str = "images", *, model: object = None, least: int = 0, **sizes: int) -> dict[str, Any]:
+    """float32 images (n, channels, height, width): ``least`` or more, with the channels of ``model``, on its device.
 
     Their values are left to ``look``.
     """
@@ -215,6 +215,8 @@ def images(value: Any, name: str = "images", *, model: object = None, **sizes: i
         tensor(name, value, f"n {mean.shape[1]} h w", FLOAT32)
         if mean.device != value.device:
             raise ValueError(f"{name} are on {value.device}, but the model is on {mean.device}")
+    if len(value) < least:
+        raise ValueError(f"{name} must be {least} or more, got {len(value)}")
     if 0 in (known["c"], known["h"], known["w"]):
         raise ValueError(f"{name} must have pixels, got shape {tuple(value.shape)}")
     return known

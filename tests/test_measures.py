@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -212,8 +213,9 @@ def test_restarts_leave_a_plateau(early_drop):
     # A random start moves the mean by some 0.2 / sqrt(3 · 48): half of them leave the plateau. Those that stay there
     # have had no gradient to follow, which is said.
     rates = []
-    for count in (0, 1, 9):
-        with pytest.warns(measures.VanishedGradients, match="vanishes at 40 of 40" if not count else "of 40 images"):
+    for count, share in ((0, "40 of 40 images"), (1, r"\d+ of 40 images"), (9, "")):
+        said = pytest.warns(measures.VanishedGradients, match=f"vanishes at {share}") if share else nullcontext()
+        with said:
             found = robust_accuracy(model, data, Linf(0.2), steps=5, restarts=count, early_drop=early_drop)
         rates.append(found.value)
     assert rates[0] == 1
