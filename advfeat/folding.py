@@ -150,7 +150,7 @@ def _is_known_alone(node: fx.Node, layers: dict[str, Any]) -> bool:
         return all(getattr(layer, name, None) in (1, None) for name in ("dim", "start_dim"))
     if node.op in ("call_function", "call_method"):
         along = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("start_dim"))
-        return node.target in ALONE or (node.target in FROM_CHANNELS_ON and along == 1)
+        return node.target in ALONE or (node.target in FROM_CHANNELS_ON and type(along) is int and along == 1)
     return node.op in ("placeholder", "output")
 
 

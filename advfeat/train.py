@@ -200,13 +200,13 @@ def train(
         before = state.get("computed_with", here)
         if before != here:
             warnings.warn(
-                f"{description}: the first {len(history)} epochs were computed with {_in_words(before)}, the others "
-                f"with {_in_words(here)}. The weights will not be, to the bit, those of a run that was not stopped; for "
-                f"those go on with torch.set_num_threads({before['threads']}) on such a processor",
+                f"{description}: the first {len(history)} epochs were computed with {_in_words(before)}, the "
+                f"others with {_in_words(here)}. The weights will not be, to the bit, those of a run that was not "
+                f"stopped; for those go on with torch.set_num_threads({before['threads']}) on such a processor",
                 stacklevel=2,
             )
         if before != here or any("threads" in row for row in history):
-            note = {"threads": here["threads"]}
+            note = {"threads": torch.get_num_threads()}
 
     done = len(history)
     with progress(

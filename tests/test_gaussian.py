@@ -559,7 +559,7 @@ def test_points_and_classes_that_are_none_are_refused_by_every_function():
                 function(x=bad[0], y=bad[1])
         # Under pytest the annotations are checked before; for users the library itself does.
         for bad in ((x, y[:5]), (x[:, 0], y), (x.float(), y), (x, y.long())):
-            with pytest.raises(Exception, match="x must |y must |violates type hint|parameter"):
+            with pytest.raises(Exception, match=r"x must |y must |violates type hint|parameter"):
                 function(x=bad[0], y=bad[1])
         if name not in ("standard_mle", "training"):
             with pytest.raises(ValueError, match=r"x must have shape .* got \(8, 1\)"):
@@ -586,7 +586,7 @@ def test_weights_and_counts_that_are_none_are_refused():
     for points in (0, -4, 3):
         with pytest.raises(ValueError, match=f"points must be a power of two, got {points}"):
             exact_robust_mle(world, eps=0.5, points=points)
-    with pytest.raises(ValueError, match="price must exceed .* and be finite, got inf"):
+    with pytest.raises(ValueError, match=r"price must exceed .* and be finite, got inf"):
         vulnerability(world.covariance, price=math.inf)
     with pytest.raises(ValueError, match="mean is 0 and has no direction"):
         alignment(torch.zeros(2).double(), world.covariance)
