@@ -36,20 +36,11 @@ class Gaussians:
 
     def __post_init__(self) -> None:
         _spectrum(self.covariance)
-        inputs.instance("mean", self.mean, Tensor, "a tensor")
-        if self.mean.dtype != torch.float64:
-            raise TypeError(f"mean must be float64, got {self.mean.dtype}")
-        if self.mean.shape != self.covariance.shape[:1]:
-            shapes = f"{tuple(self.mean.shape)} and {tuple(self.covariance.shape)}"
-            raise ValueError(f"mean and covariance must have shapes (d,) and (d, d), got {shapes}")
+        inputs.tensor("mean", self.mean, "d", inputs.FLOAT64, like="covariance", d=len(self.covariance))
         inputs.look(("mean", self.mean, inputs.FINITE))
 
     def sample(self, n: int, *, generator: torch.Generator) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, " n"]]:
-        """n points x and their classes y in {-1, +1}.
-
-        Raises:
-            TypeError, ValueError: ``n`` is negative or no whole number.
-        """
+        """n points x and their classes y in {-1, +1}; ``n`` is a whole number, 0 or more."""
         inputs.whole("n", n, least=0)
         inputs.generator(generator)
         y = torch.randint(0, 2, (n,), generator=generator).double() * 2 - 1
@@ -62,7 +53,7 @@ class Gaussians:
         Raises:
             TypeError, ValueError: ``x`` is no float64 tensor (n, d) of finite numbers, ``y`` none (n,) of -1 and +1.
         """
-        _check_sample(x, y, len(self.mean))
+        _check_sample(x, y, d=len(self.mean))
         root = torch.linalg.cholesky(self.covariance)
         white = torch.linalg.solve_triangular(root, (x - y[:, None] * self.mean).T, upper=False)
         constant = root.diagonal().log().sum() + 0.5 * len(self.mean) * math.log(2 * math.pi)
@@ -155,8 +146,7 @@ def robust_mle(fit: Gaussians, *, eps: float) -> Gaussians:
     Raises:
         ValueError: ``eps`` is negative.
     """
-    _check_fit(fit)
-    inputs.number("eps", eps, least=0)
+    _check_fit(fit, eps)
     if eps == 0:
         return fit
     s, basis = _spectrum(fit.covariance)
@@ -175,8 +165,7 @@ def exact_robust_mle(fit: Gaussians, *, eps: float, points: int = 4096, seed: in
         ValueError: ``eps`` is negative or not finite, or ``points`` is not a power of two, 2 or more.
         RuntimeError: the optimiser did not converge.
     """
-    _check_fit(fit)
-    inputs.number("eps", eps, least=0)
+    _check_fit(fit, eps)
     inputs.whole("points", points)
     inputs.seed(seed)
     if points < 2 or points & (points - 1):
@@ -208,7 +197,7 @@ def attack_at_price(
         ValueError: price · s_min ≤ 1, where the adversary gains without bound.
     """
     _check_fit(fit)
-    _check_sample(x, y, len(fit.mean))
+    _check_sample(x, y, d=len(fit.mean))
     s, basis = _spectrum(fit.covariance)
     _check_price(s, price)
     return x + (x - y[:, None] * fit.mean) @ basis / (price * s - 1) @ basis.T
@@ -222,9 +211,8 @@ def attack_on_average(
     Raises:
         ValueError: ``eps`` is negative.
     """
-    _check_fit(fit)
-    _check_sample(x, y, len(fit.mean))
-    inputs.number("eps", eps, least=0)
+    _check_fit(fit, eps)
+    _check_sample(x, y, d=len(fit.mean))
     s, basis = _spectrum(fit.covariance)
     z = (x - y[:, None] * fit.mean) @ basis
     return x + _worst_shift(z, s, eps, on_average=True) @ basis.T
@@ -238,9 +226,8 @@ def attack_each(
     Raises:
         ValueError: ``eps`` is negative.
     """
-    _check_fit(fit)
-    _check_sample(x, y, len(fit.mean))
-    inputs.number("eps", eps, least=0)
+    _check_fit(fit, eps)
+    _check_sample(x, y, d=len(fit.mean))
     s, basis = _spectrum(fit.covariance)
     return x + _worst_shift((x - y[:, None] * fit.mean) @ basis, s, eps) @ basis.T
 
@@ -344,15 +331,14 @@ def _inflated(s: np.ndarray, price: float) -> np.ndarray:
     return np.square(0.5 * (np.sqrt(s) + np.sqrt(s + 4 / price)))
 
 
-def _check_fit(fit: Gaussians) -> None:
+def _check_fit(fit: Gaussians, eps: float = 0.0) -> None:
     inputs.instance("fit", fit, Gaussians, "two Gaussians")
+    inputs.number("eps", eps, least=0)
 
 
-def _check_sample(x: Tensor, y: Tensor, dimension: int | None = None) -> None:
+def _check_sample(x: Tensor, y: Tensor, **dimension: int) -> None:
     """Points (n, d) and their classes, −1 or +1: nothing is broadcast."""
-    sizes = inputs.tensor("x", x, "n d", inputs.FLOAT64)
-    if dimension is not None:
-        inputs.tensor("x", x, "n d", inputs.FLOAT64, like="fit", d=dimension)
+    sizes = inputs.tensor("x", x, "n d", inputs.FLOAT64, like="the mean", **dimension)
     inputs.tensor("y", y, "n", inputs.FLOAT64, like="x", n=sizes["n"])
     if not len(x):
         raise ValueError("x must hold one point or more, got none")

@@ -238,7 +238,7 @@ def load_record(chapter: str, profile: str) -> Record:
             f"`make record CHAPTER={chapter[:2]} PROFILE={profile}` makes one"
         )
     try:
-        runs = json.loads(path.read_bytes())["runs"]
+        runs = json.loads(path.read_bytes(), parse_constant=_no_number)["runs"]
         if any(str(int(seed)) != seed for seed in runs):
             raise ValueError(f"seeds must be whole numbers, got {', '.join(runs)}")
         record = Record(chapter, profile, {int(seed): run for seed, run in runs.items()}, path.parent)
@@ -249,6 +249,10 @@ def load_record(chapter: str, profile: str) -> Record:
             f"{path} is no record that this version can read ({reason}); mend it, take it back from git, or delete it"
         ) from error
     return record
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number that JSON knows")
 
 
 def readable_records(chapter: str = "*") -> list[Record]:

@@ -306,8 +306,7 @@ class Run:
             keep: dict[str, Any] = {"checkpoint": checkpoint, "evaluate": watch, "description": description}
             return train(model, dataset, config, seed=seed, **keep)
 
-        seed = recipe["seed"]
-        network = recipe["network"]
+        seed, network = recipe["seed"], recipe["network"]
         weights, classes = recipe.get("weights", seed), self.train_set.num_classes
         fresh = build_model(**network, seed=weights, classes=classes).to(self.device)
         model, history = self.store.model(recipe, fresh, fit)
