@@ -195,9 +195,9 @@ class DatasetShards:
         if not path.exists():
             return None
         try:
-            parts, facts = _read_tensors(path)
-            if facts and facts["of"] != self._of(start):
-                raise ValueError(f"it is of {facts['of']}")
+            parts, of = _read_tensors(path)
+            if of not in (None, self._of(start)):
+                raise ValueError(f"it is of {of}")
             return parts["images"]
         except (KeyError, ValueError) as error:
             raise ValueError(
@@ -229,6 +229,7 @@ class _Artifact:
         self.key = store.key(recipe)
         self.folder = store.root / kind / self.key
         self.tensors, self.about = self.folder / tensors, self.folder / about
+        self._sum = self.folder / f"{about}.crc32"
 
     def ensure(self, make: Callable[[], None]) -> None:
         """Let ``make`` write the files unless they are there, alone among all processes; clear up what is left over."""
@@ -259,7 +260,9 @@ class _Artifact:
         """Write both files. The tensors come last: where they are, the rest is."""
         text = json.dumps(about, indent=1)
         write_whole(self.about, text)
-        _write_tensors(self.tensors, tensors, of=self.key, about=f"{zlib.crc32(text.encode()):08x}")
+        # In a file of its own: a history holds seconds, and the same weights are to be the same bytes.
+        write_whole(self._sum, f"{zlib.crc32(text.encode()):08x}")
+        _write_tensors(self.tensors, tensors, of=self.key)
 
     def read(self) -> tuple[dict[str, Tensor], Any]:
         """Both files, whose key and checksums are right.
@@ -269,14 +272,14 @@ class _Artifact:
         """
         path = self.tensors
         try:
-            tensors, facts = _read_tensors(path)
-            if facts is None:
+            tensors, of = _read_tensors(path)
+            if of is None:
                 self._check_note()
-            elif facts["of"] != self.key:
-                raise ValueError(f"it was made by another recipe, with the key {facts['of']}")
+            elif of != self.key:
+                raise ValueError(f"it was made by another recipe, with the key {of}")
             path = self.about
             content = path.read_bytes()
-            if facts is not None and facts["about"] != f"{zlib.crc32(content):08x}":
+            if of is not None and self._sum.read_bytes() != b"%08x" % zlib.crc32(content):
                 raise ValueError("its checksum is wrong")
             return tensors, json.loads(content)
         except (FileNotFoundError, KeyError, ValueError) as error:
@@ -320,7 +323,7 @@ def _read_dataset(made: _Artifact) -> Dataset:
         raise made.damaged(made.tensors, str(error)) from error
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> None:
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], *, of: str) -> None:
     parts: dict[str, Tensor] = {}
     stored: set[int] = set()
     for key, value in tensors.items():
@@ -329,33 +332,35 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> N
         # The file format has no two names for one piece of memory.
         parts[key] = part.clone() if place in stored else part
         stored.add(place)
-    metadata = {**facts, "crc32": _checksum(parts, facts)}
+    # One entry: the file format has no order for several, and equal content is to be equal bytes.
+    metadata = {"advfeat": f"{_checksum(parts, of)} {of}"}
     write_whole(path, lambda partial: save_file(parts, partial, metadata=metadata))
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    """The tensors and facts of a file, whose checksum is right; no facts where an earlier version wrote it.
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of a file, whose checksum is right, and what they are of; None where an earlier version wrote it.
 
     Raises:
         ValueError: it is damaged.
     """
     try:
         with safe_open(path, framework="pt") as stream:
-            facts = stream.metadata()
+            metadata = stream.metadata()
             parts = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    if facts is None:
+    if metadata is None:
         return parts, None
-    if facts.pop("crc32", "none") != _checksum(parts, facts):
+    checksum, _, of = metadata.get("advfeat", "").partition(" ")
+    if checksum != _checksum(parts, of):
         raise ValueError("its checksum is wrong")
-    return parts, facts
+    return parts, of
 
 
-def _checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
-    """CRC-32 over names, types, shapes and bytes of tensors, and over facts about them."""
+def _checksum(tensors: Mapping[str, Tensor], of: str) -> str:
+    """CRC-32 over names, types, shapes and bytes of tensors, and over what they are of."""
     about = {key: [str(part.dtype), list(part.shape)] for key, part in tensors.items()}
-    found = zlib.crc32(json.dumps([facts, about], sort_keys=True).encode())
+    found = zlib.crc32(json.dumps([of, about], sort_keys=True).encode())
     for key in sorted(tensors):
         found = zlib.crc32(tensors[key].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"

@@ -360,8 +360,8 @@ SCRIPT = textwrap.dedent(
             config = TrainConfig(epochs=3, batch_size=10, lr=0.1, shift=1, flip=True)
             return train(model, dataset, config, seed=0, checkpoint=checkpoint, evaluate=evaluate)
 
-        def save_file(tensors, path):
-            whole_file(tensors, path)
+        def save_file(tensors, path, **facts):
+            whole_file(tensors, path, **facts)
             if "shard" in path.name or "dataset" in path.name:
                 if death in path.name:
                     content = path.read_bytes()
