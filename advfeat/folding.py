@@ -35,12 +35,12 @@ DRAWING = {
 # Functions that treat each image on its own whatever they are given; so do these two along or from the channels on.
 ALONE: set[Any] = {
     operator.add, operator.iadd, operator.sub, operator.mul, operator.imul, operator.truediv, torch.add, torch.relu,
-    torch.sigmoid, torch.tanh, F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.avg_pool2d,
-    F.max_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, "relu", "sigmoid", "tanh", "contiguous",
+    torch.sigmoid, torch.tanh, F.relu, F.relu_, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.avg_pool2d,
+    F.max_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, "relu", "relu_", "sigmoid", "tanh", "contiguous",
 }  # fmt: skip
 FROM_CHANNELS_ON: set[Any] = {torch.cat, torch.flatten, "flatten"}
 # Sides of the images that a network is tried on, in this order: small ones cost little, and some take one size only.
-SIDES = (8, 16, 32, 28, 64, 24, 40, 48, 96, 128, 160, 192, 224, 227, 256, 299)
+SIDES = (8, 4, 16, 32, 28, 64, 24, 40, 48, 96, 128, 160, 192, 224, 227, 256, 299)
 
 
 def fold(features: nn.Module, *, through_pooling: bool) -> fx.GraphModule:

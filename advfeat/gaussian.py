@@ -285,9 +285,10 @@ def alignment(mean: Float64[Tensor, " d"], covariance: Float64[Tensor, "d d"]) -
     Raises:
         TypeError, ValueError: as ``Gaussians``; also a ``mean`` of 0, which has no direction.
     """
+    weights = Gaussians(mean, covariance).weights()
     if not bool(mean.any()):
         raise ValueError("mean is 0 and has no direction")
-    return float(torch.cosine_similarity(mean, Gaussians(mean, covariance).weights(), dim=0))
+    return float(torch.cosine_similarity(mean, weights, dim=0))
 
 
 def worst_mean(covariance: Float64[Tensor, "d d"]) -> Float64[Tensor, " d"]:

@@ -241,6 +241,7 @@ def check_trainable(model: nn.Module) -> None:
     Raises:
         ValueError: there are such layers, their weights are to be trained, and oneDNN would do it; named, with a cure.
     """
+    inputs.network(model)
     on_cpu = {parameter.device.type for parameter in model.parameters()} == {"cpu"}
     if not (on_cpu and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return

@@ -61,6 +61,7 @@ def release(root: Path | str) -> Path:
     Raises:
         FileNotFoundError: it does not.
     """
+    inputs.path("root", root)
     if not any(place.is_dir() for kind in FOLDERS for place in _places(kind, root)):
         names = ", ".join(FOLDERS.values())
         raise FileNotFoundError(f"released must be a folder with one of {names} in it, got {str(root)!r}")

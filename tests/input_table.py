@@ -597,6 +597,7 @@ def rows() -> dict[str, Row]:
     table["models.check_eval"] = Row(
         models.check_eval, {"model": other(classifier(), "resnet", 3, training=classifier(train=True))}
     )
+    table["models.check_trainable"] = Row(models.check_trainable, {"model": other(classifier(), "resnet", 3)})
     table["models.freeze"] = Row(
         models.freeze,
         {"model": other(classifier(), "resnet", 3, plain=Plain()), "dtype": other(None, "float32", 3, none=True),
@@ -685,6 +686,9 @@ def rows() -> dict[str, Row]:
     table["released.released"] = Row(
         lambda kind, root: _absent(released.released, kind, root),
         {"kind": name("D_R"), "root": other(folder, 3, 0.5)},
+    )
+    table["released.release"] = Row(
+        lambda root: _absent(released.release, root), {"root": other(folder, 3, 0.5)}
     )
     table["data.image_folder"] = Row(
         lambda path, **named: _absent(data_module.image_folder, path, **named),
