@@ -36,6 +36,8 @@ SUBMISSIONS ?=
 NBVAL := ADVFEAT_PROGRESS=off PYTHONPATH="tests$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)/python -m pytest -p nbval_patience -q \
   -o filterwarnings=default --nbval --nbval-current-env --nbval-kernel-startup-timeout 604800 \
   --nbval-cell-timeout "$${ADVFEAT_CELL_TIMEOUT:-604800}" --nbval-sanitize-with tests/nbval.ini
+# As on a processor with AVX2 and nothing newer, such as most laptops have: PyTorch takes other paths there.
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
 # Networks that another command left in the store were perhaps trained with another number of threads, and differ.
 EMPTY_STORE := store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && ADVFEAT_STORE="$$store"
 # What is tested runs in so many processes, which share the cores: small networks gain little from a second thread.
@@ -43,7 +45,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 THREADS = $(shell echo $$(( $(CORES) < $(JOBS) ? 1 : $(CORES) / $(JOBS) )))
 
-.PHONY: help book test chapter record refresh list bench gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
+.PHONY: help book test test-avx2 chapter record refresh list bench gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -70,6 +72,11 @@ test: lint ## everything: style, layering, unit tests, the book, and a second ru
 	@echo "And in those that are machine-independent the committed ones?"
 	$(BIN)/python -m advfeat.chapters again
 	$(EMPTY_STORE) $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
+
+test-avx2: export OMP_NUM_THREADS ?= $(THREADS)
+test-avx2: $(VENV)/installed ## what trains or compares numbers, as on a processor with AVX2 alone: tests, cells equal everywhere
+	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m numbers
+	$(EMPTY_STORE) $(AVX2) $(NBVAL:--nbval=--nbval-lax) -n $(JOBS) --dist loadscope book/*.ipynb
 
 chapter: $(VENV)/installed ## run one: CHAPTER=05 PROFILE=planted ARGS="-p seed 1"
 	$(BIN)/python -m advfeat.chapters run "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from advfeat.attacks import L2, Linf, fgsm, match_representation, pgd, usual_step_size
 from advfeat.models import Classifier, build_model, freeze
 
+pytestmark = pytest.mark.numbers
+
 U = 2.0**-24
 
 

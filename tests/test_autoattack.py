@@ -16,6 +16,8 @@ from advfeat.data import Dataset
 from advfeat.measures import accuracy, robust_accuracy, withstands
 from advfeat.models import Classifier
 
+pytestmark = pytest.mark.numbers
+
 SIZE = 5  # the smallest that Square takes
 
 

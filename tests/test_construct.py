@@ -32,6 +32,8 @@ from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.store import Store
 
+pytestmark = pytest.mark.numbers
+
 
 def noise(n: int = 40, classes: int = 10, size: int = 12) -> Dataset:
     generator = torch.Generator().manual_seed(0)

@@ -28,6 +28,8 @@ from advfeat.models import build_model, whiten
 from advfeat.released import released
 from advfeat.train import TrainConfig, train
 
+pytestmark = pytest.mark.numbers
+
 
 def made(n: int = 10, classes: int = 3, size: int = 5, **changes: object) -> Dataset:
     generator = torch.Generator().manual_seed(0)

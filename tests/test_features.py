@@ -24,6 +24,8 @@ from advfeat.features import (
 )
 from advfeat.planted import PlantedWorld, planted
 
+pytestmark = pytest.mark.numbers
+
 MEAN, VARIANCE = torch.tensor([1.0, 0.3]), torch.tensor([3.0, 0.2])
 RHO = (0.5, 0.3 / math.sqrt(0.29))
 GAMMA = {0.25: (0.375, 0.05 / math.sqrt(0.29)), 0.5: (0.25, -0.2 / math.sqrt(0.29))}

@@ -14,6 +14,8 @@ from advfeat.folding import fold, refold
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.models import refold as refold_classifier
 
+pytestmark = pytest.mark.numbers
+
 U = 2.0**-24
 
 # Small, but with every kind of layer that the full network has.

@@ -12,6 +12,8 @@ from advfeat import kernels
 from advfeat.attacks import pgd
 from advfeat.gate import STEPS, GateFailed, GateNetwork, U, Verdict, cases, check_engine, require
 
+pytestmark = pytest.mark.numbers
+
 SMALL = (3, 7, 5)
 
 

@@ -35,6 +35,8 @@ from advfeat.gaussian import (
     worst_mean,
 )
 
+pytestmark = pytest.mark.numbers
+
 # λ, eigenvalues of Σ_r for diag(3, .2, .7), condition number, smallest cosine; six decimals each.
 THEOREM_2 = {
     0.01: (256.107945, (3.007804, 0.207736, 0.707788), 14.47899, 0.491651),

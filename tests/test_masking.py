@@ -12,6 +12,8 @@ from advfeat.masking import masking_checks
 from advfeat.measures import accuracy
 from advfeat.models import Classifier
 
+pytestmark = pytest.mark.numbers
+
 SIZE = 4
 RULES = [
     "more steps gain little",

@@ -17,6 +17,8 @@ from advfeat.data import Dataset
 from advfeat.measures import Estimate, accuracy, predictions, robust_accuracy, signal_kept, withstands
 from advfeat.models import Classifier, build_model, freeze
 
+pytestmark = pytest.mark.numbers
+
 SIZE = 4
 
 

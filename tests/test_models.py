@@ -21,6 +21,8 @@ from advfeat.models import (
     whiten,
 )
 
+pytestmark = pytest.mark.numbers
+
 U = 2.0**-24
 
 

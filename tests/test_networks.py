@@ -21,6 +21,8 @@ from advfeat.networks import OWN, TORCHVISION, Scale, narrow_strided
 from advfeat.profiles import PROFILES
 from advfeat.train import TrainConfig, train
 
+pytestmark = pytest.mark.numbers
+
 each_architecture = pytest.mark.parametrize("name", TORCHVISION)
 # Full depth and all of the wiring, a 64th of the width or less, an eighth of the resolution or less.
 SMALL = {"width": 4, "patch": 4}

@@ -22,6 +22,8 @@ from advfeat.planted import PlantedWorld, planted
 from advfeat.profiles import get_profile
 from advfeat.train import train
 
+pytestmark = pytest.mark.numbers
+
 WORLD = PlantedWorld()
 PROFILE = get_profile("planted")
 

@@ -22,6 +22,8 @@ from advfeat.kernels import NetworkInput
 from advfeat.models import Classifier, build_model, freeze, refold
 from advfeat.replay import KEPT, WARM_UP, WORTHWHILE, Recording, recording
 
+pytestmark = pytest.mark.numbers
+
 
 class Counting:
     """A recorder that counts what it is asked for; a recorded step is the step itself."""

@@ -11,6 +11,8 @@ from advfeat.attacks import gray_noise
 from advfeat.models import Classifier, build_model
 from advfeat.representations import detour, excite, interpolate, match_distance, matched_units, relative_distance
 
+pytestmark = pytest.mark.numbers
+
 SIZE = 4
 COUNT = 3 * SIZE * SIZE
 

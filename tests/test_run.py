@@ -23,6 +23,8 @@ from advfeat.run import CONSTRUCTED, Run
 from advfeat.store import Store
 from advfeat.train import train
 
+pytestmark = pytest.mark.numbers
+
 TINY = {
     "train_images": 40,
     "test_images": 20,

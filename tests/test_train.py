@@ -18,6 +18,8 @@ from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, whiten
 from advfeat.train import TrainConfig, resumed_elsewhere, train
 
+pytestmark = pytest.mark.numbers
+
 U = 2.0**-24
 # A rate at which float32 weights do not move: what a row reports then belongs to the weights at the start.
 STILL = 1e-30

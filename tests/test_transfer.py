@@ -13,6 +13,8 @@ from advfeat.measures import Estimate
 from advfeat.models import Classifier
 from advfeat.transfer import Transfer, other_classes, transfer, transfer_rate
 
+pytestmark = pytest.mark.numbers
+
 SIZE = 2
 PIXELS = 3 * SIZE * SIZE
 
