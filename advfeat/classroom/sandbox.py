@@ -158,16 +158,16 @@ def _scratch() -> Iterator[Path]:
     """A folder that is removed in the end, with a path that is short enough for the sockets in it."""
     usual = Path(tempfile.gettempdir()).resolve()
     base = usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER else Path("/tmp").resolve()
-    folder = tempfile.TemporaryDirectory(prefix="advfeat-", dir=base, ignore_cleanup_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="advfeat-", dir=base))
     try:
         for name in (*_FOLDERS.values(), "root"):
-            Path(folder.name, name).mkdir()
-        yield Path(folder.name)
+            (folder / name).mkdir()
+        yield folder
     finally:
-        try:
-            folder.cleanup()
-        except RecursionError:  # folders in folders, too deep for Python
-            subprocess.run(["rm", "-rf", folder.name], check=False)
+        # Folders in folders can be too deep for Python, which Python 3.11 does not always survive.
+        for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            if folder.exists():
+                subprocess.run([*command, str(folder)], check=False, stderr=subprocess.DEVNULL)
 
 
 def _job(scratch: Path, read: Sequence[Path], *, work: Path | None, isolated: bool) -> Job:

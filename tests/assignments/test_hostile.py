@@ -203,7 +203,8 @@ def test_in_a_class_of_eight_the_seven_others_get_exactly_their_points(graded, t
 def test_a_hostile_submission_fails_within_its_limits(graded, student):
     _, worth, grades = graded
     found = grades[student]
-    assert found.seconds < LIMITS.total + 10
+    starting = grades["honest"].seconds  # more than this machine takes to start a kernel
+    assert found.seconds < LIMITS.total + max(10, starting)
     assert found.points["ps4-robust-matrix"] == 0
     assert found.points["ps4-mle-count"] == worth["ps4-mle-count"], "what it had done before stays its own"
     if student in STOPPED_OR_LATE:
@@ -503,6 +504,7 @@ def test_nothing_is_left_of_a_scratch_folder_however_deep(tmp_path, monkeypatch)
                 os.chdir("d")
             Path("file").write_bytes(bytes(1 << 16))
         assert sandbox._size(scratch) >= 1 << 16
+        (scratch / "d").chmod(0o000)
     assert not scratch.exists()
 
 
