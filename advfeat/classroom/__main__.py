@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     """Carry out an instructor's command; yields what to tell."""
-    from advfeat.classroom import landlock, marks, rehearse, release
+    from advfeat.classroom import marks, rehearse, release
     from advfeat.classroom.collect import collect
-    from advfeat.classroom.grade import check_reference, grade
+    from advfeat.classroom.grade import check_reference, grade, isolation
     from advfeat.classroom.sandbox import Limits
 
     classroom = release.Classroom(arguments.folder.resolve())
@@ -118,8 +118,7 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     limits = Limits(cell=arguments.cell, total=arguments.total)
     submissions = collect(classroom, name, arguments.submissions)
     yield f"{len(submissions)} submissions of {name}, class {classroom.class_seed}"
-    if not landlock.edition():
-        yield "This system cannot fence submissions in: their code could read and change your files (see the guide)."
+    yield from isolation(classroom)
     _, reference = check_reference(classroom, name)
     yield f"its own solution: full marks in {reference.seconds:.0f} s"
     grades = grade(classroom, name, submissions, limits=limits, jobs=arguments.jobs)
@@ -133,6 +132,10 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     if sheet:
         yield f"written answers wait for marks: fill in {sheet}, then run `marks {name}`"
     yield f"feedback pages: {classroom.folder / 'feedback'}"
+    given_up = {submission.student for submission in submissions if submission.problem}
+    failed = [found.student for found in grades if not found.seconds and found.student not in given_up]
+    if failed:
+        raise RuntimeError(f"could not be graded, for the reasons above: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

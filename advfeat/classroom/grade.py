@@ -21,7 +21,7 @@ from nbgrader.utils import determine_grade, is_grade
 from advfeat.classroom.collect import Submission, reason
 from advfeat.classroom.kernel import readable
 from advfeat.classroom.release import ROOT, Classroom
-from advfeat.classroom.sandbox import Limits, Outcome, run
+from advfeat.classroom.sandbox import Limits, Outcome, missing, run
 from advfeat.progress import progress
 
 
@@ -139,6 +139,9 @@ def grade(
     Marks that a person has given stay. What goes wrong with one student's work is that student's status; unless it is
     only the feedback page, it leaves no points and no notebook in ``autograded``.
 
+    A run that failed, or whose kernel was killed by something else than its limits, is tried again after the others and
+    alone: another submission may have been the cause.
+
     Raises:
         ValueError: the sources or the class cannot be kept from submissions where they are.
     """
@@ -146,6 +149,22 @@ def grade(
     statuses = {submission.student: submission.problem for submission in submissions}
     seconds: dict[str, float] = {}
     fine = [submission.student for submission in submissions if not submission.problem]
+
+    def finish(student: str, done: Future[Outcome]) -> None:
+        failure = done.exception()
+        if failure:
+            statuses[student] = f"it could not be run: {reason(failure)}"
+            # A test that has not been run holds no error, and would count as passed.
+            shutil.rmtree(classroom.notebook("autograded", assignment, student).parent)
+        else:
+            statuses[student] = _convert(_Save, classroom, assignment, student)
+        if not statuses[student]:
+            outcome = done.result()
+            seconds[student] = outcome.seconds
+            pageless = write_feedback(classroom, assignment, [student])
+            statuses[student] = "; ".join(filter(None, [outcome.stopped, *pageless.values()]))
+        bar.update(1)
+
     with (
         progress(total=len(fine), unit="notebook", description=assignment) as bar,
         ThreadPoolExecutor(jobs or os.cpu_count()) as pool,
@@ -159,20 +178,14 @@ def grade(
                     bar.update(1)
                 else:
                     running[pool.submit(_run, classroom, assignment, student, limits, read)] = student
+            disturbed = []
             for done in as_completed(running):
-                student, failure = running[done], done.exception()
-                if failure:
-                    statuses[student] = f"it could not be run: {reason(failure)}"
-                    # A test that has not been run holds no error, and would count as passed.
-                    shutil.rmtree(classroom.notebook("autograded", assignment, student).parent)
+                if done.exception() or done.result().killed:
+                    disturbed.append(running[done])
                 else:
-                    statuses[student] = _convert(_Save, classroom, assignment, student)
-                if not statuses[student]:
-                    outcome = done.result()
-                    seconds[student] = outcome.seconds
-                    pageless = write_feedback(classroom, assignment, [student])
-                    statuses[student] = "; ".join(filter(None, [outcome.stopped, *pageless.values()]))
-                bar.update(1)
+                    finish(running[done], done)
+            for student in disturbed:
+                finish(student, pool.submit(_run, classroom, assignment, student, limits, read))
         except BaseException:
             _cancel(running)
             raise
@@ -182,6 +195,15 @@ def grade(
 def _cancel(running: Iterable[Future[Outcome]]) -> None:
     for future in running:
         future.cancel()
+
+
+def isolation(classroom: Classroom) -> list[str]:
+    """What this system cannot do to keep submissions apart from each other and from your files, in sentences.
+
+    Raises:
+        ValueError: the sources or the class cannot be kept from submissions where they are.
+    """
+    return missing(_readable(classroom))
 
 
 def _readable(classroom: Classroom) -> list[Path]:

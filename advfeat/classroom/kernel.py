@@ -1,27 +1,61 @@
 """The kernel in which a submission runs: an IPython kernel that gives up rights before it runs the first cell.
 
-It may read Python, this library and the system's folders, and write below its scratch folder, as far as the system can
-hold it to that (see ``landlock``). Time, memory and output are watched from outside, by ``sandbox``.
+It may read Python, this library and the system's folders, write below its scratch folder, and reach no process but
+its own, as far as the system can hold it to that (see ``namespaces``, ``landlock`` and ``seccomp``). Time, memory and
+output are watched from outside, by ``sandbox``.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from advfeat.classroom import namespaces, seccomp
 from advfeat.classroom.landlock import fence
 
 LIBRARY = Path(__file__).resolve().parents[1]
 LARGEST_FILE = 256 * 1024**2
 """Bytes that a submission may write to one file."""
 
+MOST_THREADS = 1024
+"""Of all its processes together, where they can be told from those of the person who grades."""
+
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys")
 _EXTRA = ("/opt",)
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
-_ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
+_DEVICES = [Path("/dev", name) for name in ("null", "zero", "full", "random", "urandom")]
+_DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
+_LONGEST_SWEEP = 10  # seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a kernel is to be started with, in values that JSON can hold.
+
+    Attributes:
+        scratch: the folder below which it may write, with an empty folder ``root`` in it.
+        connection: the file that says how to talk with it.
+        work: the folder that it starts in; None tries whether a kernel can be isolated, and starts none.
+        environment: all environment variables.
+        path: where Python looks for modules.
+        read: folders that it may read.
+        isolated: whether it gets namespaces of its own.
+    """
+
+    scratch: str
+    connection: str
+    work: str | None
+    environment: Mapping[str, str]
+    path: Sequence[str]
+    read: Sequence[str]
+    isolated: bool
 
 
 def readable(hidden: Iterable[Path]) -> list[Path]:
@@ -51,27 +85,124 @@ def readable(hidden: Iterable[Path]) -> list[Path]:
     return [path for path in (*needed, *apart) if path.is_dir()]
 
 
-def serve(scratch: Path, connection: Path, work: Path, environment: Mapping[str, str], read: Iterable[Path]) -> None:
-    """Turn this process, a fresh fork, into a kernel for ``connection`` in the folder ``work``; never returns.
+def serve(job: Job, report: int) -> NoReturn:
+    """Turn this process, a fresh fork, into the guard of a kernel that does ``job``, and the kernel into its child.
 
-    It may read below ``read``, and write below ``scratch``.
+    The guard stays outside. It passes interrupts on, ends the kernel when it is told to terminate or when its own
+    parent dies, ends what the kernel leaves behind, and then writes a zero byte and the kernel's exit code to
+    ``report``. What keeps a kernel from starting is written there before, in words.
     """
-    import resource  # not on Windows, where nothing is graded
-
-    from ipykernel.kernelapp import launch_new_instance
-
     os.setsid()
     if sys.platform == "linux":
-        # What the submission starts and abandons stays below this process, where it can be found.
-        ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM, 0, 0, 0)
+        with suppress(OSError):  # the first to go when the machine runs out of memory
+            Path("/proc/self/oom_score_adj").write_text("1000")
+    try:
+        if job.isolated:
+            namespaces.leave()
+        _guard(report, outermost=True)
+        if job.isolated:
+            folders, names = map(Path, job.read), (*_SYSTEM, *_EXTRA, *job.path, sys.executable, sys.prefix)
+            root = Path(job.scratch, "root")
+            namespaces.settle(root, read=folders, write=Path(job.scratch), devices=_DEVICES, names=names)
+            _guard(report, outermost=False)
+        _give_up_rights(job)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the grader is told
+        os.write(report, f"{type(error).__name__}: {error}".encode())
+        os._exit(1)
+    os.close(report)
+    if job.work is None:
+        os._exit(0)
+    from ipykernel.kernelapp import launch_new_instance
+
+    launch_new_instance(["-f", job.connection, "--HistoryManager.enabled=False"])
+    os._exit(0)
+
+
+def _give_up_rights(job: Job) -> None:
+    import resource  # not on Windows, where nothing is graded
+
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
+    os.close(nothing)
     os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(work)
-    sys.path.insert(0, "")
+    os.environ.update(job.environment)
+    os.chdir(job.work or job.scratch)
+    sys.path[:] = ["", *job.path]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
-    fence(read=read, write=[scratch], devices=map(Path, _DEVICES))
-    launch_new_instance(["-f", str(connection), "--HistoryManager.enabled=False"])
+    if job.isolated:  # elsewhere all processes of this user would count
+        limit = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        most = MOST_THREADS if limit == resource.RLIM_INFINITY else min(MOST_THREADS, limit)
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+    namespaces.surrender(keep_overrides=not job.isolated)
+    fence(read=map(Path, job.read), write=[Path(job.scratch)], devices=_DEVICES)
+    seccomp.refuse()
+
+
+def _guard(report: int, *, outermost: bool) -> None:
+    """Fork. The child goes on; the parent guards it and ends with its exit code, which the ``outermost`` reports."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    child = os.fork()
+    if not child:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        return
+    if sys.platform == "linux":
+        # What the submission starts and abandons stays below this process, where it can be found.
+        ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
+    if not outermost:
+        os.close(report)
+
+    def pass_on(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGINT if number == signal.SIGINT else signal.SIGKILL)
+
+    for number in signals:
+        signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    code = 1
+    with suppress(BaseException):
+        code = _wait(child)
+        _end_the_rest(child)
+    with suppress(OSError):
+        if outermost:
+            os.write(report, bytes([0, code]))
+    os._exit(code)
+
+
+def _wait(child: int) -> int:
+    while True:
+        process, status = os.waitpid(-1, 0)
+        if process == child:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _end_the_rest(child: int) -> None:
+    """Kill what the child has left. On Linux all of it is below this process; elsewhere, its process group."""
+    if os.getpid() == 1:
+        return  # the system ends the whole namespace with its first process
+    import psutil
+
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    deadline = time.monotonic() + _LONGEST_SWEEP
+    while time.monotonic() < deadline:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                process.kill()
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.01)

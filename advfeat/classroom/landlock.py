@@ -21,6 +21,9 @@ _DEVICE = _READ_FILE | _WRITE_FILE | _IOCTL
 # Number of file rights that each edition of the interface knows, in bits from the lowest.
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 
+SIGNALS = 6
+"""First edition that keeps signals to processes outside from being sent."""
+
 
 def edition() -> int:
     """Edition of Landlock that this system offers; 0 where there is none."""
@@ -46,7 +49,7 @@ def fence(*, read: Iterable[Path], write: Iterable[Path], devices: Iterable[Path
         return False
     everything = (1 << _RIGHTS[min(available, 5)]) - 1
     network = 0b11 if available >= 4 else 0  # bind and connect
-    scopes = 0b11 if available >= 6 else 0  # abstract sockets and signals
+    scopes = 0b11 if available >= SIGNALS else 0  # abstract sockets and signals
     attributes = struct.pack("QQQ", everything, network, scopes)[: 8 if available < 4 else 16 if available < 6 else 24]
     ruleset = _checked(_call(_CREATE, attributes, len(attributes), 0), "create a ruleset")
     try:

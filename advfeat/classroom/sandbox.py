@@ -7,16 +7,18 @@ there on holds an error that says what happened.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,20 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from advfeat.classroom import kernel
+from advfeat.classroom import landlock, seccomp
+from advfeat.classroom.forkserver import LOADED_WITH, LOST, ForkServer, Guarded
+from advfeat.classroom.kernel import Job
 
 KEPT_CHARACTERS = 20_000
 """Of what a cell prints, so many characters are kept."""
 
-# What submissions import is imported once; each kernel is a fork of the process that has done it.
-_PRELOADED = ["ipykernel.kernelapp", "matplotlib.pyplot", "advfeat.classroom.course", "advfeat.classroom.kernel"]
 _CONNECTION = "kernel.json"
+_LONGEST_FOLDER = 60  # characters; the kernel's sockets lie in it, and a socket's path has at most 103
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-# Read when libraries are loaded: one thread, so that submissions side by side do not wait for each other.
-_LOADED_WITH = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-_ENVIRONMENT = threading.Lock()
+_FOLDERS = {"HOME": "home", "TMPDIR": "tmp", "ADVFEAT_STORE": "store", "IPYTHONDIR": "ipython"}
+_KILLED = 128 + 9
+_GRACE = 15.0  # seconds that a guard has to end what it guards
+_SERVER = ForkServer()
 
 
 @dataclass(frozen=True)
@@ -51,20 +55,32 @@ class Limits:
         total: seconds for the whole notebook.
         memory: GiB for the kernel and whatever it starts.
         output: characters that all cells together may print or show.
+        processes: how many may run at a time.
+        disk: GiB that may lie in its scratch folder.
     """
 
     cell: float = 60
     total: float = 180
     memory: float = 4
     output: int = 10_000_000
+    processes: int = 200
+    disk: float = 2
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a notebook: why it was stopped (empty if it was not) and the seconds it took."""
+    """What became of a notebook: why it was stopped (empty if it was not) and the seconds it took.
+
+    ``killed`` says that its kernel was killed, and not by the limits: by the system, or by another process.
+    """
 
     stopped: str
     seconds: float
+    killed: bool = False
+
+
+class Lost(RuntimeError):
+    """The process that guards a kernel ended, which is no fault of the notebook's."""
 
 
 def run(
@@ -88,14 +104,14 @@ def run(
         keep_store: copy the networks back to ``store`` in the end, for those who come after. Not for submissions.
 
     Raises:
+        Lost: the process that guarded the kernel, or forked it, ended before the notebook did.
         RuntimeError: the kernel did not start.
     """
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="advfeat-", ignore_cleanup_errors=True) as folder:
-        scratch = Path(folder).resolve()
+    with _scratch() as scratch:
         shutil.copytree(files, scratch / "work", ignore=shutil.ignore_patterns("*.ipynb", ".*"))
         if store is not None and store.exists():
-            shutil.copytree(store, scratch / "store")
+            shutil.copytree(store, scratch / "store", dirs_exist_ok=True)
         client = _Client(notebook, scratch, limits, read)
         try:
             asyncio.run(client.async_execute())
@@ -103,78 +119,89 @@ def run(
             client.end()
         if store is not None and keep_store:
             shutil.copytree(scratch / "store", store, dirs_exist_ok=True)
-    return Outcome(client.stopped, time.monotonic() - start)
+    return Outcome(client.stopped, time.monotonic() - start, client.killed)
 
 
-def _server() -> ForkServerContext:
-    """Starts the process that kernels are forked from, unless it runs already."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    with _ENVIRONMENT:  # or a thread would take what another has set for what was there before
-        before = {name: os.environ.get(name) for name in _LOADED_WITH}
-        os.environ.update(_LOADED_WITH)
-        try:
-            from multiprocessing.forkserver import ensure_running
+def missing(read: Sequence[Path]) -> list[str]:
+    """What this system cannot do to keep submissions apart, in sentences; ``read`` as for ``run``."""
+    lacks, refusal = [], _refusal(tuple(read))
+    if refusal:
+        lacks.append(
+            f"This system gives submissions no namespaces of their own ({refusal}): they can see other processes, "
+            "change modes and times of your files, and reach local sockets (see the guide)."
+        )
+        if not landlock.edition():
+            lacks.append(
+                "This system cannot fence submissions in: their code could read and change your files (see the guide)."
+            )
+        if landlock.edition() < landlock.SIGNALS or not seccomp.known():
+            lacks.append(
+                "A submission can disturb the others, or the grader, by signals or limits; whoever is hit is graded "
+                "again (see the guide)."
+            )
+    return lacks
 
-            ensure_running()
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-    return context
+
+@functools.cache
+def _refusal(read: Sequence[Path]) -> str:
+    """Why submissions that may read ``read`` get no namespaces of their own; nothing if they do."""
+    with _scratch() as scratch:
+        trial = _SERVER.start(_job(scratch, read, work=None, isolated=True))
+        code = trial.wait()
+        if code and not trial.problem:
+            raise Lost(f"a trial of how submissions can be isolated ended with exit code {code}")
+        return trial.problem
 
 
-class _Process:
-    """A forked kernel with the methods of ``subprocess.Popen`` that its provisioner calls."""
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder that is removed in the end, with a path that is short enough for the sockets in it."""
+    usual = Path(tempfile.gettempdir()).resolve()
+    base = usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER else Path("/tmp").resolve()
+    folder = Path(tempfile.mkdtemp(prefix="advfeat-", dir=base))
+    try:
+        for name in (*_FOLDERS.values(), "root"):
+            (folder / name).mkdir()
+        yield folder
+    finally:
+        # Folders in folders can be too deep for Python, which Python 3.11 does not always survive.
+        for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            if folder.exists():
+                subprocess.run([*command, str(folder)], check=False, stderr=subprocess.DEVNULL)
 
-    stdin = stdout = stderr = None
 
-    def __init__(self, process: ForkServerProcess) -> None:
-        process.start()
-        self._process = process
-        self.pid: int = process.pid or 0  # it has one, now that it runs
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self) -> int | None:
-        self._process.join()
-        return self._process.exitcode
-
-    def send_signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def terminate(self) -> None:
-        self._process.terminate()
+def _job(scratch: Path, read: Sequence[Path], *, work: Path | None, isolated: bool) -> Job:
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    places = {name: str(scratch / folder) for name, folder in _FOLDERS.items()}
+    return Job(
+        scratch=str(scratch),
+        connection=str(scratch / _CONNECTION),
+        work=None if work is None else str(work),
+        environment={**kept, **places, **LOADED_WITH, "ADVFEAT_PROGRESS": "off"},
+        path=sys.path,
+        read=[str(folder) for folder in read],
+        isolated=isolated,
+    )
 
 
 class _Provisioner(LocalProvisioner):
     """Starts ``kernel.serve`` in a fork."""
 
     read: Sequence[Path] = ()
+    guarded: Guarded | None = None
 
     async def launch_kernel(self, cmd: list[str], **settings: Any) -> Any:  # noqa: ARG002
         scratch = Path(settings["cwd"])
-        names = {"HOME": "home", "TMPDIR": "tmp", "ADVFEAT_STORE": "store", "IPYTHONDIR": "ipython"}
-        places = {name: str(scratch / folder) for name, folder in names.items()}
-        for place in places.values():
-            Path(place).mkdir(exist_ok=True)
-        kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        environment = {**kept, **places, **_LOADED_WITH, "ADVFEAT_PROGRESS": "off"}
-        arguments = (scratch, scratch / _CONNECTION, scratch / "work", environment, self.read)
-        process = _Process(_server().Process(target=kernel.serve, args=arguments, daemon=True))
+        job = _job(scratch, self.read, work=scratch / "work", isolated=not _refusal(tuple(self.read)))
+        self.guarded = process = _SERVER.start(job)
         self.process, self.pid, self.cwd = process, process.pid, str(scratch)  # type: ignore[assignment]
         return self.connection_info
 
 
 class _KernelManager(AsyncKernelManager):
     """A kernel without ports: it talks through files in its scratch folder."""
+
+    provisioner: _Provisioner
 
     def __init__(self, scratch: Path, read: Sequence[Path]) -> None:
         super().__init__(transport="ipc", connection_file=str(scratch / _CONNECTION))
@@ -187,7 +214,10 @@ class _Client(NotebookClient):
     """Executes a notebook, watches its kernel, and goes on without it once it is gone."""
 
     def __init__(self, notebook: NotebookNode, scratch: Path, limits: Limits, read: Sequence[Path]) -> None:
-        super().__init__(notebook, _KernelManager(scratch, read), resources={"metadata": {"path": str(scratch)}})
+        manager = _KernelManager(scratch, read)
+        super().__init__(notebook, manager, resources={"metadata": {"path": str(scratch)}})
+        self._provisioner = manager.provisioner
+        self._scratch = scratch
         self.owns_km = True
         self.allow_errors = self.interrupt_on_timeout = True
         self.shutdown_kernel = "immediate"
@@ -198,21 +228,37 @@ class _Client(NotebookClient):
         self.on_cell_executed = _keep_the_error
         self.limits = limits
         self.stopped = ""
+        self.killed = False
         self._ended = threading.Event()
         self._seen: set[psutil.Process] = set()
         self._printed = self._kept = 0
 
     def end(self) -> None:
-        """Stop watching, and kill what the notebook has started and left running."""
+        """Stop watching, kill what the notebook has started and left running, and look how its kernel ended.
+
+        Raises:
+            Lost: the process that guards the kernel ended without being told to.
+            RuntimeError: the kernel did not start.
+        """
         self._ended.set()
-        for process in self._seen:
+        atexit.unregister(self._cleanup_kernel)  # or what did not start is ended once more, in vain, at exit
+        guarded = self._provisioner.guarded
+        if guarded is None:
+            return
+        guarded.kill()
+        code = guarded.wait(_GRACE)
+        for process in self._seen:  # where the guard was lost, or could not see them all
             with suppress(psutil.Error):
                 process.kill()
+        if guarded.problem:
+            raise RuntimeError(guarded.problem)
+        if code == LOST and not guarded.told:
+            raise Lost("the process that guarded its kernel was lost")
+        self.killed = code == _KILLED and not guarded.told
 
     async def async_start_new_kernel_client(self) -> Any:
         client = await super().async_start_new_kernel_client()
-        provisioner: Any = self.km and self.km.provisioner
-        threading.Thread(target=self._watch, args=(psutil.Process(provisioner.pid),), daemon=True).start()
+        threading.Thread(target=self._watch, args=(self._provisioner.guarded,), daemon=True).start()
         return client
 
     async def async_execute_cell(self, cell: NotebookNode, cell_index: int, *rest: Any, **named: Any) -> NotebookNode:
@@ -248,25 +294,78 @@ class _Client(NotebookClient):
             return None
         return super().process_message(msg, cell, cell_index)
 
-    def _watch(self, kernel: psutil.Process) -> None:
+    def _watch(self, guarded: Guarded) -> None:
+        """Until the notebook has ended: see what it uses, and kill it at a limit, or if that cannot be seen."""
+        try:
+            self._hold_to_limits(guarded)
+        except Exception as error:  # noqa: BLE001 - nothing that a notebook does may leave it unwatched
+            self._stop(f"What it uses could not be seen: {type(error).__name__}.")
+        if self.stopped:
+            guarded.kill()
+
+    def _hold_to_limits(self, guarded: Guarded) -> None:
         deadline = time.monotonic() + self.limits.total
+        looks = 0
         while not self._ended.wait(0.2):
-            used = 0
+            used, running = 0, []
             with suppress(psutil.Error):
-                for process in (kernel, *kernel.children(recursive=True)):
-                    self._seen.add(process)
-                    used += process.memory_info().rss
+                guard = psutil.Process(guarded.pid)
+                running = [guard, *guard.children(recursive=True)]
+                self._seen.update(running)
+                used = _memory(running, self.limits.memory * 1024**3)
             if time.monotonic() > deadline:
                 self._stop(f"The notebook took more than {self.limits.total:g} seconds.")
             if used > self.limits.memory * 1024**3:
                 self._stop(f"It used more than {self.limits.memory:g} GiB of memory.")
+            if len(running) > self.limits.processes:
+                self._stop(f"It had more than {self.limits.processes} processes at a time.")
+            looks += 1
+            if looks % 5 == 0 and _size(self._scratch) > self.limits.disk * 1024**3:
+                self._stop(f"It wrote more than {self.limits.disk:g} GiB of files.")
             if self.stopped:
-                with suppress(psutil.Error):
-                    kernel.kill()
                 return
 
     def _stop(self, reason: str) -> None:
         self.stopped = self.stopped or reason
+
+
+def _size(folder: Path) -> int:
+    """Bytes that files below ``folder`` take on the disk; what vanishes meanwhile does not count."""
+    size, ahead = 0, [str(folder)]
+    while ahead:
+        with suppress(OSError), os.scandir(ahead.pop()) as entries:
+            for entry in entries:
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    ahead.append(entry.path)
+    return size
+
+
+def _memory(processes: Sequence[psutil.Process], limit: float) -> int:
+    """Bytes that ``processes`` use, each page they share counted once, if that could be more than ``limit``.
+
+    Forks share most of their pages, so the sum of what each can see is far too large; but it is quick to get, and never
+    too small. The right one takes milliseconds a process, and Linux.
+    """
+    seen = own = 0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            seen += process.memory_info().rss
+    if seen <= limit:
+        return seen
+    for process in processes:
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            try:
+                own += _proportional(process)
+            except (psutil.AccessDenied, OSError):  # it hides its maps
+                own += process.memory_info().rss
+    return own
+
+
+def _proportional(process: psutil.Process) -> int:
+    memory = process.memory_full_info()
+    # Without proportions (macOS), what would be freed if it ended: shared pages are not counted at all.
+    return int(getattr(memory, "pss", memory.uss))
 
 
 def _keep_the_error(*, cell: NotebookNode, execute_reply: dict[str, Any], **_: Any) -> None:

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
+import socket
 import sys
+import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from handing_in import answered, hand_in, made_class
+from nbformat.v4 import new_code_cell, new_notebook
+from wrong_solutions import WRONG
 
-from advfeat.classroom import kernel, landlock, marks, sandbox
+from advfeat.classroom import forkserver, kernel, landlock, marks, namespaces, sandbox, seccomp
+from advfeat.classroom import grade as grading
+from advfeat.classroom.__main__ import main
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import check_reference, grade, maximum
+from advfeat.classroom.release import ROOT
 from advfeat.classroom.sandbox import Limits
 
 ASSIGNMENT = "ps4-theory"
 REPLACED = "ps4-robust"  # the answer that hostile code takes the place of; what stands before it keeps its points
-LIMITS = Limits(cell=6, total=20, memory=2, output=1_000_000)
+LIMITS = Limits(cell=10, total=40, memory=2, output=1_000_000, processes=40)
+# The seven others of the class, and what is wrong with their work; each loses what that costs, and nothing else.
+OTHERS = {
+    "honest": "",
+    "honest-too": "",
+    "around-zero": "covariance around zero",
+    "n-minus-1": "divided by n - 1",
+    "entrywise": "root of each entry",
+    "half": "half of each eigenvector",
+    "radians": "angles in radians",
+}
 
 fenced = pytest.mark.skipif(not landlock.edition(), reason="this system has no Landlock, so files are not fenced")
 
@@ -43,14 +66,56 @@ HOSTILE = {
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
         "def robust_covariance(covariance, price):\n    return covariance"
     ),
+    "nests-folders": (
+        "import os\n"
+        "for _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')\n"
+        "def robust_covariance(covariance, price):\n    return covariance"
+    ),
+    "kills-itself": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+    "starts-60-others": (
+        "import subprocess, time\nsleepers = [subprocess.Popen(['sleep', '600']) for _ in range(60)]\ntime.sleep(5)"
+    ),
 }
 STOPPED = {
-    "ignores-interrupts": "more than 20 seconds",
+    "ignores-interrupts": "more than 40 seconds",
     "prints-100-MB": "printed or showed",
     "dies": "kernel died",
+    "kills-itself": "kernel died",
+    "starts-60-others": "more than 40 processes",
 }
 # Which of two limits such a cell meets first, its own or that of its time, depends on how fast the machine is.
 STOPPED_OR_LATE = {"shows-one-huge-value": "printed or showed", "takes-all-memory": "GiB of memory"}
+# Says what it could do to what is not its own: nothing, where it has namespaces of its own. Every attempt is harmless.
+REACHES = """
+import os, resource, socket
+
+done = []
+def attempt(name, act):
+    try:
+        act()
+    except OSError:
+        return
+    done.append(name)
+
+for who, process in (("the parent", os.getppid()), ("the grader", {grader})):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    attempt("limits of " + who, lambda: resource.prlimit(process, resource.RLIMIT_NOFILE, limit))
+    attempt("priority of " + who, lambda: os.setpriority(os.PRIO_PROCESS, process, 1))
+    attempt("processors of " + who, lambda: os.sched_setaffinity(process, os.sched_getaffinity(0)))
+    attempt("signals to " + who, lambda: os.kill(process, 0))
+attempt("name of the grader", lambda: open("/proc/{grader}/cmdline").read())
+attempt("datagrams", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9)))
+attempt("abstract socket", lambda: socket.socket(socket.AF_UNIX).connect("\\0" + {local!r}))
+attempt("local socket", lambda: socket.socket(socket.AF_UNIX).connect({local!r}))
+attempt("modes", lambda: os.chmod({outside!r}, 0o644))
+attempt("times", lambda: os.utime({outside!r}, (1, 1)))
+attempt("owner", lambda: os.chown({outside!r}, os.getuid(), os.getgid()))
+attempt("modes of the system's files", lambda: os.chmod("/usr", 0o755))
+attempt("settings of the system", lambda: open("/proc/sys/kernel/domainname", "a").close())
+print(done)
+"""
+# What is left where a system forbids namespaces, but has seccomp and a Landlock that knows signals.
+LEFT_OPEN = ["name of the grader", "local socket", "modes", "times", "owner", "modes of the system's files"]
 FENCED = {
     # Where files are fenced in, these cells say what they could do.
     "reads-the-solution": "print(open({solution!r}).read())",
@@ -83,7 +148,7 @@ def graded(tmp_path_factory):
     }
     codes = {**HOSTILE, **{student: code for student, (code, _) in BROKEN.items()}}
     codes |= {k: v.format(**names) for k, v in FENCED.items()} if landlock.edition() else {}
-    hand_in(answered(classroom, ASSIGNMENT), downloads, "honest", ASSIGNMENT)
+    hand_in_the_others(classroom, downloads)
     for student, code in codes.items():
         hand_in(answered(classroom, ASSIGNMENT, [(REPLACED, "", code)]), downloads, student, ASSIGNMENT)
     submissions = collect(classroom, ASSIGNMENT, downloads)
@@ -95,20 +160,51 @@ def graded(tmp_path_factory):
     return classroom, maximum(classroom, ASSIGNMENT), {found.student: found for found in grades}
 
 
-def test_the_honest_student_loses_nothing(graded):
+def hand_in_the_others(classroom, downloads):
+    wrong = {one.name: (one.answer, one.old, one.new) for one in WRONG[ASSIGNMENT]}
+    for student, mistake in OTHERS.items():
+        changes = [wrong[mistake]] if mistake else []
+        hand_in(answered(classroom, ASSIGNMENT, changes), downloads, student, ASSIGNMENT)
+
+
+def check_the_others(worth, grades):
+    """Each of the seven others has exactly the points of their work."""
+    costs = {one.name: one.loses for one in WRONG[ASSIGNMENT]}
+    for student, mistake in OTHERS.items():
+        assert grades[student].status == "graded"
+        got = {name: points for name, points in grades[student].points.items() if points is not None}
+        assert got == {name: worth[name] - costs.get(mistake, {}).get(name, 0) for name in got}
+        assert set(worth) - set(got) == set(grades[student].to_mark)
+
+
+def test_the_honest_students_lose_nothing(graded):
     _, worth, grades = graded
-    points = grades["honest"].points
-    assert {name: worth[name] for name, got in points.items() if got is not None} == {
-        name: got for name, got in points.items() if got is not None
-    }
-    assert grades["honest"].status == "graded"
+    check_the_others(worth, grades)
+    assert grades["honest"].points == grades["honest-too"].points
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_in_a_class_of_eight_the_seven_others_get_exactly_their_points(graded, tmp_path, turn):
+    """The eighth reaches for other processes, leaves some running, and is killed."""
+    classroom, worth, _ = graded
+    with local_socket() as address:
+        reaches = REACHES.format(grader=os.getpid(), local=address, outside=str(tmp_path / "outside"))
+        code = "\n".join([reaches, HOSTILE["leaves-others-running"], HOSTILE["kills-itself"]])
+        hand_in_the_others(classroom, tmp_path)
+        hand_in(answered(classroom, ASSIGNMENT, [(REPLACED, "", code)]), tmp_path, "eighth", ASSIGNMENT)
+        found = grade(classroom, ASSIGNMENT, collect(classroom, ASSIGNMENT, tmp_path), limits=LIMITS, jobs=2)
+    assert len(found) == 8
+    grades = {one.student: one for one in found}
+    check_the_others(worth, grades)
+    assert "kernel died" in grades["eighth"].status
 
 
 @pytest.mark.parametrize("student", HOSTILE)
 def test_a_hostile_submission_fails_within_its_limits(graded, student):
     _, worth, grades = graded
     found = grades[student]
-    assert found.seconds < LIMITS.total + 10
+    starting = grades["honest"].seconds  # more than this machine takes to start a kernel
+    assert found.seconds < LIMITS.total + max(10, starting)
     assert found.points["ps4-robust-matrix"] == 0
     assert found.points["ps4-mle-count"] == worth["ps4-mle-count"], "what it had done before stays its own"
     if student in STOPPED_OR_LATE:
@@ -151,9 +247,11 @@ def test_files_and_network_outside_are_refused(graded, student):
     path = classroom.notebook("autograded", ASSIGNMENT, student)
     cell = next(c for c in nbformat.read(path, 4).cells if c.metadata.get("nbgrader", {}).get("grade_id") == REPLACED)
     errors = [output.ename for output in cell.outputs if output.output_type == "error"]
-    network_is_fenced = landlock.edition() >= 4
-    expected = "ConnectionRefusedError" if student == "calls-home" and not network_is_fenced else "PermissionError"
-    assert errors == [expected]
+    # In namespaces of its own, the files of the class do not exist for it; the filter of calls refuses the network.
+    hidden = not sandbox.missing(tuple(kernel.readable([ROOT, classroom.folder]))) and student != "calls-home"
+    network_is_fenced = landlock.edition() >= 4 or seccomp.known()
+    refused = "FileNotFoundError" if hidden else "PermissionError"
+    assert errors == [refused if student != "calls-home" or network_is_fenced else "ConnectionRefusedError"]
     assert classroom.notebook("submitted", ASSIGNMENT, "honest").exists()
 
 
@@ -174,19 +272,271 @@ def test_what_may_be_read_neither_holds_a_hidden_folder_nor_lies_in_one(tmp_path
         kernel.readable([hidden])
 
 
-def test_threads_that_start_kernels_leave_the_environment_as_it_was(monkeypatch):
-    """Without a lock one takes what another has set for what was there before."""
-    running = []
+def test_threads_that_start_kernels_start_one_server_and_leave_the_environment_as_it_was(monkeypatch, tmp_path):
+    """Without a lock each would start one, and read the other's answers."""
+    started = []
+    popen = forkserver.subprocess.Popen
 
-    def slow_start():
-        running.append(None)
-        time.sleep(0.02)
-        assert len(running) == 1
-        running.pop()
+    def counted(*arguments, **settings):
+        started.append(settings["env"])
+        return popen(*arguments, **settings)
 
-    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", slow_start)
-    for name in sandbox._LOADED_WITH:
+    monkeypatch.setattr(forkserver.subprocess, "Popen", counted)
+    for name in forkserver.LOADED_WITH:
         monkeypatch.delenv(name, raising=False)
+    server = forkserver.ForkServer()
+    job = kernel.Job(str(tmp_path), "", None, {}, sys.path, [], isolated=False)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: sandbox._server(), range(8)))
-    assert not sandbox._LOADED_WITH.keys() & os.environ.keys()
+        trials = list(pool.map(lambda _: server.start(job), range(8)))
+    assert [trial.wait() for trial in trials] == [0] * 8
+    assert len({trial.pid for trial in trials}) == 8
+    assert [environment.items() >= forkserver.LOADED_WITH.items() for environment in started] == [True]
+    assert not forkserver.LOADED_WITH.keys() & os.environ.keys()
+    server.end()
+    assert server.pid is None
+
+
+@contextmanager
+def local_socket():
+    """The path of a socket that listens, by that name and as an abstract one."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as one:
+        path = f"{folder}/listens"
+        one.bind(path)
+        one.listen()
+        with socket.socket(socket.AF_UNIX) as other:
+            if sys.platform == "linux":
+                other.bind(f"\0{path}")
+                other.listen()
+            yield path
+
+
+@pytest.fixture(params=["namespaces", "forbidden"])
+def isolated(request, monkeypatch):
+    """Whether submissions get namespaces of their own; the second time as on a system that forbids them."""
+    if request.param == "forbidden":
+        monkeypatch.setattr(sandbox, "_refusal", lambda _: "PermissionError: not here")
+    elif sandbox._refusal(tuple(kernel.readable([]))):
+        pytest.skip("this system gives no namespaces to its users")
+    return request.param == "namespaces"
+
+
+def run_cells(files, *codes, limits=LIMITS, meanwhile=None):
+    """The outcome of a notebook with these cells, and what each printed, or the name of its error.
+
+    ``meanwhile`` is called once the first cell has printed something.
+    """
+    notebook = new_notebook(cells=[new_code_cell(code) for code in codes])
+    files.mkdir(exist_ok=True)
+
+    def wait_and_act():
+        while not notebook.cells[0].outputs:
+            time.sleep(0.1)
+        meanwhile()
+
+    if meanwhile:
+        threading.Thread(target=wait_and_act, daemon=True).start()
+    outcome = sandbox.run(notebook, files=files, limits=limits, read=kernel.readable([]))
+    said = [[output.get("text") or output.get("ename") for output in cell.outputs] for cell in notebook.cells]
+    return outcome, ["".join(filter(None, texts)) for texts in said]
+
+
+@fenced
+@pytest.mark.skipif(not seccomp.known(), reason="no filter of system calls here")
+@pytest.mark.skipif(landlock.edition() < landlock.SIGNALS, reason="this Landlock does not know signals")
+def test_a_submission_reaches_nothing_but_its_own(isolated, tmp_path):
+    outside = tmp_path / "outside"
+    outside.touch(mode=0o600)
+    before = outside.stat()
+    mine = (resource.getrlimit(resource.RLIMIT_NOFILE), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0))
+    with local_socket() as address:
+        code = REACHES.format(grader=os.getpid(), local=address, outside=str(outside))
+        if not isolated:  # they succeed there, and are not to change anything
+            code = code.replace('os.chmod("/usr", 0o755)', 'os.chmod("/usr", os.stat("/usr").st_mode & 0o7777)')
+        own = "resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99)); os.nice(1); print(os.nice(0))"
+        outcome, said = run_cells(tmp_path / "files", code, own)
+    assert outcome.stopped == ""
+    assert said[0] == f"{[] if isolated else LEFT_OPEN}\n"
+    assert said[1] == f"{mine[1] + 1}\n", "its own it may change"
+    assert mine == (
+        resource.getrlimit(resource.RLIMIT_NOFILE),
+        os.getpriority(os.PRIO_PROCESS, 0),
+        os.sched_getaffinity(0),
+    )
+    if isolated:
+        assert outside.stat() == before
+
+
+def test_a_submission_cannot_have_a_process_forked_outside_of_its_fence(isolated, tmp_path):
+    """Python's own fork server would do that for whoever knows its address."""
+    code = (
+        "import gc, os, socket\n"
+        "from multiprocessing import forkserver\n"
+        "print(forkserver._forkserver._forkserver_address, forkserver._forkserver._forkserver_alive_fd)\n"
+        "print([one for one in gc.get_objects() if type(one) is socket.socket and one.fileno() >= 0\n"
+        "       and one.family == socket.AF_UNIX and one.getsockname()])"
+    )
+    assert run_cells(tmp_path / "files", code)[1] == ["None None\n[]\n"]
+
+
+SLEEPS = """
+import ctypes, os, time
+for _ in range(25):
+    if not os.fork():
+        ctypes.CDLL(None).prctl(15, b"{name}")
+        time.sleep(600)
+        os._exit(0)
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        ctypes.CDLL(None).prctl(15, b"{name}")
+        time.sleep(600)
+    os._exit(0)
+time.sleep(2)
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="proportional memory and names of processes are Linux's")
+@pytest.mark.parametrize("ending", ["'by itself'", "os._exit(3)", "os.kill(os.getpid(), 9)", "while True: pass"])
+def test_children_that_sleep_share_their_memory_and_end_with_their_notebook(isolated, tmp_path, ending):
+    name = f"sleeps-{os.getpid() % 10**7}"
+    limits = Limits(cell=60, total=8 if "while" in ending else 60, memory=2, processes=40)
+    outcome, said = run_cells(tmp_path / "files", SLEEPS.format(name=name), ending, limits=limits)
+    assert said[0] == "done\n"
+    assert "GiB" not in outcome.stopped
+    assert bool(outcome.stopped) == (ending != "'by itself'")
+    assert outcome.killed == ("kill" in ending)
+    left = [process.pid for process in psutil.process_iter(["name"]) if process.info["name"] == name]
+    assert left == []
+
+
+def test_what_children_do_not_share_counts(isolated, tmp_path):
+    code = (
+        "import os, time\n"
+        "for _ in range(3):\n"
+        "    if not os.fork():\n"
+        "        hoard = bytearray(os.urandom(1 << 20)) * 400\n"
+        "        time.sleep(600)\n"
+        "time.sleep(60)"
+    )
+    outcome, _ = run_cells(tmp_path / "files", code, limits=Limits(cell=60, total=90, memory=1))
+    assert outcome.stopped == "It used more than 1 GiB of memory."
+
+
+def test_a_submission_cannot_fill_the_disk(tmp_path):
+    code = "import time\nfor number in range(3):\n    open(f'{number}', 'wb').write(bytes(1 << 24))\ntime.sleep(60)"
+    outcome, _ = run_cells(tmp_path / "files", code, limits=Limits(cell=60, total=90, disk=0.03125))
+    assert outcome.stopped == "It wrote more than 0.03125 GiB of files."
+
+
+def test_a_run_whose_server_is_lost_says_so_and_the_next_one_has_a_new_server(isolated, tmp_path):
+    ended = []
+
+    def kill_the_server():
+        ended.append(sandbox._SERVER.pid)
+        os.kill(sandbox._SERVER.pid, signal.SIGKILL)
+
+    outcome, _ = run_cells(tmp_path / "files", "print(1)", "import time; time.sleep(9)", meanwhile=kill_the_server)
+    assert outcome.killed
+    outcome, said = run_cells(tmp_path / "files", "print(2)")
+    assert (outcome.stopped, outcome.killed, said) == ("", False, ["2\n"])
+    assert ended
+    assert sandbox._SERVER.pid != ended[0]
+
+
+def test_a_guard_that_is_lost_is_no_fault_of_the_notebook(isolated, tmp_path):
+    def kill_the_guard():
+        for guard in psutil.Process(sandbox._SERVER.pid).children():
+            guard.kill()
+
+    with pytest.raises(sandbox.Lost, match="guarded its kernel"):
+        run_cells(tmp_path / "files", "print(1)", "import time; time.sleep(9)", meanwhile=kill_the_guard)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_who_is_lost_is_graded_again_and_the_exit_code_tells(graded, monkeypatch, capsys, tmp_path, always):
+    classroom, worth, _ = graded
+    right_run, lost = grading.run, []
+
+    def sometimes_lost(notebook, **settings):
+        if not settings.get("keep_store") and (always or not lost):
+            lost.append(notebook)
+            raise sandbox.Lost("the process that guarded its kernel was lost")
+        return right_run(notebook, **settings)
+
+    monkeypatch.setattr(grading, "run", sometimes_lost)
+    hand_in(answered(classroom, ASSIGNMENT), tmp_path, "honest", ASSIGNMENT)
+    code = main(["grade", ASSIGNMENT, str(tmp_path), "--folder", str(classroom.folder)])
+    said = capsys.readouterr()
+    honest = grading.read_grades(classroom, ASSIGNMENT, {"honest": ""}, {} if always else {"honest": 1.0})[0]
+    assert code == (1 if always else 0), said.err
+    if always:
+        assert "could not be run: Lost: the process that guarded its kernel was lost" in said.out
+        assert "could not be graded, for the reasons above: honest" in said.err
+        assert len(lost) == 2
+        assert honest.score == 0
+    else:
+        got = {name: points for name, points in honest.points.items() if points is not None}
+        assert got == {name: worth[name] for name in got}
+
+
+def test_what_the_system_lacks_is_said(monkeypatch):
+    monkeypatch.setattr(sandbox, "_refusal", lambda _: "PermissionError: not here")
+    monkeypatch.setattr(landlock, "edition", lambda: 0)
+    said = sandbox.missing([])
+    assert "no namespaces of their own (PermissionError: not here)" in said[0]
+    assert "cannot fence submissions in" in said[1]
+    assert "by signals or limits" in said[2]
+    monkeypatch.setattr(landlock, "edition", lambda: 7)
+    monkeypatch.setattr(seccomp, "known", lambda: True)
+    assert len(sandbox.missing([])) == 1
+    monkeypatch.setattr(sandbox, "_refusal", lambda _: "")
+    assert sandbox.missing([]) == []
+
+
+def test_nothing_is_left_of_a_scratch_folder_however_deep(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if len(str(tmp_path)) < sandbox._LONGEST_FOLDER else "/tmp")
+    with sandbox._scratch() as scratch:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(scratch)
+            for _ in range(1500):
+                Path("d").mkdir()
+                os.chdir("d")
+            Path("file").write_bytes(bytes(1 << 16))
+        assert sandbox._size(scratch) >= 1 << 16
+        (scratch / "d").chmod(0o000)
+    assert not scratch.exists()
+
+
+def test_a_notebook_that_cannot_be_watched_is_stopped(tmp_path, monkeypatch):
+    def blind(processes, limit):
+        raise RecursionError
+
+    monkeypatch.setattr(sandbox, "_memory", blind)
+    outcome, _ = run_cells(tmp_path / "files", "import time; time.sleep(60)", limits=Limits())
+    assert outcome.stopped == "What it uses could not be seen: RecursionError."
+    assert outcome.seconds < 50
+
+
+def test_a_long_temporary_folder_is_no_hindrance(isolated, tmp_path, monkeypatch):
+    """The path of a socket has about a hundred characters at most."""
+    long = tmp_path / ("x" * 112)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert run_cells(tmp_path / "files", "print(1)")[1] == ["1\n"]
+
+
+def test_programs_are_found_through_links_in_the_new_tree(tmp_path):
+    """A virtual environment names its Python by links, some of them to folders."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "python").touch()
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "absolute").symlink_to(tmp_path / "folder")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    found = list(namespaces._links([str(tmp_path / "absolute" / "python"), str(tmp_path / "round")]))
+    here = tmp_path.resolve()
+    assert [(link, str(target)) for link, target in found if link.is_relative_to(here)][:2] == [
+        (here / "absolute", str(tmp_path / "folder")),
+        (here / "folder", "real"),
+    ]
+    assert len(found) < 200, "a link to itself ends"
