@@ -9,8 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from advfeat.classroom.collect import Collected
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -64,7 +69,7 @@ def _limits(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 1 where a notebook fails, 2 for a mistake in the call."""
+    """The command line; returns the exit code: 1 where a notebook fails or not everything was graded, 2 for a mistake."""
     arguments = _arguments(argv)
     if arguments.command == "validate":
         from advfeat.classroom.validate import validate  # late, as below: students need no nbgrader
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     """Carry out an instructor's command; yields what to tell."""
     from advfeat.classroom import landlock, marks, rehearse, release
-    from advfeat.classroom.collect import collect
+    from advfeat.classroom.collect import gather
     from advfeat.classroom.grade import check_reference, grade
     from advfeat.classroom.sandbox import Limits
 
@@ -116,13 +121,16 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
         rehearse.simulate(classroom, name, arguments.submissions, students=arguments.students)
     start = time.monotonic()
     limits = Limits(cell=arguments.cell, total=arguments.total)
-    submissions = collect(classroom, name, arguments.submissions)
+    marks.check_sheet(classroom, name)
+    collected = gather(classroom, name, arguments.submissions)
+    submissions = collected.submissions
     yield f"{len(submissions)} submissions of {name}, class {classroom.class_seed}"
     if not landlock.edition():
         yield "This system cannot fence submissions in: their code could read and change your files (see the guide)."
     _, reference = check_reference(classroom, name)
     yield f"its own solution: full marks in {reference.seconds:.0f} s"
-    grades = grade(classroom, name, submissions, limits=limits, jobs=arguments.jobs)
+    graded = grade(classroom, name, submissions, limits=limits, jobs=arguments.jobs)
+    grades = marks.with_unused(marks.keep_earlier(classroom, name, graded), collected.unused)
     for found in grades:
         yield f"  {found.student:24} {found.score:5g}  {found.seconds:5.0f} s  {found.status}"
     yield f"graded in {time.monotonic() - start:.0f} s"
@@ -133,6 +141,38 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     if sheet:
         yield f"written answers wait for marks: fill in {sheet}, then run `marks {name}`"
     yield f"feedback pages: {classroom.folder / 'feedback'}"
+    yield from _remarks(collected)
+    table = marks.write_unused(classroom, name, collected.unused)
+    if collected.unused:
+        yield f"files of the download that were not used, with reasons: {table}"
+    lost = [one.path for one in collected.unused if not one.expected]
+    left = [found.student for found in graded if not found.complete]
+    if arguments.command == "grade" and (lost or left):
+        raise RuntimeError(
+            f"not everything was graded: {len(left)} of {len(graded)} submissions have no grade or no page"
+            f"{_named(left)}, {len(lost)} files were not used{_named(lost)}"
+        )
+
+
+def _remarks(collected: Collected) -> Iterator[str]:
+    """What was put in order, and which files were not used: one by one where somebody should look at them."""
+    for submission in collected.submissions:
+        yield from (f"  {submission.student}: {note}" for note in submission.notes)
+    unused = [one for one in collected.unused if not one.expected]
+    if unused:
+        yield "not used:"
+    yield from (f"  {one.path}: {one.why}" for one in unused)
+    others = Counter(one.why for one in collected.unused if one.expected)
+    if others:
+        yield "not used, as was to be expected:"
+    for why in others:
+        paths = [one.path for one in collected.unused if one.expected and one.why == why]
+        yield f"  {why}:{_named(paths)[1:]}"
+
+
+def _named(paths: Sequence[str]) -> str:
+    """A few of many, behind a colon."""
+    return f": {', '.join(paths[:5])}" + (f" and {len(paths) - 5} more" if len(paths) > 5 else "") if paths else ""
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config
 
 from advfeat.classroom.course import class_world
+from advfeat.classroom.repair import ids
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSIGNMENTS = ROOT / "book" / "assignments"
@@ -127,7 +128,8 @@ def make(classroom: Classroom, *, class_seed: int) -> None:
 
 
 def for_class(source: NotebookNode, class_seed: int) -> NotebookNode:
-    """``source`` with every ``class_seed=...`` in its code set to that of the class."""
+    """``source`` with every ``class_seed=...`` in its code set to that of the class, and a list of its marked cells."""
+    source.metadata["advfeat"] = {"cells": ids(source)}
     for cell in source.cells:
         if cell.cell_type == "code":
             cell.source = _SEED.sub(f"class_seed={class_seed}", cell.source)

@@ -23,12 +23,10 @@ from typing import Any
 import psutil
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from nbclient import NotebookClient
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from nbformat.v4 import new_output
 
 from advfeat.classroom import kernel
+from advfeat.classroom.executor import Executor
 
 KEPT_CHARACTERS = 20_000
 """Of what a cell prints, so many characters are kept."""
@@ -183,21 +181,16 @@ class _KernelManager(AsyncKernelManager):
         self.provisioner = provisioner
 
 
-class _Client(NotebookClient):
+class _Client(Executor):
     """Executes a notebook, watches its kernel, and goes on without it once it is gone."""
 
     def __init__(self, notebook: NotebookNode, scratch: Path, limits: Limits, read: Sequence[Path]) -> None:
-        super().__init__(notebook, _KernelManager(scratch, read), resources={"metadata": {"path": str(scratch)}})
+        place = {"metadata": {"path": str(scratch)}}
+        super().__init__(notebook, _KernelManager(scratch, read), seconds=limits.cell, resources=place)
         self.owns_km = True
-        self.allow_errors = self.interrupt_on_timeout = True
         self.shutdown_kernel = "immediate"
         self.startup_timeout = 300
-        self.timeout = round(limits.cell)
-        slow = f"The cell took more than {limits.cell:g} seconds and was interrupted."
-        self.error_on_timeout = {"ename": "TooSlow", "evalue": slow, "traceback": [f"TooSlow: {slow}"]}
-        self.on_cell_executed = _keep_the_error
         self.limits = limits
-        self.stopped = ""
         self._ended = threading.Event()
         self._seen: set[psutil.Process] = set()
         self._printed = self._kept = 0
@@ -216,20 +209,8 @@ class _Client(NotebookClient):
         return client
 
     async def async_execute_cell(self, cell: NotebookNode, cell_index: int, *rest: Any, **named: Any) -> NotebookNode:
-        if cell.cell_type != "code":
-            return cell
         self._kept = 0
-        if self.stopped:
-            cell.outputs = []
-            happened = f"Not run. An earlier cell ended the run: {self.stopped}"
-        else:
-            try:
-                return await super().async_execute_cell(cell, cell_index, *rest, **named)
-            except (CellTimeoutError, DeadKernelError):
-                self._stop("The kernel died, or was told to exit, in this cell.")
-                happened = self.stopped
-        cell.outputs.append(new_output("error", ename="Stopped", evalue=happened, traceback=[f"Stopped: {happened}"]))
-        return cell
+        return await super().async_execute_cell(cell, cell_index, *rest, **named)
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         content = msg["content"]
@@ -264,14 +245,3 @@ class _Client(NotebookClient):
                 with suppress(psutil.Error):
                     kernel.kill()
                 return
-
-    def _stop(self, reason: str) -> None:
-        self.stopped = self.stopped or reason
-
-
-def _keep_the_error(*, cell: NotebookNode, execute_reply: dict[str, Any], **_: Any) -> None:
-    """A cell that was interrupted replies with an error that none of its outputs shows."""
-    reply = execute_reply["content"]
-    if reply["status"] == "error" and not any(output.get("ename") == reply["ename"] for output in cell.outputs):
-        error = {name: reply[name] for name in ("ename", "evalue", "traceback")}
-        cell.outputs.append(new_output("error", **error))
