@@ -9,13 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from advfeat.classroom.collect import Collected
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -69,7 +64,7 @@ def _limits(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 1 where a notebook fails or not everything was graded, 2 for a mistake."""
+    """The command line; returns the exit code: 1 if a notebook fails or not all was graded, 2 for a mistake."""
     arguments = _arguments(argv)
     if arguments.command == "validate":
         from advfeat.classroom.validate import validate  # late, as below: students need no nbgrader
@@ -90,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     """Carry out an instructor's command; yields what to tell."""
     from advfeat.classroom import landlock, marks, rehearse, release
-    from advfeat.classroom.collect import gather
+    from advfeat.classroom.collect import few, gather
     from advfeat.classroom.grade import check_reference, grade
     from advfeat.classroom.sandbox import Limits
 
@@ -141,7 +136,7 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     if sheet:
         yield f"written answers wait for marks: fill in {sheet}, then run `marks {name}`"
     yield f"feedback pages: {classroom.folder / 'feedback'}"
-    yield from _remarks(collected)
+    yield from collected.remarks()
     table = marks.write_unused(classroom, name, collected.unused)
     if collected.unused:
         yield f"files of the download that were not used, with reasons: {table}"
@@ -149,30 +144,9 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     left = [found.student for found in graded if not found.complete]
     if arguments.command == "grade" and (lost or left):
         raise RuntimeError(
-            f"not everything was graded: {len(left)} of {len(graded)} submissions have no grade or no page"
-            f"{_named(left)}, {len(lost)} files were not used{_named(lost)}"
+            f"not everything was graded: {len(left)} of {len(graded)} submissions have no grade or no page{few(left)}; "
+            f"{len(lost)} files were not used{few(lost)}"
         )
-
-
-def _remarks(collected: Collected) -> Iterator[str]:
-    """What was put in order, and which files were not used: one by one where somebody should look at them."""
-    for submission in collected.submissions:
-        yield from (f"  {submission.student}: {note}" for note in submission.notes)
-    unused = [one for one in collected.unused if not one.expected]
-    if unused:
-        yield "not used:"
-    yield from (f"  {one.path}: {one.why}" for one in unused)
-    others = Counter(one.why for one in collected.unused if one.expected)
-    if others:
-        yield "not used, as was to be expected:"
-    for why in others:
-        paths = [one.path for one in collected.unused if one.expected and one.why == why]
-        yield f"  {why}:{_named(paths)[1:]}"
-
-
-def _named(paths: Sequence[str]) -> str:
-    """A few of many, behind a colon."""
-    return f": {', '.join(paths[:5])}" + (f" and {len(paths) - 5} more" if len(paths) > 5 else "") if paths else ""
 
 
 if __name__ == "__main__":

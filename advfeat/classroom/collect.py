@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +76,27 @@ class Collected:
     submissions: list[Submission]
     unused: list[Unused]
 
+    def remarks(self) -> Iterator[str]:
+        """What was put in order, and which files were not used: one by one where somebody should look at them."""
+        for submission in self.submissions:
+            yield from (f"  {submission.student}: {note}" for note in submission.notes)
+        surprising = [one for one in self.unused if not one.expected]
+        if surprising:
+            yield "files that were not used:"
+        yield from (f"  {one.path}: {one.why}" for one in surprising)
+        for why in dict.fromkeys(one.why for one in self.unused if one.expected):
+            yield f"not used, {why}{few([one.path for one in self.unused if one.expected and one.why == why])}"
+
+
+def few(names: Sequence[str]) -> str:
+    """Up to five of them, behind a colon; nothing if there are none."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f": {', '.join(names[:5])}{more}" if names else ""
+
 
 @dataclass(frozen=True)
 class _Look:
-    """What a notebook holds: whether it is of the problem set and was worked on, all its texts, or why it is of no use."""
+    """What a notebook holds: whether it is of the problem set and was worked on, its texts, or why it is of no use."""
 
     fits: bool = False
     worked_on: bool = False
@@ -135,11 +152,16 @@ class _Gathering:
             else:
                 work.append(entry)
         if not work:
-            raise FileNotFoundError(f"{self.downloads} holds no notebooks and no folders; expected one for each student")
+            raise FileNotFoundError(
+                f"{self.downloads} holds no notebooks and no folders; expected one for each student"
+            )
         self.notebooks = {entry for entry in work if is_notebook(entry)}
         sorter = Sorter(
-            self.assignment, self.downloads, self.notebooks, lambda entry: (self._look(entry).fits, self._look(entry).worked_on),
-            lambda entry, why, expected: self._leave(entry, why, expected=expected),
+            self.assignment,
+            self.downloads,
+            self.notebooks,
+            fits=lambda entry: (self._look(entry).fits, self._look(entry).worked_on),
+            leave=lambda entry, why, expected: self._leave(entry, why, expected=expected),
         )
         known = known_students(self.classroom.folder, self.assignment)
         owners = named(sorter.owners(work), known, self.downloads)
@@ -172,7 +194,8 @@ class _Gathering:
             self._leave(file.entry, self._why_not(file), owner.student)
         problems = []
         attempts = self._attempts(owner)
-        for number, attempt in enumerate(attempts):
+        for number in range(len(attempts)):
+            attempt = attempts[number]
             try:
                 taken = self._notebook(attempt, owner)
                 notebook = _read(taken.entry)
@@ -209,8 +232,8 @@ class _Gathering:
         size = sum(file.entry.size for file in attempt)
         if size > LARGEST_SUBMISSION or len(attempt) > MOST_FILES:
             raise Unusable(
-                f"{len(attempt):,} files with {size:,} bytes, unpacked; a submission may have {MOST_FILES:,} files with "
-                f"{LARGEST_SUBMISSION:,} bytes"
+                f"{len(attempt):,} files with {size:,} bytes, unpacked; "
+                f"a submission may have {MOST_FILES:,} files with {LARGEST_SUBMISSION:,} bytes"
             )
         found = [file for file in attempt if file.entry in self.notebooks]
         fitting = [file for file in found if self._look(file.entry).fits]
@@ -231,8 +254,9 @@ class _Gathering:
             look, same = self._look(file.entry), self._look(taken.entry).texts
             superseded = 0 < file.serial < taken.serial
             why = "as it was handed out" if not look.worked_on else "the same" if look.texts == same else ""
+            expected = bool(why) or superseded
             why = why or ("an earlier one" if superseded else "called otherwise")
-            self._leave(file.entry, f"{taken.entry} is taken; this one is {why}", owner.student, why != "called otherwise")
+            self._leave(file.entry, f"{taken.entry} is taken; this one is {why}", owner.student, expected)
         return taken
 
     def _helpers(self, notebook: File, attempt: Iterable[File], owner: Owner) -> _Helpers:

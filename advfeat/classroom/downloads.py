@@ -9,6 +9,7 @@ import stat
 import unicodedata
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -80,9 +81,8 @@ class Entry:
     def _read(self, count: int) -> bytes:
         try:
             if self.member >= 0:
-                with zipfile.ZipFile(self.place) as archive:
-                    with archive.open(archive.infolist()[self.member]) as stream:
-                        return stream.read(count)
+                with zipfile.ZipFile(self.place) as bundle, bundle.open(bundle.infolist()[self.member]) as stream:
+                    return stream.read(count)
             # Neither a link nor a pipe, even if it has become one since it was listed.
             descriptor = os.open(self.place, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
             with os.fdopen(descriptor, "rb") as file:
@@ -232,10 +232,8 @@ def _member(member: zipfile.ZipInfo, archive: str) -> tuple[tuple[str, ...], str
     """Path of a member in its archive, and why it must not be read."""
     name = member.orig_filename.partition("\0")[0]
     if not member.flag_bits & _UTF8_NAMES:
-        try:  # Finder and others write UTF-8 without saying so
+        with suppress(UnicodeError):  # Finder and others write UTF-8 without saying so
             name = name.encode("cp437").decode("utf-8")
-        except UnicodeError:
-            pass
     name = composed(name).replace("\\", "/")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     mode = member.external_attr >> 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from advfeat.classroom.downloads import composed, stem
 
 # Each begins with what the system writes; whatever a student's own file name holds comes last, so it cannot take the
 # place of it. The systems' names are in English, their dates in the language of the site.
-_BLACKBOARD = re.compile(r"(?P<student>.+?)_attempt_(?P<when>\d{4}(?:-\d{1,2}){5})(?:_(?P<file>.+)|(?P<receipt>\.txt))?")
+_BLACKBOARD = re.compile(
+    r"(?P<student>.+?)_attempt_(?P<when>\d{4}(?:-\d{1,2}){5})(?:_(?P<file>.+)|(?P<receipt>\.txt))?"
+)
 _MOODLE = re.compile(r"(?P<student>.+?)_(?P<id>\d+)_assignsubmission_[a-z]+(?:_(?P<file>.*))?")
 _BRIGHTSPACE = re.compile(
     r"(?P<id>\d+)-\d+ - (?:\S*\d\S* - )?(?P<student>.+?) ?- (?P<when>[^-]*?\b\d{4}\b,?(?: [^-]*?)?)(?: - (?P<file>.+))?"
@@ -85,8 +86,9 @@ def usernames(columns: Iterable[str], receipts: Iterable[str], assignment: str) 
         assignment: the problem set, after which the column may be called.
     """
     columns = set(columns)
-    users = [found[1] for found in (re.match(r"[^:\n]*:.*\(([^()\s]+)\)\s*$", text, re.M) for text in receipts) if found]
-    shared = os.path.commonprefix(sorted(columns)).rpartition("_")[0] if len(columns) > 1 else ""
+    first_lines = [re.match(r"[^:\n]*:.*\(([^()\s]+)\)\s*$", text, re.MULTILINE) for text in receipts]
+    users = [found[1] for found in first_lines if found]
+    shared = _shared([column.split("_")[:-1] for column in sorted(columns)])
     result = {}
     for column in columns:
         ends = [user for user in users if column.endswith(f"_{user}")]
@@ -95,7 +97,7 @@ def usernames(columns: Iterable[str], receipts: Iterable[str], assignment: str) 
         elif column.casefold().startswith(f"{assignment}_".casefold()):
             result[column] = column[len(assignment) + 1 :]
         else:
-            result[column] = column[len(shared) + 1 :] if shared else column.rpartition("_")[2]
+            result[column] = "_".join(column.split("_")[shared:])
     return result
 
 
@@ -125,6 +127,13 @@ def fit_for_path(student: str) -> str:
     if not re.search(r"[^\W_]", bare):
         return f"unnamed-{number}"
     return bare if len(bare) <= _LONGEST else f"{bare[:_LONGEST]}-{number}"
+
+
+def _shared(names: list[list[str]]) -> int:
+    """How many words all names begin with; of a single name all."""
+    return next(
+        (n for n, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1), min(map(len, names), default=0)
+    )
 
 
 def _pattern(assignment: str) -> str:

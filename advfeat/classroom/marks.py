@@ -21,9 +21,9 @@ _ENTERED = ("student", "part", "points", "comment")
 SHOWN = 5000
 """Characters of an answer on the sheet; the feedback page has all of it."""
 _CHANGED = "the answer has changed since points were given"
-# A spreadsheet takes a cell for a formula that begins so, after blanks; and the rest of a cell for others, if it is told
-# to separate at semicolons or tabs, or at the ends of lines.
-_FORMULA = re.compile(r"(?:\A|(?<=[;\t\r\n]))(?=[\s\x00-\x20\u200b-\u200f\u2060\ufeff]*[=+\-@|%＝＋－＠﹦﹢﹣﹫])")
+# A spreadsheet takes a cell for a formula that begins so, after blanks; and pieces of a cell for further ones, if it is
+# told to separate at semicolons or tabs.
+_FORMULA = re.compile(r"(?:\A|(?<=[;\t\r\n]))(?=[\s\x00-\x20\u200b-\u200f\u2060\ufeff]*[=+\-@＝＋－＠﹦﹢﹣﹫])")
 
 
 def grades_path(classroom: Classroom, assignment: str) -> Path:
@@ -65,8 +65,8 @@ def write_unused(classroom: Classroom, assignment: str, unused: Sequence[Unused]
     """Write the table of files that were not taken, with the reasons."""
     columns = ("file", "student", "reason", "expected")
     rows = [(one.path, one.student, one.why, "yes" if one.expected else "no") for one in unused]
-    guarded = [[_FORMULA.sub("'", text) for text in row] for row in rows]
-    return _write(unused_path(classroom, assignment), columns, [dict(zip(columns, row, strict=True)) for row in guarded])
+    guarded = [dict(zip(columns, (_FORMULA.sub("'", text) for text in row), strict=True)) for row in rows]
+    return _write(unused_path(classroom, assignment), columns, guarded)
 
 
 def keep_earlier(classroom: Classroom, assignment: str, grades: Iterable[Grade]) -> list[Grade]:
@@ -180,7 +180,8 @@ def enter_marks(classroom: Classroom, assignment: str) -> list[Grade]:
             try:
                 grade, comment = book.find_grade(*where), book.find_comment(*where)
             except MissingEntry as error:
-                raise ValueError(f"{path.name}: {row['student']!r} has handed in no {row['part']!r} ({error})") from error
+                student, part = row["student"], row["part"]
+                raise ValueError(f"{path.name}: {student!r} has handed in no {part!r} ({error})") from error
             grade.manual_score, grade.needs_manual_grade = _number(row["points"]), False
             comment.manual_comment = row["comment"] or None
         book.db.commit()

@@ -77,7 +77,7 @@ class Sorter:
                 continue
             if its:
                 name = users.get(its.student, its.student)
-                key = ("system", its.id, "" if its.id else _folded(name))
+                key: tuple[str, ...] = ("system", its.id, "" if its.id else _folded(name))
                 inner = (its.file or top,) if not rest else (its.file, *rest) if its.file else tuple(rest)
             elif rest:
                 name, key, inner = self._person(top) or top, ("folder", top), tuple(rest)
@@ -112,9 +112,9 @@ class Sorter:
         for entry in nameless:
             self.leave(entry, "its name does not say whose it is", False)
         for entry in others:
-            owner = _beginning(entry.name, owners.values())
-            if owner:
-                owner.files.append(File(entry, (entry.name[len(owner.name) :].lstrip(" _.-"),)))
+            whose = _beginning(entry.name, owners.values())
+            if whose:
+                whose.files.append(File(entry, (entry.name[len(whose.name) :].lstrip(" _.-"),)))
             elif len(owners) == 1 and ("file", *_folded_names(owners.values())) in owners:
                 next(iter(owners.values())).files.append(File(entry, (entry.name,)))
             elif entry.name.casefold() == "index.html":

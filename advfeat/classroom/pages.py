@@ -95,5 +95,6 @@ class Page(HTMLExporter):
         """Written answers and comments, cleaned after Markdown has become HTML."""
         return clean(super().markdown2html(context, source))
 
-    def from_notebook_node(self, nb: NotebookNode, resources: Any = None, **named: Any) -> tuple[str, dict[str, Any]]:
+    def from_notebook_node(self, nb: NotebookNode, resources: Any = None, **named: Any) -> Any:
+        """The page, and what nbconvert keeps about it."""
         return super().from_notebook_node(harmless(nb), resources, **named)

@@ -27,6 +27,7 @@ from nbformat import NotebookNode
 
 from advfeat.classroom import kernel
 from advfeat.classroom.executor import Executor
+from advfeat.classroom.scratch import short_folder
 
 KEPT_CHARACTERS = 20_000
 """Of what a cell prints, so many characters are kept."""
@@ -89,7 +90,7 @@ def run(
         RuntimeError: the kernel did not start.
     """
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="advfeat-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="advfeat-", dir=short_folder(), ignore_cleanup_errors=True) as folder:
         scratch = Path(folder).resolve()
         shutil.copytree(files, scratch / "work", ignore=shutil.ignore_patterns("*.ipynb", ".*"))
         if store is not None and store.exists():
@@ -114,7 +115,11 @@ def _server() -> ForkServerContext:
         try:
             from multiprocessing.forkserver import ensure_running
 
-            ensure_running()
+            usual, tempfile.tempdir = tempfile.tempdir, short_folder()  # where its socket goes
+            try:
+                ensure_running()
+            finally:
+                tempfile.tempdir = usual
         finally:
             for name, value in before.items():
                 if value is None:
