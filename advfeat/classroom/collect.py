@@ -161,7 +161,7 @@ class _Gathering:
             self.downloads,
             self.notebooks,
             fits=lambda entry: (self._look(entry).fits, self._look(entry).worked_on),
-            leave=lambda entry, why, expected: self._leave(entry, why, expected=expected),
+            leave=lambda entry, why, expected: self._leave(entry, entry.refused or why, expected=expected),
         )
         known = known_students(self.classroom.folder, self.assignment)
         owners = named(sorter.owners(work), known, self.downloads)

@@ -95,7 +95,7 @@ class Sorter:
         nameless, others = [], []
         for entry in loose:
             person = self._person(entry.name)
-            work = entry in self.notebooks or is_archive(entry.name)
+            work = entry in self.notebooks or is_archive(entry.name) or (entry.refused and "." not in entry.name)
             if not work and not (person and layouts.mentions_set(entry.name, self.assignment)):
                 others.append(entry)
             elif not person and re.search(r"[^\W_]", stem(entry.name)):
@@ -147,20 +147,23 @@ class Sorter:
 
     def _holds_a_class(self, top: str, depth: int, paths: Sequence[tuple[str, ...]]) -> bool:
         """Whether the only folder at its place is not a student's."""
-        below = {path[depth + 1] for path in paths}
         if layouts.label(top):
             return False
+        level = depth + 1
+        while all(len(path) > level + 1 for path in paths) and {self._person(path[level]) for path in paths} == {""}:
+            level += 1
+        below = {path[level] for path in paths}
         if any(layouts.label(name) for name in below):
             return True
         is_the_download = depth == 0 and _folded(stem(self.download.name)) in map(_folded, (top, stem(top)))
         if not self._person(top) or is_the_download:
             return True
-        folders = {path[depth + 1] for path in paths if len(path) > depth + 2}
+        folders = {path[level] for path in paths if len(path) > level + 1}
         if len(below) == 1:  # an archive of a folder has that folder on top
             return any(map(self._person, folders)) and (self.download.is_file() or is_archive(top))
         looks = {entry.parts: self.fits(entry) for entry in self.notebooks}
-        fitting = {path[depth + 1] for path, (fits, _) in looks.items() if fits}
-        worked_on = {path[depth + 1] for path, (_, worked_on) in looks.items() if worked_on} or fitting
+        fitting = {path[level] for path, (fits, _) in looks.items() if fits}
+        worked_on = {path[level] for path, (_, worked_on) in looks.items() if worked_on} or fitting
         loose = {name for name in worked_on - folders if layouts.mentions_set(name, self.assignment)}
         return len({self._person(name) for name in (folders & worked_on) | loose} - {""}) > 1
 
