@@ -26,6 +26,9 @@ _SYSTEM_NAMES = {"__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop
 _OTHER_ARCHIVES = (".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst")
 _NOTEBOOK = re.compile(r"\.ipynb(\.(txt|json))?$", re.IGNORECASE)
 _MAYBE_NOTEBOOK = re.compile(r"(^[^.]+|\.json|\.txt|\.ipynb[^/]*)$", re.IGNORECASE)
+_BEGINNING = 4096
+# An archive within an archive hardly gets smaller; what unpacks to so many times its size is none.
+_SHRINKS, _SMALL = 20, 1_000_000
 _UTF8_NAMES = 0x800  # bit of a member's flags: its name is in UTF-8
 _ENCRYPTED = 0x1
 
@@ -77,6 +80,16 @@ class Entry:
         if max(self.size, len(data)) > limit:
             raise Unusable(f"{self.name} is larger than {limit:,} bytes")
         return data
+
+    def start(self) -> bytes:
+        """The first bytes, a few thousand.
+
+        Raises:
+            Unusable: it is refused or damaged.
+        """
+        if self.refused:
+            raise Unusable(self.refused)
+        return self._read(_BEGINNING)
 
     def _read(self, count: int) -> bytes:
         try:
@@ -158,13 +171,14 @@ def is_notebook(entry: Entry) -> bool:
     """
     if _NOTEBOOK.search(entry.name):
         return True
-    if entry.refused or entry.size > LARGEST or not _MAYBE_NOTEBOOK.search(entry.name):
+    if entry.refused or not _MAYBE_NOTEBOOK.search(entry.name):
         return False
     try:
-        content = text(entry.read())
-    except ValueError:
+        beginning = entry.start()
+        content = beginning.decode(json.detect_encoding(beginning), "ignore")
+    except Unusable:
         return False
-    return content.lstrip().startswith("{") and '"nbformat"' in content and '"cells"' in content
+    return content.lstrip().startswith("{") and ('"nbformat"' in content or '"cells"' in content)
 
 
 def _folder(folder: Path, parts: tuple[str, ...], scratch: Path) -> Iterator[Entry]:
@@ -217,6 +231,8 @@ def _archive(archive: Path, name: str, parts: tuple[str, ...], scratch: Path, de
             yield entry
         elif depth == DEEPEST:
             yield _refuse(entry, f"it lies in {depth} archives one inside another; no more are opened")
+        elif member.file_size > _SHRINKS * member.compress_size + _SMALL:
+            yield _refuse(entry, f"it unpacks from {member.compress_size:,} to {member.file_size:,} bytes")
         else:
             try:
                 data = entry.read(LARGEST_SUBMISSION)

@@ -12,6 +12,9 @@ from pathlib import Path
 from advfeat.classroom import layouts
 from advfeat.classroom.downloads import Entry, Unusable, is_archive, stem
 
+_SAMPLE = 5
+"""Notebooks of one folder that are looked at to see whose it is."""
+
 
 @dataclass(frozen=True)
 class File:
@@ -161,11 +164,16 @@ class Sorter:
         folders = {path[level] for path in paths if len(path) > level + 1}
         if len(below) == 1:  # an archive of a folder has that folder on top
             return any(map(self._person, folders)) and (self.download.is_file() or is_archive(top))
-        looks = {entry.parts: self.fits(entry) for entry in self.notebooks}
-        fitting = {path[level] for path, (fits, _) in looks.items() if fits}
-        worked_on = {path[level] for path, (_, worked_on) in looks.items() if worked_on} or fitting
-        loose = {name for name in worked_on - folders if layouts.mentions_set(name, self.assignment)}
-        return len({self._person(name) for name in (folders & worked_on) | loose} - {""}) > 1
+        candidates = folders | {name for name in below - folders if layouts.mentions_set(name, self.assignment)}
+        fitting, worked_on = set(), set()
+        for name in sorted(candidates):
+            some = [entry for entry in self.notebooks if entry.parts[level] == name]
+            looks = [self.fits(entry) for entry in sorted(some, key=lambda entry: entry.parts)[:_SAMPLE]]
+            fitting |= {self._person(name)} if any(fits for fits, _ in looks) else set()
+            worked_on |= {self._person(name)} if any(worked for _, worked in looks) else set()
+            if len(worked_on - {""}) > 1:
+                return True
+        return not worked_on and len(fitting - {""}) > 1
 
     def _person(self, name: str) -> str:
         return layouts.person(stem(name) if is_archive(name) or "." in name[-12:] else name, self.assignment)
@@ -207,21 +215,33 @@ def named(owners: Iterable[Owner], known: Mapping[str, str], download: Path) -> 
 def known_students(folder: Path, assignment: str) -> dict[str, str]:
     """Students of whom something was collected for ``assignment``, and the numbers that a system gave them."""
     collected = {path.parent.name: "" for path in (folder / "submitted").glob("*/*/") if path.name == assignment}
-    try:
-        return collected | json.loads((folder / "students.json").read_text(encoding="utf-8"))[assignment]
-    except (FileNotFoundError, KeyError):
-        return collected
+    return collected | _numbers(folder / "students.json").get(assignment, {})
 
 
 def remember(folder: Path, assignment: str, owners: Iterable[Owner]) -> None:
     """Keep the numbers that a system gave, so that a namesake in a later download is not taken for the same person."""
     path = folder / "students.json"
-    numbers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    numbers = _numbers(path)
     numbers.setdefault(assignment, {}).update({owner.student: owner.id for owner in owners if owner.id})
     if numbers[assignment]:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         partial.replace(path)
+
+
+def _numbers(path: Path) -> dict[str, dict[str, str]]:
+    """Problem set → student → number.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {assignment: dict(students) for assignment, students in found.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it, and check the names of namesakes") from error
 
 
 def _joined(owners: list[Owner], notebooks: Collection[Entry]) -> list[Owner]:

@@ -509,6 +509,25 @@ def test_a_size_that_an_archive_does_not_keep_is_found(tmp_path):
         small.read(100)
 
 
+def test_what_is_no_archive_is_not_unpacked(classroom, tmp_path, texts):
+    """A file of zeros by the name of an archive, in an archive."""
+    content = {"ada.zip": b"0" * 30_000_000, "ben.ipynb": "right", "cleo.json": b"0" * 30_000_000}
+    found, lost, _ = look(classroom, archive(tmp_path, "all.zip", content, texts))
+    assert found["ben"] == ""
+    assert found["ada"].startswith("no notebook; ada.zip: it unpacks from")
+    assert "cleo.json" in lost
+    before = set(tmp_path.rglob("*"))
+    files(tmp_path / "all.zip", tmp_path_of(tmp_path))
+    assert len(set(tmp_path.rglob("*")) - before) == 1
+
+
+def test_a_damaged_list_of_numbers_is_named(classroom, download):
+    (classroom.folder / "students.json").write_text('{"ps4-theory": 5}')
+    with pytest.raises(ValueError, match=r"students\.json is damaged .* delete it"):
+        gather(classroom, ASSIGNMENT, download({"ada.ipynb": "right"}))
+    assert not (classroom.folder / "submitted").exists()
+
+
 def test_archives_are_opened_so_deep_and_no_deeper(classroom, tmp_path, texts):
     inner = {"ada.zip": {"b.zip": {"c.zip": {NOTEBOOK: "right"}}}, "ben.ipynb": "right"}
     found, lost, _ = look(classroom, archive(tmp_path, "all.zip", inner, texts))
