@@ -144,8 +144,8 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     left = [found.student for found in graded if not found.complete]
     if arguments.command == "grade" and (lost or left):
         raise RuntimeError(
-            f"not everything was graded: {len(left)} of {len(graded)} submissions have no grade or no page{few(left)}; "
-            f"{len(lost)} files were not used{few(lost)}"
+            f"submissions without a grade or a page ({len(left)} of {len(graded)}){few(left)}; "
+            f"files that were not used ({len(lost)}){few(lost)}"
         )
 
 

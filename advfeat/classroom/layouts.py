@@ -104,9 +104,9 @@ def usernames(columns: Iterable[str], receipts: Iterable[str], assignment: str) 
 def person(name: str, assignment: str) -> str:
     """What is left of a name without the problem set and the number of a copy; empty if it says nothing of a person."""
     pieces = re.split(_pattern(assignment), _COPY_NUMBER.sub("", name), maxsplit=1, flags=re.IGNORECASE)
-    pieces = [_COPY_NUMBER.sub("", piece).strip(" _-.") for piece in pieces]
-    pieces = [piece for piece in pieces if piece and not piece.isdecimal()] if len(pieces) > 1 else pieces
-    found = "_".join(piece for piece in pieces if piece)
+    before, *after = (_COPY_NUMBER.sub("", piece).strip(" _-.") for piece in pieces)
+    version = bool(after) and after[0].isdecimal() and len(after[0]) <= 2
+    found = "_".join(piece for piece in (before, *(() if version else after)) if piece)
     return "" if found.casefold() in _NOBODY else found
 
 

@@ -65,14 +65,15 @@ class Sorter:
 
     def owners(self, entries: Sequence[Entry]) -> list[Owner]:
         """Everybody to whom files belong."""
-        depth = self._depth(entries)
-        users = self._usernames(entries, depth)
+        folder = self._folder(entries)
+        depth = len(folder)
+        inside = [entry for entry in entries if entry.parts[:depth] == folder and len(entry.parts) > depth]
+        for entry in set(entries) - set(inside):
+            self.leave(entry, "it lies outside the folder that holds the notebooks", False)
+        users = self._usernames(inside, depth)
         owners: dict[tuple[str, ...], Owner] = {}
         loose = []
-        for entry in entries:
-            if len(entry.parts) <= depth:
-                self.leave(entry, "it lies outside the folder that holds the others", False)
-                continue
+        for entry in inside:
             top, *rest = entry.parts[depth:]
             its = layouts.label(top)
             if its and its.receipt:
@@ -97,7 +98,7 @@ class Sorter:
         """Find the owners of files that lie in no folder and bear no system's name."""
         nameless, others = [], []
         for entry in loose:
-            person = self._person(entry.name)
+            person = layouts.person(stem(entry.name), self.assignment)
             work = entry in self.notebooks or is_archive(entry.name) or (entry.refused and "." not in entry.name)
             if not work and not (person and layouts.mentions_set(entry.name, self.assignment)):
                 others.append(entry)
@@ -108,7 +109,8 @@ class Sorter:
                 owner = owners.setdefault(("file", _folded(name)), Owner(name))
                 owner.files.append(File(entry, (entry.name,)))
                 owner.tops.add(entry.name)
-        name = self._person(self.download.resolve().name)
+        path = self.download.resolve()
+        name = layouts.person(stem(path.name) if path.is_file() else path.name, self.assignment)
         if nameless and name and not owners:  # the folder or archive of one student
             owners["file", _folded(name)] = Owner(name, "", [File(entry, (entry.name,)) for entry in nameless])
             nameless = []
@@ -128,7 +130,7 @@ class Sorter:
     def _usernames(self, entries: Iterable[Entry], depth: int) -> dict[str, str]:
         columns, pages = set(), []
         for entry in entries:
-            its = layouts.label(entry.parts[depth]) if len(entry.parts) > depth else None
+            its = layouts.label(entry.parts[depth])
             if its and its.when is not None and not its.id:
                 columns.add(its.student)
                 if its.receipt:
@@ -138,15 +140,15 @@ class Sorter:
                         continue
         return layouts.usernames(columns, pages, self.assignment)
 
-    def _depth(self, entries: Sequence[Entry]) -> int:
-        """How many folders, one inside the other, hold all notebooks and are no student's."""
+    def _folder(self, entries: Sequence[Entry]) -> tuple[str, ...]:
+        """The innermost folder that holds all notebooks and is no student's."""
         paths = [entry.parts for entry in entries if entry in self.notebooks] or [entry.parts for entry in entries]
         depth = 0
         while all(len(path) > depth + 1 for path in paths) and len({path[depth] for path in paths}) == 1:
             if not self._holds_a_class(paths[0][depth], depth, paths):
                 break
             depth += 1
-        return depth
+        return paths[0][:depth]
 
     def _holds_a_class(self, top: str, depth: int, paths: Sequence[tuple[str, ...]]) -> bool:
         """Whether the only folder at its place is not a student's."""
@@ -169,14 +171,16 @@ class Sorter:
         for name in sorted(candidates):
             some = [entry for entry in self.notebooks if entry.parts[level] == name]
             looks = [self.fits(entry) for entry in sorted(some, key=lambda entry: entry.parts)[:_SAMPLE]]
-            fitting |= {self._person(name)} if any(fits for fits, _ in looks) else set()
-            worked_on |= {self._person(name)} if any(worked for _, worked in looks) else set()
+            person = self._person(name) if name in folders else layouts.person(stem(name), self.assignment)
+            fitting |= {person} if any(fits for fits, _ in looks) else set()
+            worked_on |= {person} if any(worked for _, worked in looks) else set()
             if len(worked_on - {""}) > 1:
                 return True
         return not worked_on and len(fitting - {""}) > 1
 
-    def _person(self, name: str) -> str:
-        return layouts.person(stem(name) if is_archive(name) or "." in name[-12:] else name, self.assignment)
+    def _person(self, folder: str) -> str:
+        """Whose a folder or an archive is, by its name; empty if that says nothing of a person."""
+        return layouts.person(stem(folder) if is_archive(folder) else folder, self.assignment)
 
 
 def named(owners: Iterable[Owner], known: Mapping[str, str], download: Path) -> list[Owner]:

@@ -243,6 +243,34 @@ LAYOUTS = {
         {"ada": "right", "ben": "right"},
         {},
     ),
+    "other folders beside the class's": (
+        {
+            "class/ada/ps4-theory.ipynb": "right",
+            "class/ben/ps4-theory.ipynb": "other",
+            ".git/a/b": "x",
+        },
+        {"ada": "right", "ben": "other"},
+        {},
+    ),
+    "names with points and commas": (
+        {
+            "Dr. Ada M. King/ps4-theory.ipynb": "right",
+            "O'Neil, Ben Jr./ps4-theory.ipynb": "other",
+            "J.R.R. Tolkien.ipynb": "right",
+            "30012_ps4-theory.ipynb": "right",
+            "ps4-theory_30013.ipynb": "other",
+            "c.s.lewis.zip": {"ps4-theory.ipynb": "right"},
+        },
+        {
+            "30012": "right",
+            "30013": "other",
+            "Dr.-Ada-M.-King": "right",
+            "O-Neil-Ben-Jr": "other",
+            "J.R.R.-Tolkien": "right",
+            "c.s.lewis": "right",
+        },
+        {},
+    ),
     "archives in archives": (
         {
             "all.zip": {
@@ -395,6 +423,13 @@ def test_what_is_not_used_is_listed(classroom, download):
     assert "whose" in lost["roster.xlsx"]
     assert {"ada/data.csv", "ada/more/notes.pdf", "cleo/work.tar.gz", "emil.zip/empty.txt"} <= set(lost)
     assert set(others) == {"Thumbs.db"}
+
+
+def test_what_lies_beside_the_folder_of_a_class_is_nobodys(classroom, tmp_path, texts):
+    content = {"class/ada/ps4-theory.ipynb": "right", "class/ben.ipynb": "other", "more/notes/a.txt": "x", "b.txt": "x"}
+    found, lost, _ = look(classroom, archive(tmp_path, "submissions.zip", content, texts))
+    assert found == {"ada": "", "ben": ""}
+    assert set(lost) == {"more/notes/a.txt", "b.txt"}
 
 
 def test_two_answers_that_differ_are_not_chosen_between(classroom, download):

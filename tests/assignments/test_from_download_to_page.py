@@ -147,7 +147,7 @@ def test_everybody_gets_what_the_answers_are_worth(round_trip):
 def test_what_was_not_used_is_told_in_words_in_the_table_and_by_the_exit_code(round_trip):
     classroom, done = round_trip
     assert done.returncode == 1
-    assert "1 files were not used: emil/notes.pdf" in done.stderr
+    assert "files that were not used (1): emil/notes.pdf" in done.stderr
     assert "emil/notes.pdf: no notebook" in done.stdout
     assert table(classroom)["emil"]["status"] == "graded; not used: emil/notes.pdf (no notebook)"
     assert "emil/notes.pdf,emil,no notebook,no" in marks.unused_path(classroom, ASSIGNMENT).read_text()
