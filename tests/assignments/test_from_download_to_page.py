@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
@@ -111,8 +112,9 @@ def round_trip(tmp_path_factory):
     }.items():
         hand_in(notebook, downloads, student, ASSIGNMENT)
     (downloads / "emil" / "notes.pdf").write_text("%PDF")
+    patient = ["--cell", "300", "--total", "900", "--jobs", "2"]  # none of this is about time
     done = subprocess.run(
-        [*call, "grade", ASSIGNMENT, str(downloads), *where], capture_output=True, text=True, env=settings
+        [*call, "grade", ASSIGNMENT, str(downloads), *where, *patient], capture_output=True, text=True, env=settings
     )
     return classroom, done
 
@@ -121,6 +123,22 @@ def table(classroom):
     """Student → row of the table of grades."""
     text = marks.grades_path(classroom, ASSIGNMENT).read_text(encoding="utf-8")
     return {row["student"]: row for row in csv.DictReader(text.splitlines())}
+
+
+def active(text):
+    """Elements, event handlers and addresses in a page that a browser would act on."""
+    found = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.extend(
+                [tag] if tag in ("script", "style", "iframe", "form", "object", "embed", "svg", "base") else []
+            )
+            found.extend(name for name, _ in attrs if name.startswith("on"))
+            found.extend(value for _, value in attrs if (value or "").strip().lower().startswith("javascript:"))
+
+    Reader().feed(text)
+    return found
 
 
 def page(classroom, student):
@@ -176,13 +194,13 @@ def test_a_page_holds_nothing_active(round_trip, student):
     text = page(round_trip[0], student)
     body = text.partition("<body>")[2]
     assert body
-    for active in ("<script", "onerror=", "onclick=", "javascript:", "<iframe", "<form", "<b on"):
-        assert active not in body.replace("&lt;", ""), active
+    assert active(body) == []
     if student == "ada":
         assert "<strong>code</strong>" in body
         assert "<code>&lt;script&gt;</code>" in body
         assert "$a &lt; b$" in body
         assert "text-align" in body, "a table keeps its columns"
+        assert active(f"<p>{ACTIVE}</p>"), "the search finds something where there is something"
     else:
         assert "<b>bold</b>" in body
 
@@ -190,7 +208,7 @@ def test_a_page_holds_nothing_active(round_trip, student):
 def test_an_answer_is_no_formula_on_the_sheet(round_trip):
     text = marks.marks_path(round_trip[0], ASSIGNMENT).read_text(encoding="utf-8")
     (answer,) = [row["answer"] for row in csv.DictReader(text.splitlines(True)) if row["answer"].endswith("=1+1")]
-    assert answer == f"'{FORMULA}"
+    assert answer == "'\t'=1+1"
 
 
 @pytest.mark.parametrize(
@@ -265,7 +283,10 @@ def test_points_that_were_typed_stay_when_a_late_student_is_graded(round_trip, t
     hand_in(answered(classroom, ASSIGNMENT), late, "zoe", ASSIGNMENT)
     hand_in(answered(classroom, ASSIGNMENT, [(WRITTEN, "", "Another answer.")]), late, "ben", ASSIGNMENT)
     hand_in(answered(classroom, "ps1-attacks"), late, "dana", ASSIGNMENT)
-    assert main(["grade", ASSIGNMENT, str(late), "--folder", str(classroom.folder)]) == 1
+    assert (
+        main(["grade", ASSIGNMENT, str(late), "--folder", str(classroom.folder), "--cell", "300", "--total", "900"])
+        == 1
+    )
     said = capsys.readouterr()
     assert "dana" in said.err
     found = {(row["student"], row["part"]): row for row in marks._read(sheet, ("student",))}
@@ -286,7 +307,7 @@ def test_points_that_were_typed_stay_when_a_late_student_is_graded(round_trip, t
     assert float(table(classroom)["ada"]["score"]) == MACHINE + 1.5
     assert float(table(classroom)["dana"]["score"]) == MACHINE
     hand_in(answered(classroom, ASSIGNMENT, [(WRITTEN, "", "A third.")]), tmp_path / "again", "ada", ASSIGNMENT)
-    grade(classroom, ASSIGNMENT, gather(classroom, ASSIGNMENT, tmp_path / "again").submissions, limits=Limits())
+    grade(classroom, ASSIGNMENT, gather(classroom, ASSIGNMENT, tmp_path / "again").submissions, limits=Limits(300, 900))
     marks.write_sheet(classroom, ASSIGNMENT)
     (row,) = [row for row in marks._read(sheet, ("student",)) if (row["student"], row["part"]) == ("ada", WRITTEN)]
     assert row["points"] == "1.5"
@@ -419,8 +440,7 @@ def test_outputs_are_shown_without_what_is_active():
     assert shown.cells[0].metadata == {}
     assert shown.metadata == {}
     text, _ = pages.Page(template_name="basic").from_notebook_node(notebook)
-    for active in ("<script>x", "onload", "onmouseover", "onclick"):
-        assert active not in text
+    assert active(text) == []
     assert notebook.cells[0].outputs[0].data == data, "the notebook itself stays"
 
 
