@@ -19,7 +19,9 @@ from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrade
 from nbgrader.utils import determine_grade, is_grade
 
 from advfeat.classroom.collect import Submission, reason
+from advfeat.classroom.executor import mark_unexecuted
 from advfeat.classroom.kernel import readable
+from advfeat.classroom.pages import Page
 from advfeat.classroom.release import ROOT, Classroom
 from advfeat.classroom.sandbox import Limits, Outcome, missing, run
 from advfeat.progress import progress
@@ -44,6 +46,16 @@ class Grade:
     points: dict[str, float | None]
     status: str
     seconds: float
+
+    @property
+    def graded(self) -> bool:
+        """Whether the notebook was run, to its end or to a limit, and has its points."""
+        return self.seconds > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was graded, and has a feedback page."""
+        return self.graded and _Feedback.failed not in self.status
 
     @property
     def score(self) -> float:
@@ -120,6 +132,7 @@ def check_reference(classroom: Classroom, assignment: str) -> tuple[NotebookNode
     outcome = run(
         notebook, files=source.parent, limits=limits, read=_readable(classroom), store=classroom.store, keep_store=True
     )
+    mark_unexecuted(notebook)
     _forgive_warnings(notebook)
     lost = [
         f"{cell.metadata.nbgrader.grade_id}: {_first_error(cell)}"
@@ -214,6 +227,7 @@ def _run(classroom: Classroom, assignment: str, student: str, limits: Limits, re
     path = classroom.notebook("autograded", assignment, student)
     notebook = nbformat.read(path, as_version=4)
     outcome = run(notebook, files=path.parent, limits=limits, read=read, store=classroom.store)
+    mark_unexecuted(notebook)
     _forgive_warnings(notebook)
     nbformat.write(notebook, path)
     return outcome
@@ -238,6 +252,7 @@ def _convert(kind: type[_Step], classroom: Classroom, assignment: str, student: 
     settings.BaseConverter.permissions = 644
     settings.Autograde.autograde_preprocessors = [LimitOutput, SaveAutoGrades, CheckCellMetadata]
     settings.HTMLExporter.template_name = "feedback"
+    settings.GenerateFeedback.exporter_class = Page
     course = classroom.course()
     course.assignment_id, course.student_id = assignment, student
     converter = kind(coursedir=course, config=settings)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
 import shutil
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,8 @@ from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config
 
 from advfeat.classroom.course import class_world
+from advfeat.classroom.repair import ids
+from advfeat.classroom.scratch import short_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSIGNMENTS = ROOT / "book" / "assignments"
@@ -64,7 +69,7 @@ class Classroom:
     def config(self) -> Config:
         """Settings of nbgrader; the same stand in the folder for whoever calls nbgrader itself."""
         settings = Config()
-        settings.CourseDirectory.root = str(self.folder)
+        settings.CourseDirectory.root = str(_plain(self.folder.absolute()))
         settings.CourseDirectory.course_id = "advfeat"
         settings.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
         settings.Application.log_level = settings.NbGraderAPI.log_level = "ERROR"
@@ -73,6 +78,21 @@ class Classroom:
     def course(self) -> CourseDirectory:
         """nbgrader's view of the folder."""
         return CourseDirectory(config=self.config())
+
+
+@functools.cache
+def _plain(folder: Path) -> Path:
+    """``folder`` by a name that nbgrader takes as it stands: it reads paths as patterns, and as parts of addresses.
+
+    Where the name holds such characters, this is a link, which is removed when the program ends.
+    """
+    if re.fullmatch(r"[\w\s./@+~:-]*", str(folder)):
+        return folder
+    place = Path(tempfile.mkdtemp(prefix="advfeat-", dir=short_folder()))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    link = place / "class"
+    link.symlink_to(folder, target_is_directory=True)
+    return link
 
 
 def assignments() -> list[str]:
@@ -127,7 +147,8 @@ def make(classroom: Classroom, *, class_seed: int) -> None:
 
 
 def for_class(source: NotebookNode, class_seed: int) -> NotebookNode:
-    """``source`` with every ``class_seed=...`` in its code set to that of the class."""
+    """``source`` with every ``class_seed=...`` in its code set to that of the class, and a list of its marked cells."""
+    source.metadata["advfeat"] = {"cells": ids(source)}
     for cell in source.cells:
         if cell.cell_type == "code":
             cell.source = _SEED.sub(f"class_seed={class_seed}", cell.source)

@@ -495,7 +495,7 @@ def test_what_the_system_lacks_is_said(monkeypatch):
 
 
 def test_nothing_is_left_of_a_scratch_folder_however_deep(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if len(str(tmp_path)) < sandbox._LONGEST_FOLDER else "/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if len(str(tmp_path)) < scratch.LONGEST else "/tmp")
     with sandbox._scratch() as scratch:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(scratch)
