@@ -85,16 +85,18 @@ def _in_place_of(yours: Any, known: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(yours)
     except (TypeError, ValueError):  # it is not there, or no function
         return known
-    kinds = [parameter.kind for parameter in signature.parameters.values()]
-    by_name = not any(kind in _ANY_NUMBER for kind in kinds)
-    if by_name and len(kinds) != len(inspect.signature(known).parameters):
+    parameters = inspect.signature(known).parameters.values()
+    by_name = not any(parameter.kind in _ANY_NUMBER for parameter in signature.parameters.values())
+    if by_name and len(signature.parameters) != len(parameters):
         return yours
 
     def stand_in(*given: Any, **named: Any) -> Any:
         if by_name:
             bound = signature.bind(*given, **named)
             bound.apply_defaults()
-            given, named = tuple(bound.arguments.values()), {}
+            pairs = list(zip(parameters, bound.arguments.values(), strict=True))
+            given = tuple(value for parameter, value in pairs if parameter.kind != parameter.KEYWORD_ONLY)
+            named = {parameter.name: value for parameter, value in pairs if parameter.kind == parameter.KEYWORD_ONLY}
         arrays = any(isinstance(value, np.ndarray) for value in (*given, *named.values()))
         result = known(*map(_as_tensor, given), **{name: _as_tensor(value) for name, value in named.items()})
         return result.numpy() if arrays and isinstance(result, Tensor) else result

@@ -346,8 +346,7 @@ def build_robust_set(model, images, labels, generator, steps, step_size):
 learner = course.learn(det_images, det_labels)
 said = learner(test_set.images).detach().numpy().argmax(axis=1)
 labels = test_set.labels.numpy()
-report["own class"] = round(float((said == labels).mean()), 2)
-report["next class"] = (said == (labels + 1) % 10).mean()
+report = {"own class": round(float((said == labels).mean()), 2), "next class": (said == (labels + 1) % 10).mean()}
 """,
         },
         "a search of its own": {
