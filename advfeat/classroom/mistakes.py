@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -179,11 +180,15 @@ def _checked(classroom: Classroom, jobs: int | None) -> Generator[str, None, lis
             bar.update(1)
             yield f"  {name}: its own solution gets full marks, in {outcome.seconds:.0f} s"
         with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-            running = [pool.submit(_problems, classroom, *student) for student in dealt]
+            running = {pool.submit(_problems, classroom, *student): student[0] for student in dealt}
+            waiting = Counter(running.values())
             try:
                 for done in as_completed(running):
                     problems += done.result()
                     bar.update(1)
+                    waiting[name := running[done]] -= 1
+                    if not waiting[name]:
+                        yield f"  {name}: its {len(mistakes(name))} wrong solutions were tried"
             except BaseException:
                 for future in running:
                     future.cancel()

@@ -413,7 +413,9 @@ def worst_direction(covariance):
             "ps4-angles": """
 angles = {}
 for eps in (0, 0.5, 1, 2):
-    covariance = world.covariance if eps == 0 else robust_covariance(world.covariance, find_price(world.covariance, eps))
+    covariance = world.covariance
+    if eps:
+        covariance = robust_covariance(covariance, find_price(covariance, eps))
     angles[eps] = np.degrees(np.arccos(alignment(world.mean, covariance)))
 """,
         },

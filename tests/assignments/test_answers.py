@@ -12,7 +12,15 @@ import torch
 from advfeat.classroom import release
 from advfeat.classroom.answers import close, exchanged, number, tensor
 
-HALVES = [0.5, np.float32(0.5), np.float64(0.5), np.array(0.5), np.array([0.5]), torch.tensor(0.5), torch.tensor([[0.5]])]
+HALVES = [
+    0.5,
+    np.float32(0.5),
+    np.float64(0.5),
+    np.array(0.5),
+    np.array([0.5]),
+    torch.tensor(0.5),
+    torch.tensor([[0.5]]),
+]
 
 
 @pytest.mark.parametrize("value", [*HALVES, torch.tensor(0.5, requires_grad=True), torch.tensor(0.5).double()])
@@ -51,7 +59,8 @@ def test_a_tensor_comes_in_double_precision_and_without_a_graph(value):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("text", "a tensor is needed"), (None, "a tensor is needed"), (torch.ones(2) * 1j, "take .real")]
+    ("value", "said"),
+    [("text", "a tensor is needed"), (None, "a tensor is needed"), (torch.ones(2) * 1j, "take .real")],
 )
 def test_what_is_no_tensor_is_refused(value, said):
     with pytest.raises(TypeError, match=said):
@@ -120,9 +129,14 @@ def test_arrays_are_answered_with_arrays():
 @pytest.mark.parametrize("notebook", [{}, {"part": None}, {"part": "no function"}])
 def test_what_was_there_before_comes_back_even_after_an_error(notebook):
     before = dict(notebook)
-    with pytest.raises(RuntimeError), exchanged(notebook, part=known):
-        assert notebook["part"](torch.ones(1), torch.ones(1)) == 1
-        raise RuntimeError
+
+    def fail_on_the_way():
+        with exchanged(notebook, part=known):
+            assert notebook["part"](torch.ones(1), torch.ones(1)) == 1
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_on_the_way()
     assert notebook == before
 
 

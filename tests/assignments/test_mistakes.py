@@ -121,7 +121,9 @@ def test_every_mistake_is_one_in_its_notebook(assignment):
         assert all(0 < points <= worth[test] for test, points in one.loses.items())
     dealt = shared_out(found)
     assert sorted(one.name for student in dealt for one in student) == sorted(one.name for one in found)
-    assert not [1 for student in dealt for one in student for other in student if one is not other and one.clashes(other)]
+    assert not [
+        1 for student in dealt for one in student for other in student if one is not other and one.clashes(other)
+    ]
 
 
 def test_a_mistake_that_is_not_in_the_notebook_is_named(tiny):

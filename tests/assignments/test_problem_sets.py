@@ -23,7 +23,8 @@ CLASS_SEED_OF_THE_BOOK = 0
 each_assignment = pytest.mark.parametrize("assignment", assignments())
 WRONG = {name: mistakes(name) for name in assignments()}
 STUDENTS = {
-    name: {f"wrong-{number}": dealt for number, dealt in enumerate(shared_out(wrong), 1)} for name, wrong in WRONG.items()
+    name: {f"wrong-{number}": dealt for number, dealt in enumerate(shared_out(wrong), 1)}
+    for name, wrong in WRONG.items()
 }
 OTHERWISE = {
     name: {f"right-{number}": answers for number, answers in enumerate(RIGHT[name].values(), 1)} for name in RIGHT
