@@ -117,6 +117,11 @@ def lost(notebook: NotebookNode) -> dict[str, float]:
     return {name: missed for name, missed in points.items() if missed}
 
 
+def seeds_from(asked_for: int) -> list[int]:
+    """The seeds to try for a class, the one that was asked for first."""
+    return [asked_for, *((asked_for + attempt * _NEXT_SEED) % 2**32 for attempt in range(1, WORLDS))]
+
+
 def make_class(classroom: Classroom, *, class_seed: int, check: bool = True, jobs: int | None = None) -> Iterator[str]:
     """Make every problem set for a class, as ``release.make`` does, once its tests have told every mistake apart.
 
@@ -145,8 +150,7 @@ def make_class(classroom: Classroom, *, class_seed: int, check: bool = True, job
             )
         return
     asked_for, trial = class_seed, Classroom(classroom.folder / "trial")
-    for attempt in range(WORLDS if check else 0):
-        class_seed = (asked_for + attempt * _NEXT_SEED) % 2**32
+    for class_seed in seeds_from(asked_for) if check else ():
         shutil.rmtree(trial.folder, ignore_errors=True)
         release.make_sources(trial, class_seed=class_seed)
         problems = yield from _checked(trial, jobs)

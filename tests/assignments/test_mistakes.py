@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from advfeat.classroom import release
 from advfeat.classroom.__main__ import main
-from advfeat.classroom.mistakes import Mistake, lost, make_class, make_mistakes, mistakes, shared_out
+from advfeat.classroom.mistakes import Mistake, lost, make_class, make_mistakes, mistakes, seeds_from, shared_out
 from advfeat.classroom.release import Classroom, assignments
 
 NEXT = CLASS_SEED + 1_000_003
@@ -74,6 +74,12 @@ def test_a_class_gets_another_seed_where_a_mistake_cannot_be_told_apart(tiny, tm
     assert classroom.class_seed == NEXT
     with pytest.raises(ValueError, match=f"belongs to the class of seed {NEXT}"):
         list(make_class(classroom, class_seed=CLASS_SEED + 2, check=False))
+
+
+def test_the_seed_that_was_asked_for_is_tried_first():
+    assert seeds_from(CLASS_SEED) == [CLASS_SEED, NEXT, NEXT + 1_000_003]
+    assert seeds_from(2**40)[0] == 2**40
+    assert all(seed < 2**32 for seed in seeds_from(2**40)[1:])
 
 
 def test_no_class_is_made_where_no_world_is_fair(tiny, tmp_path):
