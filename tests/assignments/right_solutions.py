@@ -512,7 +512,7 @@ values = [measure(samples[seed], seed) for seed in range(5)]
 mean = statistics.fmean(values)
 half = 2.776 * statistics.stdev(values) / 5**0.5
 mixed = [s.replace(labels=s.labels.flip(0)) for s in samples]
-report.update(values=tuple(values), mean=mean, low=mean - half, high=mean + half)
+report = dict(values=tuple(values), mean=mean, low=mean - half, high=mean + half)
 report["control"] = statistics.fmean(measure(mixed[seed], seed) for seed in range(5))
 """,
         },
