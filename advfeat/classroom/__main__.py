@@ -22,6 +22,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
     command = commands.add_parser("assignments", help="make the notebooks of a class")
     command.add_argument("--class-seed", type=int, default=0, help="another seed, another planted world (default 0)")
+    command.add_argument("--jobs", type=int, help="notebooks tried at a time (default: one per core)")
+    command.add_argument(
+        "--no-check", dest="check", action="store_false", help="do not try the tests on mistakes first"
+    )
     _folder(command)
 
     command = commands.add_parser("zip", help="pack what students get")
@@ -84,14 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     """Carry out an instructor's command; yields what to tell."""
-    from advfeat.classroom import marks, rehearse, release
+    from advfeat.classroom import marks, mistakes, rehearse, release
     from advfeat.classroom.collect import few, gather
     from advfeat.classroom.grade import check_reference, grade, isolation
     from advfeat.classroom.sandbox import Limits
 
     classroom = release.Classroom(arguments.folder.resolve())
     if arguments.command == "assignments":
-        release.make(classroom, class_seed=arguments.class_seed)
+        settings = {"class_seed": arguments.class_seed, "check": arguments.check, "jobs": arguments.jobs}
+        yield from mistakes.make_class(classroom, **settings)
         yield from (str(classroom.notebook("release", name)) for name in release.assignments())
         return
     if arguments.command == "zip":

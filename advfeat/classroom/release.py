@@ -52,8 +52,16 @@ class Classroom:
         Raises:
             FileNotFoundError: no notebooks have been made there.
         """
+        return self._card()["class_seed"]
+
+    def seed_for(self, asked_for: int) -> int:
+        """The class's seed, if it was made when ``asked_for`` was asked for; else ``asked_for``."""
+        card = self._card()
+        return card["class_seed"] if card.get("asked_for") == asked_for else asked_for
+
+    def _card(self) -> dict[str, int]:
         try:
-            return int(json.loads((self.folder / "class.json").read_text())["class_seed"])
+            return json.loads((self.folder / "class.json").read_text())
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.folder} is not the folder of a class; run `assignments` first") from None
 
@@ -100,8 +108,10 @@ def assignments() -> list[str]:
     return sorted(path.parent.name for path in (ASSIGNMENTS / "source").glob("*/*.ipynb"))
 
 
-def make_sources(classroom: Classroom, *, class_seed: int) -> None:
+def make_sources(classroom: Classroom, *, class_seed: int, asked_for: int | None = None) -> None:
     """Write every problem set in full, for the class of ``class_seed``, to ``source``.
+
+    ``asked_for`` is the seed that this one was taken for, if another (see ``mistakes.make_class``).
 
     Raises:
         ValueError: no class has that seed, or the folder belongs to a class of another seed.
@@ -114,7 +124,10 @@ def make_sources(classroom: Classroom, *, class_seed: int) -> None:
             f"{classroom.folder} belongs to the class of seed {classroom.class_seed}; "
             f"take another folder for {class_seed}"
         )
-    card.write_text(json.dumps({"class_seed": class_seed}) + "\n")
+    if not card.exists():
+        card.write_text(
+            json.dumps({"class_seed": class_seed, "asked_for": class_seed if asked_for is None else asked_for}) + "\n"
+        )
     for assignment in assignments():
         source = nbformat.read(ASSIGNMENTS / "source" / assignment / f"{assignment}.ipynb", as_version=4)
         place = classroom.notebook("source", assignment)
@@ -122,7 +135,7 @@ def make_sources(classroom: Classroom, *, class_seed: int) -> None:
         nbformat.write(for_class(source, class_seed), place)
 
 
-def make(classroom: Classroom, *, class_seed: int) -> None:
+def make(classroom: Classroom, *, class_seed: int, asked_for: int | None = None) -> None:
     """Make every problem set for the class of ``class_seed``: in full to ``source``, for students to ``release``.
 
     Raises:
@@ -130,7 +143,7 @@ def make(classroom: Classroom, *, class_seed: int) -> None:
         Leak: a students' notebook would hold part of a solution.
         RuntimeError: nbgrader could not make a notebook, with its reason.
     """
-    make_sources(classroom, class_seed=class_seed)
+    make_sources(classroom, class_seed=class_seed, asked_for=asked_for)
     shutil.copy(ASSIGNMENTS / "nbgrader_config.py", classroom.folder)
     # nbgrader sets up a new grade book with a program of its environment, which need not be activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

@@ -19,13 +19,13 @@ import psutil
 import pytest
 from handing_in import answered, hand_in, made_class
 from nbformat.v4 import new_code_cell, new_notebook
-from wrong_solutions import WRONG
 
-from advfeat.classroom import forkserver, kernel, landlock, marks, namespaces, sandbox, seccomp
+from advfeat.classroom import forkserver, kernel, landlock, marks, namespaces, sandbox, scratch, seccomp
 from advfeat.classroom import grade as grading
 from advfeat.classroom.__main__ import main
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import check_reference, grade, maximum
+from advfeat.classroom.mistakes import mistakes
 from advfeat.classroom.release import ROOT
 from advfeat.classroom.sandbox import Limits
 
@@ -161,7 +161,7 @@ def graded(tmp_path_factory):
 
 
 def hand_in_the_others(classroom, downloads):
-    wrong = {one.name: (one.answer, one.old, one.new) for one in WRONG[ASSIGNMENT]}
+    wrong = {one.name: (one.answer, one.old, one.new) for one in mistakes(ASSIGNMENT)}
     for student, mistake in OTHERS.items():
         changes = [wrong[mistake]] if mistake else []
         hand_in(answered(classroom, ASSIGNMENT, changes), downloads, student, ASSIGNMENT)
@@ -169,7 +169,7 @@ def hand_in_the_others(classroom, downloads):
 
 def check_the_others(worth, grades):
     """Each of the seven others has exactly the points of their work."""
-    costs = {one.name: one.loses for one in WRONG[ASSIGNMENT]}
+    costs = {one.name: one.loses for one in mistakes(ASSIGNMENT)}
     for student, mistake in OTHERS.items():
         assert grades[student].status == "graded"
         got = {name: points for name, points in grades[student].points.items() if points is not None}
@@ -472,7 +472,7 @@ def test_who_is_lost_is_graded_again_and_the_exit_code_tells(graded, monkeypatch
     assert code == (1 if always else 0), said.err
     if always:
         assert "could not be run: Lost: the process that guarded its kernel was lost" in said.out
-        assert "could not be graded, for the reasons above: honest" in said.err
+        assert "submissions without a grade or a page (1 of 1): honest" in said.err
         assert len(lost) == 2
         assert honest.score == 0
     else:
@@ -496,16 +496,16 @@ def test_what_the_system_lacks_is_said(monkeypatch):
 
 def test_nothing_is_left_of_a_scratch_folder_however_deep(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if len(str(tmp_path)) < scratch.LONGEST else "/tmp")
-    with sandbox._scratch() as scratch:
+    with sandbox._scratch() as folder:
         with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(scratch)
+            patch.chdir(folder)
             for _ in range(1500):
                 Path("d").mkdir()
                 os.chdir("d")
             Path("file").write_bytes(bytes(1 << 16))
-        assert sandbox._size(scratch) >= 1 << 16
-        (scratch / "d").chmod(0o000)
-    assert not scratch.exists()
+        assert sandbox._size(folder) >= 1 << 16
+        (folder / "d").chmod(0o000)
+    assert not folder.exists()
 
 
 def test_a_notebook_that_cannot_be_watched_is_stopped(tmp_path, monkeypatch):
