@@ -94,7 +94,7 @@ def test_a_known_function_is_called_as_the_one_in_its_place():
         part = notebook["part"]
         assert part(image, weight) == part(image=image, weight=weight) == part(weight=weight, image=image, scale=1) == 6
         with pytest.raises(TypeError, match="unexpected keyword argument 'labels'"):
-            part(image, labels=weight)
+            part(image, weight, labels=weight)
     assert notebook == {"part": asked}
 
 
