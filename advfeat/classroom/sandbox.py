@@ -38,6 +38,8 @@ KEPT_CHARACTERS = 20_000
 
 _CONNECTION = "kernel.json"
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+# Who restricts the processor's instructions means submissions, too: some tests compare numbers that depend on them.
+_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 _FOLDERS = {"HOME": "home", "TMPDIR": "tmp", "ADVFEAT_STORE": "store", "IPYTHONDIR": "ipython"}
 _KILLED = 128 + 9
 _GRACE = 15.0  # seconds that a guard has to end what it guards
@@ -167,7 +169,7 @@ def _scratch() -> Iterator[Path]:
 
 
 def _job(scratch: Path, read: Sequence[Path], *, work: Path | None, isolated: bool) -> Job:
-    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    kept = {name: os.environ[name] for name in (*_PASSED_ON, *_INSTRUCTIONS) if name in os.environ}
     places = {name: str(scratch / folder) for name, folder in _FOLDERS.items()}
     return Job(
         scratch=str(scratch),

@@ -527,6 +527,14 @@ def test_a_long_temporary_folder_is_no_hindrance(isolated, tmp_path, monkeypatch
     assert run_cells(tmp_path / "files", "print(1)")[1] == ["1\n"]
 
 
+def test_a_submission_computes_with_the_instructions_that_the_grader_is_restricted_to(tmp_path, monkeypatch):
+    """Otherwise a trial of another processor's arithmetic would not be one."""
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    code = "import os\nprint(torch.backends.cpu.get_cpu_capability(), os.environ['ONEDNN_MAX_CPU_ISA'])"
+    assert run_cells(tmp_path / "files", f"import torch\n{code}")[1] == ["DEFAULT SSE41\n"]
+
+
 def test_programs_are_found_through_links_in_the_new_tree(tmp_path):
     """A virtual environment names its Python by links, some of them to folders."""
     (tmp_path / "real").mkdir()
