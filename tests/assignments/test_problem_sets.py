@@ -19,6 +19,7 @@ from advfeat.classroom.release import Classroom, assignments, leaks, make_source
 from advfeat.classroom.sandbox import Limits
 
 CLASS_SEED_OF_THE_BOOK = 0
+PATIENT = Limits(cell=300, total=900)  # points are compared here, whatever else the machine does meanwhile
 
 each_assignment = pytest.mark.parametrize("assignment", assignments())
 WRONG = {name: mistakes(name) for name in assignments()}
@@ -80,7 +81,7 @@ def graded(classroom, tmp_path_factory):
             hand_in(answered(classroom, assignment, changes), downloads, student, assignment)
         submissions = collect(classroom, assignment, downloads)
         check_reference(classroom, assignment)
-        grades = grade(classroom, assignment, submissions, limits=Limits())
+        grades = grade(classroom, assignment, submissions, limits=PATIENT)
         marks.write_grades(classroom, assignment, grades)
         return Graded(classroom, maximum(classroom, assignment), {found.student: found for found in grades})
 
