@@ -117,7 +117,7 @@ serve: $(VENV)/installed ## show the built pages in a browser: PORT=8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(PAGES) $(PORT)
 
 assignments: $(VENV)/installed ## problem sets for a class, in the folder CLASS=class: CLASS_SEED=17 makes another world
-	$(BIN)/python -m advfeat.classroom assignments --folder "$(CLASS)" --class-seed "$(CLASS_SEED)"
+	$(BIN)/python -m advfeat.classroom assignments --folder "$(CLASS)" --class-seed "$(CLASS_SEED)" $(ARGS)
 
 class-zip: $(VENV)/installed ## the archive that students get, from the folder CLASS=class
 	$(BIN)/python -m advfeat.classroom zip --folder "$(CLASS)"

@@ -22,6 +22,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
     command = commands.add_parser("assignments", help="make the notebooks of a class")
     command.add_argument("--class-seed", type=int, default=0, help="another seed, another planted world (default 0)")
+    command.add_argument("--jobs", type=int, help="notebooks tried at a time (default: one per core)")
+    command.add_argument(
+        "--no-check", dest="check", action="store_false", help="do not try the tests on mistakes first"
+    )
     _folder(command)
 
     command = commands.add_parser("zip", help="pack what students get")
@@ -64,7 +68,7 @@ def _limits(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 1 where a notebook fails, 2 for a mistake in the call."""
+    """The command line; returns the exit code: 1 if a notebook fails or not all was graded, 2 for a mistake."""
     arguments = _arguments(argv)
     if arguments.command == "validate":
         from advfeat.classroom.validate import validate  # late, as below: students need no nbgrader
@@ -84,14 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     """Carry out an instructor's command; yields what to tell."""
-    from advfeat.classroom import marks, rehearse, release
-    from advfeat.classroom.collect import collect
+    from advfeat.classroom import marks, mistakes, rehearse, release
+    from advfeat.classroom.collect import few, gather
     from advfeat.classroom.grade import check_reference, grade, isolation
     from advfeat.classroom.sandbox import Limits
 
     classroom = release.Classroom(arguments.folder.resolve())
     if arguments.command == "assignments":
-        release.make(classroom, class_seed=arguments.class_seed)
+        settings = {"class_seed": arguments.class_seed, "check": arguments.check, "jobs": arguments.jobs}
+        yield from mistakes.make_class(classroom, **settings)
         yield from (str(classroom.notebook("release", name)) for name in release.assignments())
         return
     if arguments.command == "zip":
@@ -116,12 +121,15 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
         rehearse.simulate(classroom, name, arguments.submissions, students=arguments.students)
     start = time.monotonic()
     limits = Limits(cell=arguments.cell, total=arguments.total)
-    submissions = collect(classroom, name, arguments.submissions)
+    marks.check_sheet(classroom, name)
+    collected = gather(classroom, name, arguments.submissions)
+    submissions = collected.submissions
     yield f"{len(submissions)} submissions of {name}, class {classroom.class_seed}"
     yield from isolation(classroom)
     _, reference = check_reference(classroom, name)
     yield f"its own solution: full marks in {reference.seconds:.0f} s"
-    grades = grade(classroom, name, submissions, limits=limits, jobs=arguments.jobs)
+    graded = grade(classroom, name, submissions, limits=limits, jobs=arguments.jobs)
+    grades = marks.with_unused(marks.keep_earlier(classroom, name, graded), collected.unused)
     for found in grades:
         yield f"  {found.student:24} {found.score:5g}  {found.seconds:5.0f} s  {found.status}"
     yield f"graded in {time.monotonic() - start:.0f} s"
@@ -132,10 +140,17 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     if sheet:
         yield f"written answers wait for marks: fill in {sheet}, then run `marks {name}`"
     yield f"feedback pages: {classroom.folder / 'feedback'}"
-    given_up = {submission.student for submission in submissions if submission.problem}
-    failed = [found.student for found in grades if not found.seconds and found.student not in given_up]
-    if failed:
-        raise RuntimeError(f"could not be graded, for the reasons above: {', '.join(failed)}")
+    yield from collected.remarks()
+    table = marks.write_unused(classroom, name, collected.unused)
+    if collected.unused:
+        yield f"files of the download that were not used, with reasons: {table}"
+    lost = [one.path for one in collected.unused if not one.expected]
+    left = [found.student for found in graded if not found.complete]
+    if arguments.command == "grade" and (lost or left):
+        raise RuntimeError(
+            f"submissions without a grade or a page ({len(left)} of {len(graded)}){few(left)}; "
+            f"files that were not used ({len(lost)}){few(lost)}"
+        )
 
 
 if __name__ == "__main__":

@@ -2,139 +2,349 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
-import zipfile
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
-from advfeat.classroom.release import Classroom
+from advfeat.classroom import layouts
+from advfeat.classroom.downloads import (
+    LARGEST,
+    LARGEST_SUBMISSION,
+    MOST_FILES,
+    Entry,
+    Unusable,
+    files,
+    is_archive,
+    is_notebook,
+    is_other_archive,
+    of_the_system,
+    reason,
+    stem,
+    text,
+)
+from advfeat.classroom.executor import mark, mark_id
+from advfeat.classroom.owners import File, Owner, Sorter, known_students, named, remember
+from advfeat.classroom.release import Classroom, assignments
+from advfeat.classroom.repair import ids, repair
 
-_FORBIDDEN = re.compile(r"[^\w.@-]+")
-LARGEST = 20_000_000
-"""Bytes of a notebook; a larger one is not opened."""
-
-
-class Unusable(ValueError):
-    """Why something that was handed in cannot be graded."""
+_Helpers = dict[tuple[str, ...], bytes]
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What one student handed in; ``problem`` says why it cannot be graded, and is empty if it can."""
+    """What one student handed in.
+
+    Attributes:
+        student: name of the student's folder.
+        problem: why it cannot be graded; empty if it can.
+        notes: what was put in order in the notebook.
+    """
 
     student: str
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A file of the download that was not taken.
+
+    Attributes:
+        path: where it lies in the download.
+        why: the reason.
+        student: whose it is; empty if nobody can tell.
+        expected: it is no student's work, or another file holds the same or later work.
+    """
+
+    path: str
+    why: str
+    student: str = ""
+    expected: bool = False
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Every submission, in order of students, and every file that belongs to none, in order of paths."""
+
+    submissions: list[Submission]
+    unused: list[Unused]
+
+    def remarks(self) -> Iterator[str]:
+        """What was put in order, and which files were not used: one by one where somebody should look at them."""
+        for submission in self.submissions:
+            yield from (f"  {submission.student}: {note}" for note in submission.notes)
+        surprising = [one for one in self.unused if not one.expected]
+        if surprising:
+            yield "files that were not used:"
+        yield from (f"  {one.path}: {one.why}" for one in surprising)
+        for why in dict.fromkeys(one.why for one in self.unused if one.expected):
+            yield f"not used, {why}{few([one.path for one in self.unused if one.expected and one.why == why])}"
+
+
+def few(names: Sequence[str]) -> str:
+    """Up to five of them, behind a colon; nothing if there are none."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f": {', '.join(names[:5])}{more}" if names else ""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a notebook holds: whether it is of the problem set and was worked on, its texts, or why it is of no use."""
+
+    fits: bool = False
+    worked_on: bool = False
+    texts: tuple[str, ...] = ()
     problem: str = ""
 
 
 def collect(classroom: Classroom, assignment: str, downloads: Path) -> list[Submission]:
-    """Copy every submission for ``assignment`` from ``downloads`` into the folder of the class, in order of students.
+    """``gather`` without the files that were not taken."""
+    return gather(classroom, assignment, downloads).submissions
 
-    ``downloads`` is a folder, or a ZIP of one, in any of these forms: a folder or ZIP per student, with the notebook
-    somewhere inside; or a notebook per student, ``NAME.ipynb`` or ``NAME_..._ASSIGNMENT.ipynb``. Python files beside a
-    notebook come along. Locked cells that a student deleted are put back in their places.
+
+def gather(classroom: Classroom, assignment: str, downloads: Path) -> Collected:
+    """Copy every submission for ``assignment`` from ``downloads`` into the folder of the class.
+
+    ``downloads`` is a folder, or a ZIP of one: what Canvas, Moodle, Blackboard or Brightspace gives; or a folder or ZIP
+    per student, with the notebook somewhere inside; or a notebook per student, ``NAME.ipynb`` or
+    ``NAME_..._ASSIGNMENT.ipynb``. Of several attempts the latest counts, of several notebooks the one that was worked
+    on. Python files beside the notebook and below come along. Marked cells become again what they were when made.
+
+    Nothing in the folder of the class changes before everything has been looked at, and what was collected from a
+    student before stays where nothing that can be graded takes its place.
 
     Raises:
-        FileNotFoundError: ``downloads`` does not exist, or holds nothing that looks like a submission.
-        ValueError: two submissions would belong to the same student, or ``downloads`` is a file but no ZIP file.
+        FileNotFoundError: ``downloads`` does not exist, or holds no file.
+        ValueError: nothing in it can be graded as ``assignment``, two submissions would belong to the same student, or
+            ``downloads`` is a file, but neither a ZIP file nor a notebook.
     """
     if not downloads.exists():
         raise FileNotFoundError(f"submissions must be a folder or a ZIP file, got {downloads}")
-    release = nbformat.read(classroom.notebook("release", assignment), as_version=4)
     with tempfile.TemporaryDirectory(prefix="advfeat-") as unpacked:
-        if downloads.is_file():
-            downloads = _unpack(downloads, Path(unpacked) / "all")
-        taken: dict[str, Submission] = {}
-        for entry in sorted(downloads.iterdir()):
-            student = _student(entry.stem if entry.is_file() else entry.name, assignment)
-            if entry.suffix not in (".ipynb", ".zip") and not (entry.is_dir() and entry.name[0] not in "._"):
-                continue
-            if student in taken:
-                raise ValueError(f"two submissions of {student!r} in {downloads}; keep the one that counts")
+        return _Gathering(classroom, assignment, downloads).collected(files(downloads, Path(unpacked)))
+
+
+class _Gathering:
+    """One look through a download; ``unused`` holds, at every moment, why each file would not be taken."""
+
+    def __init__(self, classroom: Classroom, assignment: str, downloads: Path) -> None:
+        self.classroom, self.assignment, self.downloads = classroom, assignment, downloads
+        self.release = nbformat.read(classroom.notebook("release", assignment), as_version=4)
+        self.made = {mark_id(cell): cell for cell in self.release.cells if mark_id(cell)}
+        others = {name: classroom.notebook("release", name) for name in assignments() if name != assignment}
+        self.others = {name: set(ids(nbformat.read(path, 4))) for name, path in others.items() if path.exists()}
+        self.looks: dict[Entry, _Look] = {}
+        self.unused: dict[Entry, Unused] = {}
+        self.notebooks: set[Entry] = set()
+
+    def collected(self, entries: Sequence[Entry]) -> Collected:
+        work = []
+        for entry in entries:
+            if why := of_the_system(entry.parts):
+                self._leave(entry, why, expected=True)
+            else:
+                work.append(entry)
+        if not work:
+            raise FileNotFoundError(
+                f"{self.downloads} holds no notebooks and no folders; expected one for each student"
+            )
+        self.notebooks = {entry for entry in work if is_notebook(entry)}
+        sorter = Sorter(
+            self.assignment,
+            self.downloads,
+            self.notebooks,
+            fits=lambda entry: (self._look(entry).fits, self._look(entry).worked_on),
+            leave=lambda entry, why, expected: self._leave(entry, entry.refused or why, expected=expected),
+        )
+        known = known_students(self.classroom.folder, self.assignment)
+        owners = named(sorter.owners(work), known, self.downloads)
+        submissions, chosen = [], {}
+        for owner in owners:
             try:
-                folder = _unpack(entry, Path(unpacked) / student) if entry.suffix == ".zip" else entry
-                notebook = entry if entry.suffix == ".ipynb" else _notebook(folder, assignment)
-                _take(notebook, release, classroom.notebook("submitted", assignment, student))
-                if notebook != entry:
-                    for extra in notebook.parent.glob("*.py"):
-                        shutil.copy(extra, classroom.notebook("submitted", assignment, student).parent)
-                taken[student] = Submission(student)
+                notebook, helpers, notes = self._chosen(owner)
+                chosen[owner.student] = notebook, helpers
+                submissions.append(Submission(owner.student, notes=tuple(notes)))
             except Unusable as problem:
-                taken[student] = Submission(student, str(problem))
+                submissions.append(Submission(owner.student, str(problem)))
+        unused = sorted(self.unused.values(), key=lambda one: one.path)
+        if not chosen:
+            said = [f"  {one.student}: {one.problem}" for one in submissions]
+            said += [f"  {one.path}: {one.why}" for one in unused if not one.student and not one.expected]
+            nothing = f"nothing in {self.downloads} can be graded as {self.assignment}, so nothing was changed:"
+            raise ValueError("\n".join([nothing, *said]))
+        for student, (notebook, helpers) in chosen.items():
+            self._write(student, notebook, helpers)
+        remember(self.classroom.folder, self.assignment, owners)
+        return Collected(sorted(submissions, key=lambda one: one.student), unused)
+
+    def _chosen(self, owner: Owner) -> tuple[NotebookNode, _Helpers, list[str]]:
+        """The notebook that counts, the Python files that belong to it, and what was put in order.
+
+        Raises:
+            Unusable: there is none that can be graded.
+        """
+        for file in owner.files:  # until it is taken
+            self._leave(file.entry, self._why_not(file), owner.student)
+        problems = []
+        attempts = self._attempts(owner)
+        for number in range(len(attempts)):
+            attempt = attempts[number]
+            try:
+                taken = self._notebook(attempt, owner)
+                notebook = _read(taken.entry)
+                notes = repair(notebook, self.release)
+                break
+            except Unusable as problem:
+                problems.append(str(problem))
             except Exception as error:  # noqa: BLE001 - whatever a library meets in one file, the others are graded
-                taken[student] = Submission(student, f"cannot be opened: {reason(error)}")
-    if not taken:
-        raise FileNotFoundError(f"{downloads} holds no notebooks and no folders; expected one for each student")
-    return [taken[student] for student in sorted(taken)]
+                problems.append(f"cannot be opened: {reason(error)}")
+        else:
+            raise Unusable(problems[0])
+        for earlier in attempts[number + 1 :]:
+            for file in earlier:
+                self._leave(file.entry, "a later attempt takes its place", owner.student, expected=True)
+        del self.unused[taken.entry]
+        notes += [f"a later attempt cannot be graded, so an earlier one is: {problem}" for problem in problems]
+        return notebook, self._helpers(taken, attempts[number], owner), notes
+
+    def _attempts(self, owner: Owner) -> list[list[File]]:
+        """The student's files by attempt, the latest first."""
+        attempts = defaultdict(list)
+        for file in owner.files:
+            attempts[file.label.when if file.label else None].append(file)
+        if len(attempts) > 1 and () in attempts:
+            raise Unusable(f"several attempts, and not all dates can be read: {', '.join(sorted(owner.tops))}")
+        return [attempts[when] for when in sorted(attempts, key=lambda when: when or (), reverse=True)]
+
+    def _notebook(self, attempt: Sequence[File], owner: Owner) -> File:
+        """The notebook that counts among the files of one attempt.
+
+        Raises:
+            Unusable: there is none, several could be meant, or the files are too many.
+        """
+        size = sum(file.entry.size for file in attempt)
+        if size > LARGEST_SUBMISSION or len(attempt) > MOST_FILES:
+            raise Unusable(
+                f"{len(attempt):,} files with {size:,} bytes, unpacked; "
+                f"a submission may have {MOST_FILES:,} files with {LARGEST_SUBMISSION:,} bytes"
+            )
+        found = [file for file in attempt if file.entry in self.notebooks]
+        fitting = [file for file in found if self._look(file.entry).fits]
+        if found and not fitting:
+            raise Unusable("; ".join(dict.fromkeys(self._look(file.entry).problem for file in found)))
+        if not found:
+            told = [file for file in attempt if file.entry.size or is_archive(file.entry.name)]
+            hints = [f"{file.entry.name}: {self._why_not(file)}" for file in told[:3]]
+            raise Unusable("; ".join(["no notebook", *hints]))
+        best = [file for file in fitting if self._look(file.entry).worked_on] or fitting
+        best = [file for file in best if layouts.names_set(file.inner[-1], self.assignment)] or best
+        best = [file for file in best if stem(file.inner[-1]) == self.assignment] or best
+        best = [file for file in best if file.serial == max(one.serial for one in best)]
+        if len({self._look(file.entry).texts for file in best}) > 1:
+            raise Unusable(f"several notebooks: {', '.join(str(file.entry) for file in best)}")
+        taken = min(best, key=lambda file: (len(file.inner), file.inner))
+        for file in fitting:
+            look, same = self._look(file.entry), self._look(taken.entry).texts
+            superseded = 0 < file.serial < taken.serial
+            why = "as it was handed out" if not look.worked_on else "the same" if look.texts == same else ""
+            expected = bool(why) or superseded
+            why = why or ("an earlier one" if superseded else "called otherwise")
+            self._leave(file.entry, f"{taken.entry} is taken; this one is {why}", owner.student, expected)
+        return taken
+
+    def _helpers(self, notebook: File, attempt: Iterable[File], owner: Owner) -> _Helpers:
+        """Python files beside the notebook and below; archives do not count as folders."""
+        beside = _unpacked(notebook.inner)[:-1]
+        taken: _Helpers = {}
+        for file in sorted(attempt, key=lambda one: one.serial, reverse=True):
+            path = _unpacked(file.inner)
+            if not path[-1].lower().endswith(".py"):
+                continue
+            inside = path[len(beside) :]
+            if path[: len(beside)] != beside:
+                self._leave(file.entry, "it does not lie beside the notebook, nor below", owner.student)
+            elif inside in taken:
+                self._leave(file.entry, "a later file has its name", owner.student, file.serial > 0)
+            else:
+                try:
+                    taken[inside] = file.entry.read()
+                    del self.unused[file.entry]
+                except Unusable as problem:
+                    self._leave(file.entry, str(problem), owner.student)
+        return taken
+
+    def _why_not(self, file: File) -> str:
+        if file.entry.refused:
+            return file.entry.refused
+        if file.entry in self.notebooks:
+            return self._look(file.entry).problem or "no notebook of this student was taken"
+        if is_other_archive(file.entry.name):
+            return "an archive of a kind that is not opened; only ZIP is"
+        return "no notebook" if not file.entry.name.lower().endswith(".py") else "no notebook was taken with it"
+
+    def _leave(self, entry: Entry, why: str, student: str = "", expected: bool = False) -> None:
+        self.unused[entry] = Unused(str(entry), why, student, expected)
+
+    def _look(self, entry: Entry) -> _Look:
+        if entry not in self.looks:
+            try:
+                self.looks[entry] = self._look_at(_read(entry))
+            except Unusable as problem:
+                self.looks[entry] = _Look(problem=str(problem))
+            except Exception as error:  # noqa: BLE001 - whatever a library meets in one file, the others are graded
+                self.looks[entry] = _Look(problem=f"cannot be opened: {reason(error)}")
+        return self.looks[entry]
+
+    def _look_at(self, notebook: NotebookNode) -> _Look:
+        names = set(ids(notebook))
+        other = max(self.others, key=lambda name: len(self.others[name] & names), default="")
+        of_other = len(self.others[other] & names) if other else 0
+        if len(self.made.keys() & names) <= of_other:
+            return _Look(problem=f"no cell of {self.assignment} in it" + (f", but of {other}" if of_other else ""))
+        answers = {name: made for name, made in self.made.items() if mark(made).get("solution")}
+        marked = [(cell, answers.get(mark_id(cell))) for cell in notebook.cells]
+        worked_on = any(made is not None and cell.source.strip() != made.source.strip() for cell, made in marked)
+        return _Look(True, worked_on, tuple(cell.source for cell in notebook.cells))
+
+    def _write(self, student: str, notebook: NotebookNode, helpers: _Helpers) -> None:
+        """Put a submission in the place of what was collected before, when it is complete."""
+        path = self.classroom.notebook("submitted", self.assignment, student)
+        fresh, old = (path.parent.with_name(f"{self.assignment}.{kind}") for kind in ("new", "old"))
+        for folder in (fresh, old):
+            shutil.rmtree(folder, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name, data in helpers.items():
+            place = fresh.joinpath(*name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        nbformat.write(notebook, fresh / path.name)
+        if path.parent.exists():
+            path.parent.rename(old)
+        fresh.rename(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def reason(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+def _read(entry: Entry) -> NotebookNode:
+    """A notebook in the present format.
 
-
-def _student(name: str, assignment: str) -> str:
-    """The student that a file or folder name stands for: without the assignment, and fit for a path."""
-    bare = name.replace(assignment, "").strip(" _-.")
-    return _FORBIDDEN.sub("-", bare or name).strip("-.") or "unnamed"
-
-
-def _unpack(archive: Path, place: Path) -> Path:
-    """Unpack notebooks and Python files; ``zipfile`` keeps paths that lead outside from doing so."""
-    place.mkdir(parents=True)
-    try:
-        with zipfile.ZipFile(archive) as bundle:
-            for member in bundle.infolist():
-                if member.filename.endswith((".ipynb", ".py", ".zip")) and member.file_size <= LARGEST:
-                    bundle.extract(member, place)
-    except Exception as error:  # whatever it is: a password, a stream cut off, a method of compression
-        raise Unusable(f"{archive.name} is not a ZIP file that can be opened: {reason(error)}") from error
-    entries = list(place.iterdir())
-    # The archive of a folder holds that folder and nothing else.
-    return entries[0] if len(entries) == 1 and entries[0].is_dir() else place
-
-
-def _notebook(folder: Path, assignment: str) -> Path:
-    """The notebook called as the assignment, or else the only one."""
-    notebooks = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
-    found = [path for path in notebooks if path.stem == assignment] or notebooks
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found)
-        raise Unusable(f"several notebooks: {names}" if found else "no notebook")
-    return found[0]
-
-
-def _take(source: Path, release: NotebookNode, place: Path) -> None:
-    shutil.rmtree(place.parent, ignore_errors=True)
-    if source.stat().st_size > LARGEST:
+    Raises:
+        Unusable: it is refused, too large or damaged. Whatever ``nbformat`` raises for what is no notebook.
+    """
+    if entry.size > LARGEST and not entry.refused:
         raise Unusable(f"the notebook is larger than {LARGEST:,} bytes")
-    notebook = nbformat.read(source, as_version=4)
-    nbformat.validate(notebook)
-    if not {_id(cell) for cell in release.cells} & {_id(cell) for cell in notebook.cells} - {""}:
-        raise Unusable(f"no cell of {place.stem} in it")
-    restore(notebook, release)
-    place.parent.mkdir(parents=True)
-    nbformat.write(notebook, place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # older notebooks have no identifiers of cells
+        notebook = nbformat.reads(text(entry.read()), as_version=4)
+        nbformat.validate(notebook)
+        return nbformat.v4.upgrade(notebook, 4, notebook.nbformat_minor)
 
 
-def restore(notebook: NotebookNode, release: NotebookNode) -> None:
-    """Put cells of ``release`` that ``notebook`` has lost back behind the cell that they followed."""
-    present = {_id(cell): index for index, cell in enumerate(notebook.cells) if _id(cell)}
-    before = ""
-    for cell in release.cells:
-        name = _id(cell)
-        if not name:
-            continue
-        if name not in present:
-            where = present[before] + 1 if before else 0
-            notebook.cells.insert(where, cell)
-            present = {_id(cell): index for index, cell in enumerate(notebook.cells) if _id(cell)}
-        before = name
-
-
-def _id(cell: NotebookNode) -> str:
-    return cell.metadata.get("nbgrader", {}).get("grade_id") or ""
+def _unpacked(inner: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for part in inner[:-1] if not is_archive(part)) + inner[-1:]

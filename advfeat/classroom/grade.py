@@ -19,7 +19,9 @@ from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrade
 from nbgrader.utils import determine_grade, is_grade
 
 from advfeat.classroom.collect import Submission, reason
+from advfeat.classroom.executor import mark_id, mark_unexecuted
 from advfeat.classroom.kernel import readable
+from advfeat.classroom.pages import Page
 from advfeat.classroom.release import ROOT, Classroom
 from advfeat.classroom.sandbox import Limits, Outcome, missing, run
 from advfeat.progress import progress
@@ -44,6 +46,16 @@ class Grade:
     points: dict[str, float | None]
     status: str
     seconds: float
+
+    @property
+    def graded(self) -> bool:
+        """Whether the notebook was run, to its end or to a limit, and has its points."""
+        return self.seconds > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was graded, and has a feedback page."""
+        return self.graded and _Feedback.failed not in self.status
 
     @property
     def score(self) -> float:
@@ -120,15 +132,19 @@ def check_reference(classroom: Classroom, assignment: str) -> tuple[NotebookNode
     outcome = run(
         notebook, files=source.parent, limits=limits, read=_readable(classroom), store=classroom.store, keep_store=True
     )
-    _forgive_warnings(notebook)
-    lost = [
-        f"{cell.metadata.nbgrader.grade_id}: {_first_error(cell)}"
-        for cell in notebook.cells
-        if is_grade(cell) and cell.cell_type == "code" and determine_grade(cell)[0] != determine_grade(cell)[1]
-    ]
-    if lost or outcome.stopped:
-        raise ReferenceFailed(f"{assignment}: its own solution fails here. {outcome.stopped} " + "; ".join(lost))
+    missed = lost(notebook)
+    failed = [f"{mark_id(cell)}: {_first_error(cell)}" for cell in notebook.cells if mark_id(cell) in missed]
+    if failed or outcome.stopped:
+        raise ReferenceFailed(f"{assignment}: its own solution fails here. {outcome.stopped} " + "; ".join(failed))
     return notebook, outcome
+
+
+def lost(notebook: NotebookNode) -> dict[str, float]:
+    """Test → points that it did not give, of a notebook that was run; written answers do not count."""
+    _settle(notebook)
+    tests = [cell for cell in notebook.cells if is_grade(cell) and cell.cell_type == "code"]
+    points = {mark_id(cell): determine_grade(cell) for cell in tests}
+    return {name: worth - got for name, (got, worth) in points.items() if got != worth}
 
 
 def grade(
@@ -214,13 +230,18 @@ def _run(classroom: Classroom, assignment: str, student: str, limits: Limits, re
     path = classroom.notebook("autograded", assignment, student)
     notebook = nbformat.read(path, as_version=4)
     outcome = run(notebook, files=path.parent, limits=limits, read=read, store=classroom.store)
-    _forgive_warnings(notebook)
+    _settle(notebook)
     nbformat.write(notebook, path)
     return outcome
 
 
-def _forgive_warnings(notebook: NotebookNode) -> None:
-    """nbgrader gives no points to a cell that wrote to stderr, even if every test passed; a warning is no mistake."""
+def _settle(notebook: NotebookNode) -> None:
+    """Make nbgrader count rightly what was run.
+
+    It gives points to a test that was not executed, and none to a cell that wrote to stderr, even if every test passed;
+    but a warning is no mistake.
+    """
+    mark_unexecuted(notebook)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
@@ -238,6 +259,7 @@ def _convert(kind: type[_Step], classroom: Classroom, assignment: str, student: 
     settings.BaseConverter.permissions = 644
     settings.Autograde.autograde_preprocessors = [LimitOutput, SaveAutoGrades, CheckCellMetadata]
     settings.HTMLExporter.template_name = "feedback"
+    settings.GenerateFeedback.exporter_class = Page
     course = classroom.course()
     course.assignment_id, course.student_id = assignment, student
     converter = kind(coursedir=course, config=settings)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
-from nbgrader.api import Gradebook
+from nbgrader.api import Gradebook, MissingEntry
 
+from advfeat.classroom.collect import Unused
 from advfeat.classroom.grade import Grade, maximum, read_grades, write_feedback
 from advfeat.classroom.release import Classroom
 
-_SHEET = ("student", "part", "points", "of", "comment", "answer")
+_SHEET = ("student", "part", "points", "of", "comment", "answer", "note")
 _ENTERED = ("student", "part", "points", "comment")
 SHOWN = 5000
 """Characters of an answer on the sheet; the feedback page has all of it."""
+_CHANGED = "the answer has changed since points were given"
+# A spreadsheet takes a cell for a formula that begins so, after blanks; and pieces of a cell for further ones, if it is
+# told to separate at semicolons or tabs.
+_FORMULA = re.compile(r"(?:\A|(?<=[;\t\r\n]))(?=[\s\x00-\x20\u200b-\u200f\u2060\ufeff]*[=+\-@＝＋－＠﹦﹢﹣﹫])")
 
 
 def grades_path(classroom: Classroom, assignment: str) -> Path:
@@ -41,7 +48,7 @@ def write_grades(classroom: Classroom, assignment: str, grades: Sequence[Grade])
             "score": f"{grade.score:g}",
             "maximum": f"{sum(cells.values()):g}",
             "to mark": str(len(grade.to_mark)),
-            "status": grade.status,
+            "status": _FORMULA.sub("'", grade.status),
             "seconds": f"{grade.seconds:.1f}",
             **points,
         }
@@ -49,14 +56,72 @@ def write_grades(classroom: Classroom, assignment: str, grades: Sequence[Grade])
     return _write(path, columns, [rows[student] for student in sorted(rows)])
 
 
+def unused_path(classroom: Classroom, assignment: str) -> Path:
+    """One row per file of the last download that was not taken."""
+    return classroom.folder / "grades" / f"{assignment}-not-used.csv"
+
+
+def write_unused(classroom: Classroom, assignment: str, unused: Sequence[Unused]) -> Path:
+    """Write the table of files that were not taken, with the reasons."""
+    columns = ("file", "student", "reason", "expected")
+    rows = [(one.path, one.student, one.why, "yes" if one.expected else "no") for one in unused]
+    guarded = [dict(zip(columns, (_FORMULA.sub("'", text) for text in row), strict=True)) for row in rows]
+    return _write(unused_path(classroom, assignment), columns, guarded)
+
+
+def keep_earlier(classroom: Classroom, assignment: str, grades: Iterable[Grade]) -> list[Grade]:
+    """``grades``, but that whoever handed in something of no use keeps what an earlier submission got."""
+    rows = {row["student"]: row for row in _read(grades_path(classroom, assignment), ("student", "seconds"))}
+    kept = []
+    for grade in grades:
+        seconds = _number(rows[grade.student]["seconds"] or "0") if grade.student in rows else 0.0
+        if not grade.graded and seconds and classroom.notebook("autograded", assignment, grade.student).exists():
+            status = f"{grade.status}; the points are those of an earlier submission"
+            kept += read_grades(classroom, assignment, {grade.student: status}, {grade.student: seconds})
+        else:
+            kept.append(grade)
+    return kept
+
+
+def with_unused(grades: Iterable[Grade], unused: Iterable[Unused]) -> list[Grade]:
+    """``grades``, with files that were not used, though they could be somebody's work, in the status of their owner."""
+    lost: dict[str, list[str]] = {}
+    for one in unused:
+        if one.student and not one.expected:
+            lost.setdefault(one.student, []).append(f"{one.path} ({one.why})")
+    return [
+        replace(grade, status=f"{grade.status}; not used: {', '.join(lost[grade.student])}"[:1000])
+        if grade.graded and grade.student in lost
+        else grade
+        for grade in grades
+    ]
+
+
+def check_sheet(classroom: Classroom, assignment: str) -> None:
+    """Refuse a sheet that could not be merged into the next one, before anything is done.
+
+    Raises:
+        ValueError: as in ``enter_marks``.
+    """
+    _read(marks_path(classroom, assignment), _ENTERED)
+
+
 def write_sheet(classroom: Classroom, assignment: str) -> tuple[Path | None, list[str]]:
     """Write the sheet for marks: every written answer that was handed in, with the marks it has so far.
+
+    What has been typed into the sheet, and not yet entered, stays, also for answers that are no longer there. Where an
+    answer has changed since, a note says so.
 
     Returns:
         Its path, or None if the problem set has no written answers or nobody gave one; and the students of the grade
         book who have no graded notebook, and therefore no row.
+
+    Raises:
+        ValueError: as in ``enter_marks``.
     """
     worth = maximum(classroom, assignment)
+    path = marks_path(classroom, assignment)
+    typed = {(row["student"], row["part"]): row for row in _read(path, _ENTERED)}
     rows = []
     missing = []
     with Gradebook(classroom.course().db_url, "advfeat") as book:
@@ -72,10 +137,17 @@ def write_sheet(classroom: Classroom, assignment: str) -> tuple[Path | None, lis
                     continue  # left as it was: no answer, no points
                 points = "" if grade.manual_score is None else f"{grade.manual_score:g}"
                 comment = book.find_comment(part, assignment, assignment, student).manual_comment or ""
-                rows.append(
-                    dict(zip(_SHEET, (student, part, points, f"{worth[part]:g}", comment, answer), strict=True))
-                )
-    return _write(marks_path(classroom, assignment), _SHEET, rows) if rows else None, missing
+                row = typed.pop((student, part), {})
+                points, comment = row.get("points", "").strip() or points, row.get("comment", "") or comment
+                note = row.get("note", "") if points else ""
+                if points and _bare(row.get("answer", answer)) != _bare(answer):
+                    note = _CHANGED
+                elif grade.manual_score is not None and _number(points or "nan") != grade.manual_score:
+                    note = f"the grade book has {grade.manual_score:g} points"
+                values = (student, part, points, f"{worth[part]:g}", comment, answer, note)
+                rows.append(dict(zip(_SHEET, values, strict=True)))
+    rows += [row for row in typed.values() if row["points"].strip() or row["comment"].strip()]
+    return _write(path, _SHEET, rows) if rows else None, missing
 
 
 def enter_marks(classroom: Classroom, assignment: str) -> list[Grade]:
@@ -105,7 +177,11 @@ def enter_marks(classroom: Classroom, assignment: str) -> list[Grade]:
     with Gradebook(classroom.course().db_url, "advfeat") as book:
         for row in marked:
             where = (row["part"], assignment, assignment, row["student"])
-            grade, comment = book.find_grade(*where), book.find_comment(*where)
+            try:
+                grade, comment = book.find_grade(*where), book.find_comment(*where)
+            except MissingEntry as error:
+                student, part = row["student"], row["part"]
+                raise ValueError(f"{path.name}: {student!r} has handed in no {part!r} ({error})") from error
             grade.manual_score, grade.needs_manual_grade = _number(row["points"]), False
             comment.manual_comment = row["comment"] or None
         book.db.commit()
@@ -126,10 +202,13 @@ def _answers(notebook: Path) -> dict[str, str]:
     for cell in nbformat.read(notebook, as_version=4).cells:
         mark = cell.metadata.get("nbgrader", {})
         if mark.get("grade") and mark.get("solution"):
-            text = cell.source[:SHOWN]
-            # A spreadsheet takes such a text for a formula.
-            found[mark["grade_id"]] = "'" + text if text.startswith(("=", "+", "-", "@")) else text
+            found[mark["grade_id"]] = _FORMULA.sub("'", cell.source[:SHOWN])
     return found
+
+
+def _bare(text: str) -> str:
+    """An answer without what a spreadsheet program may change in it."""
+    return re.sub(r"[\s']+", "", text)
 
 
 def _number(text: str) -> float:

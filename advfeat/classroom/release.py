@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
 import shutil
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,8 @@ from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config
 
 from advfeat.classroom.course import class_world
+from advfeat.classroom.repair import ids
+from advfeat.classroom.scratch import short_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSIGNMENTS = ROOT / "book" / "assignments"
@@ -47,8 +52,16 @@ class Classroom:
         Raises:
             FileNotFoundError: no notebooks have been made there.
         """
+        return self._card()["class_seed"]
+
+    def seed_for(self, asked_for: int) -> int:
+        """The class's seed, if it was made when ``asked_for`` was asked for; else ``asked_for``."""
+        card = self._card()
+        return card["class_seed"] if card.get("asked_for") == asked_for else asked_for
+
+    def _card(self) -> dict[str, int]:
         try:
-            return int(json.loads((self.folder / "class.json").read_text())["class_seed"])
+            return json.loads((self.folder / "class.json").read_text())
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.folder} is not the folder of a class; run `assignments` first") from None
 
@@ -64,7 +77,7 @@ class Classroom:
     def config(self) -> Config:
         """Settings of nbgrader; the same stand in the folder for whoever calls nbgrader itself."""
         settings = Config()
-        settings.CourseDirectory.root = str(self.folder)
+        settings.CourseDirectory.root = str(_plain(self.folder.absolute()))
         settings.CourseDirectory.course_id = "advfeat"
         settings.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
         settings.Application.log_level = settings.NbGraderAPI.log_level = "ERROR"
@@ -75,13 +88,30 @@ class Classroom:
         return CourseDirectory(config=self.config())
 
 
+@functools.cache
+def _plain(folder: Path) -> Path:
+    """``folder`` by a name that nbgrader takes as it stands: it reads paths as patterns, and as parts of addresses.
+
+    Where the name holds such characters, this is a link, which is removed when the program ends.
+    """
+    if re.fullmatch(r"[\w\s./@+~:-]*", str(folder)):
+        return folder
+    place = Path(tempfile.mkdtemp(prefix="advfeat-", dir=short_folder()))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    link = place / "class"
+    link.symlink_to(folder, target_is_directory=True)
+    return link
+
+
 def assignments() -> list[str]:
     """Names of the problem sets, in order."""
     return sorted(path.parent.name for path in (ASSIGNMENTS / "source").glob("*/*.ipynb"))
 
 
-def make_sources(classroom: Classroom, *, class_seed: int) -> None:
+def make_sources(classroom: Classroom, *, class_seed: int, asked_for: int | None = None) -> None:
     """Write every problem set in full, for the class of ``class_seed``, to ``source``.
+
+    ``asked_for`` is the seed that this one was taken for, if another (see ``mistakes.make_class``).
 
     Raises:
         ValueError: no class has that seed, or the folder belongs to a class of another seed.
@@ -94,7 +124,10 @@ def make_sources(classroom: Classroom, *, class_seed: int) -> None:
             f"{classroom.folder} belongs to the class of seed {classroom.class_seed}; "
             f"take another folder for {class_seed}"
         )
-    card.write_text(json.dumps({"class_seed": class_seed}) + "\n")
+    if not card.exists():
+        card.write_text(
+            json.dumps({"class_seed": class_seed, "asked_for": class_seed if asked_for is None else asked_for}) + "\n"
+        )
     for assignment in assignments():
         source = nbformat.read(ASSIGNMENTS / "source" / assignment / f"{assignment}.ipynb", as_version=4)
         place = classroom.notebook("source", assignment)
@@ -102,7 +135,7 @@ def make_sources(classroom: Classroom, *, class_seed: int) -> None:
         nbformat.write(for_class(source, class_seed), place)
 
 
-def make(classroom: Classroom, *, class_seed: int) -> None:
+def make(classroom: Classroom, *, class_seed: int, asked_for: int | None = None) -> None:
     """Make every problem set for the class of ``class_seed``: in full to ``source``, for students to ``release``.
 
     Raises:
@@ -110,7 +143,7 @@ def make(classroom: Classroom, *, class_seed: int) -> None:
         Leak: a students' notebook would hold part of a solution.
         RuntimeError: nbgrader could not make a notebook, with its reason.
     """
-    make_sources(classroom, class_seed=class_seed)
+    make_sources(classroom, class_seed=class_seed, asked_for=asked_for)
     shutil.copy(ASSIGNMENTS / "nbgrader_config.py", classroom.folder)
     # nbgrader sets up a new grade book with a program of its environment, which need not be activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -127,7 +160,8 @@ def make(classroom: Classroom, *, class_seed: int) -> None:
 
 
 def for_class(source: NotebookNode, class_seed: int) -> NotebookNode:
-    """``source`` with every ``class_seed=...`` in its code set to that of the class."""
+    """``source`` with every ``class_seed=...`` in its code set to that of the class, and a list of its marked cells."""
+    source.metadata["advfeat"] = {"cells": ids(source)}
     for cell in source.cells:
         if cell.cell_type == "code":
             cell.source = _SEED.sub(f"class_seed={class_seed}", cell.source)

@@ -25,21 +25,21 @@ from typing import Any
 import psutil
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from nbclient import NotebookClient
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from nbformat.v4 import new_output
 
 from advfeat.classroom import landlock, seccomp
+from advfeat.classroom.executor import Executor
 from advfeat.classroom.forkserver import LOADED_WITH, LOST, ForkServer, Guarded
 from advfeat.classroom.kernel import Job
+from advfeat.classroom.scratch import short_folder
 
 KEPT_CHARACTERS = 20_000
 """Of what a cell prints, so many characters are kept."""
 
 _CONNECTION = "kernel.json"
-_LONGEST_FOLDER = 60  # characters; the kernel's sockets lie in it, and a socket's path has at most 103
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+# Who restricts the processor's instructions means submissions, too: some tests compare numbers that depend on them.
+_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 _FOLDERS = {"HOME": "home", "TMPDIR": "tmp", "ADVFEAT_STORE": "store", "IPYTHONDIR": "ipython"}
 _KILLED = 128 + 9
 _GRACE = 15.0  # seconds that a guard has to end what it guards
@@ -156,22 +156,20 @@ def _refusal(read: Sequence[Path]) -> str:
 @contextmanager
 def _scratch() -> Iterator[Path]:
     """A folder that is removed in the end, with a path that is short enough for the sockets in it."""
-    usual = Path(tempfile.gettempdir()).resolve()
-    base = usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER else Path("/tmp").resolve()
-    folder = tempfile.TemporaryDirectory(prefix="advfeat-", dir=base, ignore_cleanup_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="advfeat-", dir=Path(short_folder()).resolve()))
     try:
         for name in (*_FOLDERS.values(), "root"):
-            Path(folder.name, name).mkdir()
-        yield Path(folder.name)
+            (folder / name).mkdir()
+        yield folder
     finally:
-        try:
-            folder.cleanup()
-        except RecursionError:  # folders in folders, too deep for Python
-            subprocess.run(["rm", "-rf", folder.name], check=False)
+        # Folders in folders can be too deep for Python, which Python 3.11 does not always survive.
+        for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            if folder.exists():
+                subprocess.run([*command, str(folder)], check=False, stderr=subprocess.DEVNULL)
 
 
 def _job(scratch: Path, read: Sequence[Path], *, work: Path | None, isolated: bool) -> Job:
-    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    kept = {name: os.environ[name] for name in (*_PASSED_ON, *_INSTRUCTIONS) if name in os.environ}
     places = {name: str(scratch / folder) for name, folder in _FOLDERS.items()}
     return Job(
         scratch=str(scratch),
@@ -210,24 +208,19 @@ class _KernelManager(AsyncKernelManager):
         self.provisioner = provisioner
 
 
-class _Client(NotebookClient):
+class _Client(Executor):
     """Executes a notebook, watches its kernel, and goes on without it once it is gone."""
 
     def __init__(self, notebook: NotebookNode, scratch: Path, limits: Limits, read: Sequence[Path]) -> None:
         manager = _KernelManager(scratch, read)
-        super().__init__(notebook, manager, resources={"metadata": {"path": str(scratch)}})
+        place = {"metadata": {"path": str(scratch)}}
+        super().__init__(notebook, manager, seconds=limits.cell, resources=place)
         self._provisioner = manager.provisioner
         self._scratch = scratch
         self.owns_km = True
-        self.allow_errors = self.interrupt_on_timeout = True
         self.shutdown_kernel = "immediate"
         self.startup_timeout = 300
-        self.timeout = round(limits.cell)
-        slow = f"The cell took more than {limits.cell:g} seconds and was interrupted."
-        self.error_on_timeout = {"ename": "TooSlow", "evalue": slow, "traceback": [f"TooSlow: {slow}"]}
-        self.on_cell_executed = _keep_the_error
         self.limits = limits
-        self.stopped = ""
         self.killed = False
         self._ended = threading.Event()
         self._seen: set[psutil.Process] = set()
@@ -262,20 +255,8 @@ class _Client(NotebookClient):
         return client
 
     async def async_execute_cell(self, cell: NotebookNode, cell_index: int, *rest: Any, **named: Any) -> NotebookNode:
-        if cell.cell_type != "code":
-            return cell
         self._kept = 0
-        if self.stopped:
-            cell.outputs = []
-            happened = f"Not run. An earlier cell ended the run: {self.stopped}"
-        else:
-            try:
-                return await super().async_execute_cell(cell, cell_index, *rest, **named)
-            except (CellTimeoutError, DeadKernelError):
-                self._stop("The kernel died, or was told to exit, in this cell.")
-                happened = self.stopped
-        cell.outputs.append(new_output("error", ename="Stopped", evalue=happened, traceback=[f"Stopped: {happened}"]))
-        return cell
+        return await super().async_execute_cell(cell, cell_index, *rest, **named)
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         content = msg["content"]
@@ -325,9 +306,6 @@ class _Client(NotebookClient):
             if self.stopped:
                 return
 
-    def _stop(self, reason: str) -> None:
-        self.stopped = self.stopped or reason
-
 
 def _size(folder: Path) -> int:
     """Bytes that files below ``folder`` take on the disk; what vanishes meanwhile does not count."""
@@ -366,11 +344,3 @@ def _proportional(process: psutil.Process) -> int:
     memory = process.memory_full_info()
     # Without proportions (macOS), what would be freed if it ended: shared pages are not counted at all.
     return int(getattr(memory, "pss", memory.uss))
-
-
-def _keep_the_error(*, cell: NotebookNode, execute_reply: dict[str, Any], **_: Any) -> None:
-    """A cell that was interrupted replies with an error that none of its outputs shows."""
-    reply = execute_reply["content"]
-    if reply["status"] == "error" and not any(output.get("ename") == reply["ename"] for output in cell.outputs):
-        error = {name: reply[name] for name in ("ename", "evalue", "traceback")}
-        cell.outputs.append(new_output("error", **error))

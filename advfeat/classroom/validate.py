@@ -5,14 +5,15 @@ Needs no file of the instructor's: what a locked cell looked like is kept, as a 
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+
+from advfeat.classroom.executor import Executor, checksum, mark_unexecuted
+from advfeat.classroom.executor import mark as _mark
+from advfeat.classroom.repair import ids, remark
 
 LONGEST_CELL = 900
 """Seconds; a first training run fits, an endless loop does not."""
@@ -31,13 +32,16 @@ def validate(path: Path) -> int:
     except (OSError, ValueError) as error:
         print(f"{path} cannot be opened as a notebook: {error}")
         return 2
-    graded = [cell for cell in notebook.cells if _mark(cell).get("grade")]
-    if not graded:
+    if not any(_mark(cell).get("grade") for cell in notebook.cells):
         print(f"{path} is not one of the problem sets: it has no graded cells")
         return 2
-    problems = [
+    known = _known(notebook)
+    problems = remark(notebook, known)
+    problems += [f"the cell {name} is gone; the grader puts it back" for name in known if name not in ids(notebook)]
+    problems += [
         f"the locked cell {_name(cell)} has been changed; the grader puts it back" for cell in changed(notebook)
     ]
+    graded = [cell for cell in notebook.cells if _mark(cell).get("grade")]
     unanswered = [cell for cell in notebook.cells if _mark(cell).get("solution") and _left_open(cell)]
     problems += [f"no answer yet: {_name(cell)}" for cell in unanswered]
     print(f"running {path.name} ...", flush=True)
@@ -68,10 +72,17 @@ def validate(path: Path) -> int:
     return 1 if problems else 0
 
 
+def _known(notebook: NotebookNode) -> list[str]:
+    """Names of the cells that the problem set was made with: as listed in it, or those that begin as most do."""
+    listed = notebook.metadata.get("advfeat", {}).get("cells")
+    sets = Counter(name.partition("-")[0] for name in ids(notebook))
+    return listed or [name for name in ids(notebook) if name.partition("-")[0] == sets.most_common(1)[0][0]]
+
+
 def changed(notebook: NotebookNode) -> list[NotebookNode]:
     """The locked cells that are no longer what they were when the notebook was made."""
     locked = [cell for cell in notebook.cells if _mark(cell).get("locked") and "checksum" in _mark(cell)]
-    return [cell for cell in locked if _mark(cell)["checksum"] != _checksum(cell)]
+    return [cell for cell in locked if _mark(cell)["checksum"] != checksum(cell)]
 
 
 def failure(cell: NotebookNode) -> str:
@@ -84,28 +95,11 @@ def failure(cell: NotebookNode) -> str:
 
 def _run(notebook: NotebookNode, folder: Path) -> list[str]:
     """Run all cells; returns what kept it from reaching the end."""
-    settings: dict[str, Any] = {"timeout": LONGEST_CELL, "allow_errors": True, "kernel_name": "python3"}
-    client = NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **settings)
-    try:
-        client.execute()
-    except CellTimeoutError:
-        return [f"a cell took more than {LONGEST_CELL} seconds, and the cells behind it did not run"]
-    except DeadKernelError:
-        return ["the kernel died, and the cells behind did not run"]
-    return []
-
-
-def _checksum(cell: NotebookNode) -> str:
-    """nbgrader's fingerprint of a cell, version 0.9."""
-    mark = _mark(cell)
-    kind = [str(bool(mark.get(name))) for name in ("grade", "solution", "locked")]
-    points = [str(float(mark["points"]))] if mark.get("grade") else []
-    text = "".join([cell.source, cell.cell_type, *kind, mark["grade_id"], *points])
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _mark(cell: NotebookNode) -> dict[str, Any]:
-    return cell.metadata.get("nbgrader", {})
+    place = {"metadata": {"path": str(folder)}}
+    client = Executor(notebook, seconds=LONGEST_CELL, kernel_name="python3", resources=place)
+    client.execute()
+    mark_unexecuted(notebook)
+    return [f"the cells behind did not run: {client.stopped}"] if client.stopped else []
 
 
 def _name(cell: NotebookNode) -> str:

@@ -39,19 +39,3 @@ def hand_in(notebook, folder, student, assignment):
     """Put a notebook where a student's download would be."""
     (folder / student).mkdir(parents=True)
     nbformat.write(notebook, folder / student / f"{assignment}.ipynb")
-
-
-def clash(one, other):
-    """Whether two wrong solutions cannot be one student's."""
-    return one.answer == other.answer or bool(one.loses.keys() & other.loses.keys()) or one.alone or other.alone
-
-
-def shared_out(wrong):
-    """Wrong solutions of one problem set, dealt to few students: each mistake in an answer of its own."""
-    students = []
-    for one in wrong:
-        place = next((s for s in students if not any(clash(one, other) for other in s)), None)
-        if place is None:
-            students.append(place := [])
-        place.append(one)
-    return {f"wrong-{number}": dealt for number, dealt in enumerate(students, 1)}

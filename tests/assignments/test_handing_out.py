@@ -44,6 +44,7 @@ def test_the_archive_holds_what_students_need_and_no_more(classroom, archive):
     assert {f"{name}/{name}.ipynb" for name in assignments()} <= names
     assert {"README.md", "environment.yml", "pyproject.toml", "constraints.txt", "advfeat/attacks.py"} <= names
     assert not [name for name in names if "source/" in name or "tests/" in name]
+    assert [name for name in names if name.endswith(".toml")] == ["pyproject.toml"], "no file of mistakes"
     assert f"seed {CLASS_SEED}" in (archive / "README.md").read_text()
     for name in assignments():
         source = nbformat.read(classroom.notebook("source", name), as_version=4)

@@ -8,19 +8,28 @@ from dataclasses import dataclass
 
 import nbformat
 import pytest
-from handing_in import answered, hand_in, made_class, shared_out
-from wrong_solutions import WRONG
+from handing_in import answered, hand_in, made_class
+from right_solutions import RIGHT
 
 from advfeat.classroom import marks
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import Grade, check_reference, grade, maximum
+from advfeat.classroom.mistakes import mistakes, shared_out
 from advfeat.classroom.release import Classroom, assignments, leaks, make_sources
 from advfeat.classroom.sandbox import Limits
 
 CLASS_SEED_OF_THE_BOOK = 0
+PATIENT = Limits(cell=300, total=900)  # points are compared here, whatever else the machine does meanwhile
 
 each_assignment = pytest.mark.parametrize("assignment", assignments())
-STUDENTS = {name: shared_out(WRONG[name]) for name in WRONG}
+WRONG = {name: mistakes(name) for name in assignments()}
+STUDENTS = {
+    name: {f"wrong-{number}": dealt for number, dealt in enumerate(shared_out(wrong), 1)}
+    for name, wrong in WRONG.items()
+}
+OTHERWISE = {
+    name: {f"right-{number}": answers for number, answers in enumerate(RIGHT[name].values(), 1)} for name in RIGHT
+}
 each_wrong = pytest.mark.parametrize(
     ("assignment", "student", "wrong"),
     [
@@ -67,9 +76,12 @@ def graded(classroom, tmp_path_factory):
         for student, dealt in STUDENTS[assignment].items():
             changes = [(wrong.answer, wrong.old, wrong.new) for wrong in dealt]
             hand_in(answered(classroom, assignment, changes), downloads, student, assignment)
+        for student, answers in OTHERWISE[assignment].items():
+            changes = [(name, "", text) for name, text in answers.items()]
+            hand_in(answered(classroom, assignment, changes), downloads, student, assignment)
         submissions = collect(classroom, assignment, downloads)
         check_reference(classroom, assignment)
-        grades = grade(classroom, assignment, submissions, limits=Limits())
+        grades = grade(classroom, assignment, submissions, limits=PATIENT)
         marks.write_grades(classroom, assignment, grades)
         return Graded(classroom, maximum(classroom, assignment), {found.student: found for found in grades})
 
@@ -88,6 +100,19 @@ def test_the_right_solution_gets_every_point_that_a_machine_can_give(graded, ass
     assert found.status == "graded"
     by_hand = {name for name, points in found.points.items() if points is None}
     assert by_hand == set(found.to_mark)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "student"),
+    [
+        pytest.param(name, student, id=f"{name}-{how.replace(' ', '-')}")
+        for name in RIGHT
+        for student, how in zip(OTHERWISE[name], RIGHT[name], strict=True)
+    ],
+)
+def test_a_right_solution_that_is_written_otherwise_loses_nothing(graded, assignment, student):
+    assert graded(assignment).lost(student) == {}
+    assert graded(assignment).grades[student].status == "graded"
 
 
 @each_assignment
