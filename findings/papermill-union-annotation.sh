@@ -67,7 +67,8 @@ papermill.execute_notebook(
     source, target, parameters={"optional": 0.5, "union": 0.5}, prepare_only=True, progress_bar=False
 )
 unknown = [line for line in messages if "unknown" in line]
-injected = [one.source for one in nbformat.read(target, 4).cells if "injected-parameters" in one.metadata.get("tags", [])]
+cells = nbformat.read(target, as_version=4).cells
+injected = [one.source for one in cells if "injected-parameters" in one.metadata.get("tags", [])]
 print("log of a run with both given:", unknown)
 print("cell written by that run:", injected)
 
