@@ -354,15 +354,13 @@ def rows() -> dict[str, Row]:
         table[f"threats.{kind.__name__}.random_start"] = Row(
             kind(0.3).random_start, own, works=("images: float64", "images: one row")
         )
+        quiet = ("levels", "normalised", "NaN", "infinite", "a little outside", "float64")
         table[f"threats.{kind.__name__}.distance"] = Row(
             kind(0.3).distance,
             {"adv": images(channels=False), "origin": images(channels=False)},
-            works=tuple(
-                f"{a}: {k}" for a in ("adv", "origin") for k in ("levels", "normalised", "a little outside", "float64")
-            ),
+            works=tuple(f"{a}: {k}" for a in ("adv", "origin") for k in quiet),
         )
         step = getattr(kernels, f"{kind.__name__.lower()}_step")
-        quiet = ("levels", "normalised", "NaN", "infinite", "a little outside", "float64")
         table[f"kernels.{kind.__name__.lower()}_step"] = Row(
             step,
             {k: images(channels=False) for k in ("adv", "origin", "gradient")}
