@@ -294,6 +294,8 @@ def check_dataset(dataset: object, *, least: int = 0, name: str = "dataset") -> 
     inputs.instance(name, dataset, Dataset, "a data.Dataset")
     if isinstance(dataset, Dataset) and len(dataset) < least:
         raise ValueError(f"{name} must have {least} images or more, got {len(dataset)}")
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 

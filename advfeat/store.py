@@ -288,9 +288,7 @@ class _Artifact:
     def damaged(self, path: Path, reason: str) -> ValueError:
         """The exception for a file whose content is not right."""
         why = " ".join(reason.split())  # PyTorch says it in several lines
-        return ValueError(
-            f"{path} is damaged or foreign ({why}); delete the folder {self.folder}, and it is made anew"
-        )
+        return ValueError(f"{path} is damaged or foreign ({why}); delete the folder {self.folder}, and it is made anew")
 
     def _check_note(self) -> None:
         """Refuse files without a key of their own where the recipe noted beside them is another one."""
