@@ -15,6 +15,7 @@ from nbgrader.api import Gradebook, MissingEntry
 from advfeat.classroom.collect import Unused
 from advfeat.classroom.grade import Grade, maximum, read_grades, write_feedback
 from advfeat.classroom.release import Classroom
+from advfeat.files import write_whole
 
 _SHEET = ("student", "part", "points", "of", "comment", "answer", "note")
 _ENTERED = ("student", "part", "points", "comment")
@@ -238,9 +239,9 @@ def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
 
 def _write(path: Path, columns: Iterable[str], rows: Iterable[dict[str, str]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, list(columns), extrasaction="ignore")
-        table.writeheader()
-        table.writerows(rows)
-    return partial.replace(path)
+    stream = io.StringIO(newline="")
+    table = csv.DictWriter(stream, list(columns), extrasaction="ignore")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(path, stream.getvalue())
+    return path

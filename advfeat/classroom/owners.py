@@ -11,6 +11,7 @@ from pathlib import Path
 
 from advfeat.classroom import layouts
 from advfeat.classroom.downloads import Entry, Unusable, is_archive, stem
+from advfeat.files import write_whole
 
 _SAMPLE = 5
 """Notebooks of one folder that are looked at to see whose it is."""
@@ -228,9 +229,7 @@ def remember(folder: Path, assignment: str, owners: Iterable[Owner]) -> None:
     numbers = _numbers(path)
     numbers.setdefault(assignment, {}).update({owner.student: owner.id for owner in owners if owner.id})
     if numbers[assignment]:
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
 
 
 def _numbers(path: Path) -> dict[str, dict[str, str]]:
