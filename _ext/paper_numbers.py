@@ -60,7 +60,7 @@ class PaperNumbers(SphinxDirective):
         index = recorded / "index.json"
         for path in (published, index):
             self.env.note_dependency(str(path))
-        rows = table_rows(json.loads(published.read_text()), json.loads(index.read_text()) if index.exists() else [])
+        rows = table_rows(json.loads(published.read_bytes()), json.loads(index.read_bytes()) if index.exists() else [])
         lines = [HEADER, ("---",) * len(HEADER), *rows]
         container = nodes.container(classes=["paper-numbers"])
         text = StringList([f"| {' | '.join(line)} |" for line in lines], str(published))

@@ -56,7 +56,7 @@ class Recorded(SphinxRole):
         """Called by Sphinx."""
         _, results = _folders(self.env)
         path = results / "index.json"
-        return [nodes.Text(number(self.text, json.loads(path.read_text()) if path.exists() else []))], []
+        return [nodes.Text(number(self.text, json.loads(path.read_bytes()) if path.exists() else []))], []
 
 
 def setup(app: Any) -> dict[str, bool]:

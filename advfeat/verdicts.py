@@ -232,9 +232,9 @@ def table(rows: Sequence[Row], *, links: bool = False, chapters: bool = False) -
 
 def rows_of_book(book: Path, results: Path, *, chapter: str = "") -> list[Row]:
     """The rows of a book's folder and of the folder of its records; of one ``chapter`` (its number), or of all."""
-    claims, paper = (json.loads((book / name).read_text()) for name in ("claims.json", "paper.json"))
+    claims, paper = (json.loads((book / name).read_bytes()) for name in ("claims.json", "paper.json"))
     index = results / "index.json"
-    recorded = json.loads(index.read_text()) if index.exists() else []
+    recorded = json.loads(index.read_bytes()) if index.exists() else []
     return claim_rows([of for of in claims if chapter in ("", of["chapter"])], paper, recorded)
 
 
@@ -249,7 +249,7 @@ def at_a_glance(book: Path) -> str:
     Raises:
         FileNotFoundError: the chapter or its record is missing.
     """
-    chapter = json.loads((book / "05-non-robust-features.ipynb").read_text())
+    chapter = json.loads((book / "05-non-robust-features.ipynb").read_bytes())
     outputs = [output for cell in chapter["cells"] for output in cell.get("outputs", [])]
     kind = "application/papermill.record/text/plain"
     live = {
@@ -257,7 +257,7 @@ def at_a_glance(book: Path) -> str:
         for output in outputs
         if "scrapbook" in output.get("metadata", {})
     }
-    paper, index = (json.loads((book / name).read_text()) for name in ("paper.json", "results/index.json"))
+    paper, index = (json.loads((book / name).read_bytes()) for name in ("paper.json", "results/index.json"))
     recorded = {row["id"]: row["value"] for row in index if row["profile"] == "cifar10-cpu"}
     ours = ("planted world (live, chapter 5)", "CIFAR-10, small networks on a CPU (recorded)")
     lines: list[Sequence[str]] = [("trained on", *ours, "paper, CIFAR-10, ResNet-50"), ("---",) * 4]
@@ -295,7 +295,7 @@ def parts_of(book: Path) -> dict[str, str]:
 def main() -> None:
     """Bring the README of the checkout up to date."""
     readme = CLAIMS.parent.parent / "README.md"
-    readme.write_text(with_parts(readme.read_text(), parts_of(CLAIMS.parent)))
+    readme.write_text(with_parts(readme.read_text(encoding="utf-8"), parts_of(CLAIMS.parent)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import nbformat
 import pytest
 
 from advfeat import chapters as runner
-from advfeat import data, execution, notebook, records
+from advfeat import data, execution, notebook, records, store, verdicts
+from advfeat.classroom import release
 from advfeat.execution import Failed, Task, cell_timeout, execute, execute_all, file_name, incomplete, normalise
 from advfeat.parameters import Refused
 from advfeat.progress import progress
@@ -555,7 +556,9 @@ def test_what_only_posix_has_is_asked_for_where_it_may_be_missing(path):
             assert not only_there or f'hasattr({node.value.id}, "{node.attr}")' in text, f"{path.name}:{node.lineno}"
 
 
-@pytest.mark.parametrize("module", [execution, runner, notebook], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [execution, runner, notebook, records, release, store, verdicts], ids=lambda module: module.__name__
+)
 def test_files_are_read_and_written_as_utf8_whatever_the_system_s_own_encoding_is(module):
     """Windows would take a code page, and the book is full of letters that it lacks."""
     for node in ast.walk(ast.parse(Path(module.__file__).read_text())):

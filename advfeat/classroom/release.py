@@ -61,7 +61,7 @@ class Classroom:
 
     def _card(self) -> dict[str, int]:
         try:
-            return json.loads((self.folder / "class.json").read_text())
+            return json.loads((self.folder / "class.json").read_bytes())
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.folder} is not the folder of a class; run `assignments` first") from None
 
@@ -125,9 +125,8 @@ def make_sources(classroom: Classroom, *, class_seed: int, asked_for: int | None
             f"take another folder for {class_seed}"
         )
     if not card.exists():
-        card.write_text(
-            json.dumps({"class_seed": class_seed, "asked_for": class_seed if asked_for is None else asked_for}) + "\n"
-        )
+        facts = {"class_seed": class_seed, "asked_for": class_seed if asked_for is None else asked_for}
+        card.write_text(json.dumps(facts) + "\n", encoding="utf-8")
     for assignment in assignments():
         source = nbformat.read(ASSIGNMENTS / "source" / assignment / f"{assignment}.ipynb", as_version=4)
         place = classroom.notebook("source", assignment)
@@ -153,7 +152,7 @@ def make(classroom: Classroom, *, class_seed: int, asked_for: int | None = None)
         if not result["success"]:
             raise RuntimeError(f"{assignment}: {result.get('log', '')}{result.get('error', '')}")
         source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
-        found = leaks(source, classroom.notebook("release", assignment).read_text())
+        found = leaks(source, classroom.notebook("release", assignment).read_text(encoding="utf-8"))
         if found:
             shutil.rmtree(classroom.notebook("release", assignment).parent)
             raise Leak(f"{assignment}: the students' notebook would hold {found[0]!r}")
@@ -197,14 +196,16 @@ def pack(classroom: Classroom, archive: Path) -> Path:
         Leak: a file of the archive holds part of a solution.
     """
     class_seed = classroom.class_seed
-    files = {f"{name}/{name}.ipynb": classroom.notebook("release", name).read_text() for name in assignments()}
-    readme = (ASSIGNMENTS / "for-students.md").read_text()
+    sheets = {f"{name}/{name}.ipynb": classroom.notebook("release", name) for name in assignments()}
+    files = {name: sheet.read_text(encoding="utf-8") for name, sheet in sheets.items()}
+    readme = (ASSIGNMENTS / "for-students.md").read_text(encoding="utf-8")
     files["README.md"] = readme.replace("CLASS_SEED", str(class_seed))
-    files["environment.yml"] = (ROOT / "environment.yml").read_text().replace("[book,test]", "[student]")
+    environment = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    files["environment.yml"] = environment.replace("[book,test]", "[student]")
     for name in ("pyproject.toml", "constraints.txt", "LICENSE"):
-        files[name] = (ROOT / name).read_text()
+        files[name] = (ROOT / name).read_text(encoding="utf-8")
     for path in sorted((ROOT / "advfeat").rglob("*.py")):
-        files[path.relative_to(ROOT).as_posix()] = path.read_text()
+        files[path.relative_to(ROOT).as_posix()] = path.read_text(encoding="utf-8")
     for assignment in assignments():
         # The library is public, and holds in its own words what some parts ask for.
         source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
