@@ -133,7 +133,7 @@ def _answers(model: nn.Module, images: Tensor, classes: int) -> Tensor:
 
 def _check_answered(answers: Tensor) -> None:
     if broken := int((answers < 0).sum()):
-        raise ValueError(f"model: its logits are not finite for {broken} of {len(answers)} images: NaN or infinity is no answer")
+        raise ValueError(f"model: its logits are not finite for {broken} of {len(answers)} images")
 
 
 def accuracy(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Estimate:
