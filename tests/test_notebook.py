@@ -98,12 +98,13 @@ def test_nothing_recorded_is_said(results, monkeypatch):
 def test_published_values_are_rates_with_their_place():
     entries = json.loads(notebook.PAPER.read_text())
     known = {key for key, entry in entries.items() if entry["value"] is not None}
-    assert set(notebook.paper_values()) | set(notebook.paper_values("library")) == known
+    others = ("paper", "library", "reruns", "replications", "nakkiran")
+    assert set().union(*(notebook.paper_values(by) for by in others)) == known
     assert set(entries) - known == {"fig3/correlation"}
     for entry in entries.values():
         assert entry["value"] is None or 0 <= entry["value"] <= 1
         assert entry["where"]
-        assert entry.get("by", "paper") in ("paper", "library")
+        assert entry.get("by", "paper") in others
 
 
 def test_a_library_checkpoint_is_never_shown_as_the_papers():

@@ -81,6 +81,9 @@ SOURCE = "how precisely others read the plot"
 ALLOWED: dict[str, dict[str, str]] = {
     "README": {
         "Python 3.11, 3.12 or 3.13": VERSION,
+        "2.11 or later": VERSION,
+        "from 2.12 on only on macOS": VERSION,
+        "is 2.2.2, and this library needs 2.11": VERSION,
         "some ten minutes": PLAN,
         "twice as wide": SETTING,
         "within ninety seconds": PLAN,
@@ -88,7 +91,11 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "instructors": {
         "Python 3.11 to 3.13": VERSION,
-        "5.13 or later; connections from 6.7 on": VERSION,
+        "Linux 5.12 or later": VERSION,
+        "5.13 or later": VERSION,
+        "Landlock from 6.7 on": VERSION,
+        "from Linux 6.12 on": VERSION,
+        "refused from 6.12 on": VERSION,
         "six meetings of ninety minutes": PLAN,
         "at most ninety seconds": PLAN,
         "90 minutes": PLAN,
