@@ -101,12 +101,15 @@ def check_threat(threat: object, *, finite: bool = False) -> None:
 def check_step(step_size: float, threat: Threat, images: Tensor) -> None:
     """Refuse a step that is no step, or longer than the diameter of ``threat``: a length in other units, it seems.
 
-    Where no ball holds the images (``FREE``), or one of radius 0, that is the diagonal of the box.
+    Where no ball holds the images (``FREE``), that is the diagonal of the box. Inside a ball of radius 0 nothing moves,
+    so a step of 0, as a share of the radius gives, is accepted, too.
 
     Raises:
         TypeError, ValueError: ``step_size`` is no number, not positive or too long.
     """
     check_threat(threat)
+    if threat.eps == 0 and step_size == 0:
+        return
     if 0 < threat.eps < math.inf:
         inputs.step_size(step_size, limit=2 * threat.eps, of=threat)
     else:

@@ -127,6 +127,7 @@ def test_robust_accuracy_of_a_linear_model(linear, levels, eps, left, steps, bat
 
 def test_no_radius_or_no_step_is_plain_accuracy(linear, levels):
     assert robust_accuracy(linear, levels, L2(0.0), steps=5) == accuracy(linear, levels)
+    assert robust_accuracy(linear, levels, L2(0.0), steps=1, step_size=0.0) == accuracy(linear, levels)
     assert robust_accuracy(linear, levels, L2(0.5), steps=0) == accuracy(linear, levels)
 
 
