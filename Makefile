@@ -77,7 +77,7 @@ test-avx2: export OMP_NUM_THREADS ?= $(THREADS)
 test-avx2: $(VENV)/installed ## as on a processor with AVX2 alone: tests and cells that compare numbers, and the problem sets' mistakes
 	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m numbers
 	$(EMPTY_STORE) $(AVX2) $(NBVAL:--nbval=--nbval-lax) -n $(JOBS) --dist loadscope book/*.ipynb
-	class=$$(mktemp -d) && trap 'rm -rf "$$class"' EXIT && $(AVX2) $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class"
+	class=$$(mktemp -d) && trap 'rm -rf "$$class"' EXIT && $(AVX2) $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class" --class-seed 17
 
 chapter: $(VENV)/installed ## run one: CHAPTER=05 PROFILE=planted ARGS="-p seed 1"
 	$(BIN)/python -m advfeat.chapters run "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)
