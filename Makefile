@@ -11,6 +11,10 @@ export MALLOC_MMAP_THRESHOLD_ := 4294967296
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 export MALLOC_TOP_PAD_ := 268435456
 
+# Containers often set this. Nothing that is imported would then be kept compiled, and every process, of which tests and
+# chapters start hundreds, would compile PyTorch anew: five seconds each.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The first interpreter that runs, has the right version and can make an environment. A name on the path proves
 # nothing: version managers leave names behind that only print an error.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
@@ -39,7 +43,7 @@ NBVAL := ADVFEAT_PROGRESS=off PYTHONPATH="tests$${PYTHONPATH:+:$$PYTHONPATH}" $(
 # As on a processor with AVX2 and nothing newer, such as most laptops have: PyTorch takes other paths there.
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
 # Networks that another command left in the store were perhaps trained with another number of threads, and differ.
-EMPTY_STORE := store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && ADVFEAT_STORE="$$store"
+EMPTY_STORE := store=$$(mktemp -d); trap 'rm -rf "$$store"' EXIT; export ADVFEAT_STORE="$$store";
 # What is tested runs in so many processes, which share the cores: small networks gain little from a second thread.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
@@ -66,18 +70,19 @@ book: $(VENV)/installed ## run the chapters that are not done, build the pages s
 test: export OMP_NUM_THREADS ?= $(THREADS)
 test: lint ## everything: style, layering, unit tests, the book, and a second run of it beside the first
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
-	$(EMPTY_STORE) $(BIN)/python -m advfeat.chapters book --fresh --jobs $(JOBS)
-	$(BIN)/python -m pytest -q -m pages
-	@echo "Each chapter again, from an empty store as before, and with the solutions of its exercises: the same numbers in every cell?"
-	@echo "And in those that are machine-independent the committed ones?"
-	$(BIN)/python -m advfeat.chapters again
-	$(EMPTY_STORE) $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
+	@echo "The book from an empty store; then each chapter again, with what the first run has stored and with the solutions of"
+	@echo "its exercises: the same numbers in every cell? And in those that are machine-independent the committed ones?"
+	$(EMPTY_STORE) \
+	  $(BIN)/python -m advfeat.chapters book --fresh --jobs $(JOBS); \
+	  $(BIN)/python -m pytest -q -m pages; \
+	  $(BIN)/python -m advfeat.chapters again; \
+	  $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
 
 test-avx2: export OMP_NUM_THREADS ?= $(THREADS)
 test-avx2: $(VENV)/installed ## as on a processor with AVX2 alone: tests and cells that compare numbers, and the problem sets' mistakes
 	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m numbers
 	$(EMPTY_STORE) $(AVX2) $(NBVAL:--nbval=--nbval-lax) -n $(JOBS) --dist loadscope book/*.ipynb
-	class=$$(mktemp -d) && trap 'rm -rf "$$class"' EXIT && $(AVX2) $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class" --class-seed 17
+	class=$$(mktemp -d); trap 'rm -rf "$$class"' EXIT; $(AVX2) $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class" --class-seed 17
 
 chapter: $(VENV)/installed ## run one: CHAPTER=05 PROFILE=planted ARGS="-p seed 1"
 	$(BIN)/python -m advfeat.chapters run "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)

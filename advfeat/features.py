@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from advfeat import inputs
 from advfeat.attacks import L2, Threat
-from advfeat.measures import Estimate
+from advfeat.estimates import Estimate
 from advfeat.progress import progress
 from advfeat.threats import check_step, check_threat
 
@@ -393,7 +393,7 @@ def _mean_worst(clean: Tensor, lowest: Tensor, highest: Tensor, positive: Tensor
     total = parts[0] + parts[1]
     freedom = total.square() / sum(part.square() / (count - 1) for part, count in zip(parts, counts, strict=True))
     freedom = torch.where(total > 0, freedom, 1)  # a feature that is never wrong: no spread, whatever the quantile
-    half = torch.as_tensor(student.ppf((1 + level) / 2, freedom.cpu())).to(total) * total.sqrt() / 2
+    half = torch.as_tensor(stdtrit(freedom.cpu(), (1 + level) / 2)).to(total) * total.sqrt() / 2
     return [
         Estimate(v, v - h, v + h, len(positive), rate=False) for v, h in zip(value.tolist(), half.tolist(), strict=True)
     ]

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 from scipy.optimize import brentq, minimize
-from scipy.stats import norm, qmc
+from scipy.special import ndtr, ndtri
+from scipy.stats import qmc
 from torch import Tensor
 
 from advfeat import inputs
@@ -80,7 +81,7 @@ class Gaussians:
         """
         self._check_weights(weights, eps)
         margin = weights @ self.mean - eps * weights.norm()
-        return float(norm.cdf(float(margin / (weights @ self.covariance @ weights).sqrt())))
+        return float(ndtr(float(margin / (weights @ self.covariance @ weights).sqrt())))
 
     def usefulness(self, weights: Float64[Tensor, " d"], *, eps: float = 0.0) -> float:
         """E[min over ‖δ‖₂ ≤ eps of y f(x + δ)] for f(x) = wᵀx / c, where c makes E[f²] = 1.
@@ -173,7 +174,7 @@ def exact_robust_mle(fit: Gaussians, *, eps: float, points: int = 4096, seed: in
     start = _spectrum(robust_mle(fit, eps=eps).covariance)[0]
     s_star, basis = _spectrum(fit.covariance)
     uniform = qmc.Sobol(len(s_star), rng=np.random.default_rng(seed)).random(points)
-    z = torch.from_numpy(norm.ppf(uniform))
+    z = torch.from_numpy(ndtri(uniform))
     z = z * (s_star / (z * z).mean(0)).sqrt()
 
     def objective(log_s: np.ndarray) -> tuple[float, np.ndarray]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import binomtest, norm
-from scipy.stats import t as student
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,88 +15,10 @@ from advfeat import inputs
 from advfeat.attacks import Threat, pgd, usual_step_size
 from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, batches, check_dataset
+from advfeat.estimates import Estimate
 from advfeat.models import check_eval, ready
 from advfeat.progress import progress
-from advfeat.summaries import signless_zero
 from advfeat.threats import check_step, check_threat
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval and the number of images behind it.
-
-    A ``rate`` is a share of the images, in [0, 1], and prints in percent; anything else prints as a plain number. A
-    format of one's own goes to all three numbers: ``f"{estimate:.2f}"``. ``within`` are the bounds of what such a
-    number can be at all, such as (-1, 1) for a correlation.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    rate: bool = True
-    within: tuple[float, float] | None = None
-
-    def __str__(self) -> str:
-        return format(self, ".1%" if self.rate else ".3f")
-
-    def __format__(self, spec: str) -> str:
-        if not spec:
-            return str(self)
-        spec = signless_zero(spec)
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
-
-    @classmethod
-    def of_rate(cls, hits: int, n: int) -> Estimate:
-        """A proportion with Wilson's score interval, which holds near 0 and 1 too.
-
-        Raises:
-            ValueError: ``n`` is not positive or ``hits`` not in [0, n].
-        """
-        inputs.whole("hits", hits)
-        inputs.whole("n", n)
-        if n < 1 or not 0 <= hits <= n:
-            raise ValueError(f"a rate needs 0 <= hits <= n and n >= 1, got hits={hits}, n={n}")
-        interval = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-        return cls(hits / n, float(interval.low), float(interval.high), n)
-
-    @classmethod
-    def of_mean(cls, values: Float[Tensor, " n"]) -> Estimate:
-        """The mean of one number per image with Student's interval, m ± t(0.975, n − 1) · s / √n.
-
-        Exact for normal values and, by the central limit theorem, close for others from some hundred images on; a
-        bootstrap says the same there, at the price of a random answer. Shares of images are for ``of_rate``.
-
-        Raises:
-            ValueError: fewer than two values, or one that is not finite.
-        """
-        inputs.tensor("values", values, "n", inputs.FLOATS)
-        if len(values) < 2 or not bool(values.isfinite().all()):
-            raise ValueError(f"values: a mean needs two or more finite values, got {len(values)}: {values}")
-        exact = values.double()
-        mean, n = float(exact.mean()), len(values)
-        half = float(student.ppf(0.975, n - 1)) * float(exact.std()) / math.sqrt(n)
-        return cls(mean, mean - half, mean + half, n, rate=False)
-
-    @classmethod
-    def of_correlation(cls, pairs: Float[Tensor, "n 2"]) -> Estimate:
-        """Pearson's r of n pairs with Fisher's interval, tanh(artanh r ± 1.96 / √(n − 3)).
-
-        It is about further pairs drawn like these, not about the error of each number. With few pairs it is wide: at
-        n = 5 an r of 0.9 is compatible with one of 0.09.
-
-        Raises:
-            ValueError: fewer than four pairs, or one side never changes.
-        """
-        inputs.tensor("pairs", pairs, "n 2", inputs.FLOATS)
-        inputs.look(("pairs", pairs, inputs.FINITE))
-        n = len(pairs)
-        if n < 4 or not bool((pairs.std(0) > 0).all()):
-            raise ValueError(f"pairs: a correlation needs four or more pairs that differ, got {pairs.tolist()}")
-        r = float(torch.corrcoef(pairs.double().T)[0, 1].clamp(-1, 1))
-        half = float(norm.ppf(0.975)) / math.sqrt(n - 3)
-        low, high = (math.tanh(math.atanh(r) + side * half) if abs(r) < 1 else r for side in (-1, 1))
-        return cls(r, low, high, n, rate=False, within=(-1.0, 1.0))
 
 
 class VanishedGradients(UserWarning):

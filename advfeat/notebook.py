@@ -11,7 +11,8 @@ from IPython.display import Markdown, display
 from torch import Tensor
 
 from advfeat.autoattack import installed
-from advfeat.measures import Estimate, accuracy
+from advfeat.estimates import Estimate
+from advfeat.measures import accuracy
 from advfeat.records import BOOK, Measured, Record, load_record, readable_records, results_root, save_record
 from advfeat.run import Run, Trained
 from advfeat.verdicts import rows_of_book, table

@@ -23,7 +23,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E
 
 @runtime_checkable
 class Interval(Protocol):
-    """A value with its interval: ``measures.Estimate`` or ``summaries.Summary``."""
+    """A value with its interval: an ``estimates.Estimate``."""
 
     value: float
     low: float

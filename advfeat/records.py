@@ -29,8 +29,8 @@ from PIL import Image
 from torch import Tensor
 
 from advfeat import inputs
+from advfeat.estimates import Measured, Summary, summarise
 from advfeat.files import sweep, write_whole
-from advfeat.summaries import Measured, Summary, summarise
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 BOOK = _CHECKOUT / "book"
@@ -71,7 +71,7 @@ class Record:
         return sorted({key for run in self.runs.values() for key in run["values"]})
 
     def summary(self, key: str) -> Summary:
-        """The mean over seeds of one value, with its interval: see ``summaries.summarise``.
+        """The mean over seeds of one value, with its interval: see ``estimates.summarise``.
 
         Raises:
             KeyError: no run recorded ``key``; the message lists what there is.

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from advfeat import inputs
 from advfeat.attacks import Threat, pgd, usual_step_size
 from advfeat.data import Dataset, batches, check_dataset
-from advfeat.measures import Estimate, predictions
+from advfeat.estimates import Estimate
+from advfeat.measures import predictions
 from advfeat.models import ready
 from advfeat.progress import progress
 from advfeat.threats import check_step, check_threat

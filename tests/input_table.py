@@ -252,6 +252,7 @@ def rows() -> dict[str, Row]:
         attacks,
         autoattack,
         construct,
+        estimates,
         features,
         gaussian,
         kernels,
@@ -430,12 +431,12 @@ def rows() -> dict[str, Row]:
          "templates": numbers(bright.contiguous(), rows=False)},
         one="dataset", none="dataset",
     )  # fmt: skip
-    table["measures.Estimate.of_rate"] = Row(measures.Estimate.of_rate, {"hits": whole(3, most=8), "n": whole(8, 3)})
-    table["measures.Estimate.of_mean"] = Row(
-        measures.Estimate.of_mean, {"values": numbers(noise(N))}, one="values", none="values"
+    table["estimates.Estimate.of_rate"] = Row(estimates.Estimate.of_rate, {"hits": whole(3, most=8), "n": whole(8, 3)})
+    table["estimates.Estimate.of_mean"] = Row(
+        estimates.Estimate.of_mean, {"values": numbers(noise(N))}, one="values", none="values"
     )
-    table["measures.Estimate.of_correlation"] = Row(
-        measures.Estimate.of_correlation, {"pairs": numbers(noise(N, 2))}, one="pairs", none="pairs"
+    table["estimates.Estimate.of_correlation"] = Row(
+        estimates.Estimate.of_correlation, {"pairs": numbers(noise(N, 2))}, one="pairs", none="pairs"
     )
 
     # masking

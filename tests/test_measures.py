@@ -14,7 +14,8 @@ from torch import nn
 from advfeat import measures
 from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
-from advfeat.measures import Estimate, accuracy, predictions, robust_accuracy, signal_kept, withstands
+from advfeat.estimates import Estimate
+from advfeat.measures import accuracy, predictions, robust_accuracy, signal_kept, withstands
 from advfeat.models import Classifier, build_model, freeze
 
 pytestmark = pytest.mark.numbers

@@ -6,7 +6,8 @@ import pytest
 
 from advfeat import notebook
 from advfeat.chapters import main
-from advfeat.measures import Estimate, accuracy
+from advfeat.estimates import Estimate
+from advfeat.measures import accuracy
 from advfeat.models import build_model
 from advfeat.records import save_record
 from advfeat.run import Run, Trained

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
 from advfeat import plots
-from advfeat.measures import Estimate
+from advfeat.estimates import Estimate
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from advfeat import transfer as transfer_module
 from advfeat.attacks import L2
 from advfeat.data import Dataset
-from advfeat.measures import Estimate
+from advfeat.estimates import Estimate
 from advfeat.models import Classifier
 from advfeat.transfer import Transfer, other_classes, transfer, transfer_rate
 

@@ -139,7 +139,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """The class, what each test is worth, and the grades of all of them beside one honest student."""
+    """The class, what each test is worth, and the grades: one hostile student of every kind beside the seven others."""
     classroom = made_class(tmp_path_factory)
     downloads = tmp_path_factory.mktemp("hostile")
     names = {
@@ -149,10 +149,12 @@ def graded(tmp_path_factory):
     codes = {**HOSTILE, **{student: code for student, (code, _) in BROKEN.items()}}
     codes |= {k: v.format(**names) for k, v in FENCED.items()} if landlock.edition() else {}
     hand_in_the_others(classroom, downloads)
-    for student, code in codes.items():
-        hand_in(answered(classroom, ASSIGNMENT, [(REPLACED, "", code)]), downloads, student, ASSIGNMENT)
-    submissions = collect(classroom, ASSIGNMENT, downloads)
-    with pytest.MonkeyPatch.context() as patch:
+    with local_socket() as address, pytest.MonkeyPatch.context() as patch:
+        reaches = REACHES.format(grader=os.getpid(), local=address, outside=str(downloads / "outside"))
+        codes["reaches-for-others-and-is-killed"] = f"{reaches}\n{HOSTILE['kills-itself']}"
+        for student, code in codes.items():
+            hand_in(answered(classroom, ASSIGNMENT, [(REPLACED, "", code)]), downloads, student, ASSIGNMENT)
+        submissions = collect(classroom, ASSIGNMENT, downloads)
         # As `python -m` does it in the folder that holds the class.
         patch.setattr(sys, "path", [str(classroom.folder.parent), *sys.path])
         check_reference(classroom, ASSIGNMENT)
@@ -161,42 +163,22 @@ def graded(tmp_path_factory):
 
 
 def hand_in_the_others(classroom, downloads):
+    """The seven others of the class, with the mistakes that ``OTHERS`` names."""
     wrong = {one.name: (one.answer, one.old, one.new) for one in mistakes(ASSIGNMENT)}
     for student, mistake in OTHERS.items():
         changes = [wrong[mistake]] if mistake else []
         hand_in(answered(classroom, ASSIGNMENT, changes), downloads, student, ASSIGNMENT)
 
 
-def check_the_others(worth, grades):
-    """Each of the seven others has exactly the points of their work."""
+def test_the_seven_others_get_exactly_their_points(graded):
+    _, worth, grades = graded
     costs = {one.name: one.loses for one in mistakes(ASSIGNMENT)}
     for student, mistake in OTHERS.items():
         assert grades[student].status == "graded"
         got = {name: points for name, points in grades[student].points.items() if points is not None}
         assert got == {name: worth[name] - costs.get(mistake, {}).get(name, 0) for name in got}
         assert set(worth) - set(got) == set(grades[student].to_mark)
-
-
-def test_the_honest_students_lose_nothing(graded):
-    _, worth, grades = graded
-    check_the_others(worth, grades)
-    assert grades["honest"].points == grades["honest-too"].points
-
-
-@pytest.mark.parametrize("turn", [1, 2, 3])
-def test_in_a_class_of_eight_the_seven_others_get_exactly_their_points(graded, tmp_path, turn):
-    """The eighth reaches for other processes, leaves some running, and is killed."""
-    classroom, worth, _ = graded
-    with local_socket() as address:
-        reaches = REACHES.format(grader=os.getpid(), local=address, outside=str(tmp_path / "outside"))
-        code = "\n".join([reaches, HOSTILE["leaves-others-running"], HOSTILE["kills-itself"]])
-        hand_in_the_others(classroom, tmp_path)
-        hand_in(answered(classroom, ASSIGNMENT, [(REPLACED, "", code)]), tmp_path, "eighth", ASSIGNMENT)
-        found = grade(classroom, ASSIGNMENT, collect(classroom, ASSIGNMENT, tmp_path), limits=LIMITS, jobs=2)
-    assert len(found) == 8
-    grades = {one.student: one for one in found}
-    check_the_others(worth, grades)
-    assert "kernel died" in grades["eighth"].status
+    assert "kernel died" in grades["reaches-for-others-and-is-killed"].status
 
 
 @pytest.mark.parametrize("student", HOSTILE)

@@ -1,0 +1,207 @@
+"""Numbers with their 95 % intervals: measured once, recorded, and over several seeds together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.special import ndtri, stdtrit
+from torch import Tensor
+
+from advfeat import inputs
+
+
+def signless_zero(spec: str) -> str:
+    """The format ``spec`` of a number with a z behind alignment and sign: what rounds to zero has no minus."""
+    return re.sub(r"^((?:.?[<>=^])?[-+ ]?)z?", r"\1z", spec, count=1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval and the number of images behind it.
+
+    A ``rate`` is a share of the images, in [0, 1], and prints in percent; anything else prints as a plain number. A
+    format of one's own goes to all three numbers: ``f"{estimate:.2f}"``. ``within`` are the bounds of what such a
+    number can be at all, such as (-1, 1) for a correlation.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    rate: bool = True
+    within: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        return format(self, ".1%" if self.rate else ".3f")
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        spec = signless_zero(spec)
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    @classmethod
+    def of_rate(cls, hits: int, n: int) -> Estimate:
+        """A proportion with Wilson's score interval, which holds near 0 and 1 too.
+
+        Raises:
+            ValueError: ``n`` is not positive or ``hits`` not in [0, n].
+        """
+        inputs.whole("hits", hits)
+        inputs.whole("n", n)
+        if n < 1 or not 0 <= hits <= n:
+            raise ValueError(f"a rate needs 0 <= hits <= n and n >= 1, got hits={hits}, n={n}")
+        return cls(hits / n, *_wilson(hits / n, n), n)
+
+    @classmethod
+    def of_mean(cls, values: Float[Tensor, " n"]) -> Estimate:
+        """The mean of one number per image with Student's interval, m ± t(0.975, n − 1) · s / √n.
+
+        Exact for normal values and, by the central limit theorem, close for others from some hundred images on; a
+        bootstrap says the same there, at the price of a random answer. Shares of images are for ``of_rate``.
+
+        Raises:
+            ValueError: fewer than two values, or one that is not finite.
+        """
+        inputs.tensor("values", values, "n", inputs.FLOATS)
+        if len(values) < 2 or not bool(values.isfinite().all()):
+            raise ValueError(f"values: a mean needs two or more finite values, got {len(values)}: {values}")
+        exact = values.double()
+        mean, n = float(exact.mean()), len(values)
+        half = _student(n - 1) * float(exact.std()) / math.sqrt(n)
+        return cls(mean, mean - half, mean + half, n, rate=False)
+
+    @classmethod
+    def of_correlation(cls, pairs: Float[Tensor, "n 2"]) -> Estimate:
+        """Pearson's r of n pairs with Fisher's interval, tanh(artanh r ± 1.96 / √(n − 3)).
+
+        It is about further pairs drawn like these, not about the error of each number. With few pairs it is wide: at
+        n = 5 an r of 0.9 is compatible with one of 0.09.
+
+        Raises:
+            ValueError: fewer than four pairs, or one side never changes.
+        """
+        inputs.tensor("pairs", pairs, "n 2", inputs.FLOATS)
+        inputs.look(("pairs", pairs, inputs.FINITE))
+        n = len(pairs)
+        if n < 4 or not bool((pairs.std(0) > 0).all()):
+            raise ValueError(f"pairs: a correlation needs four or more pairs that differ, got {pairs.tolist()}")
+        r = float(torch.corrcoef(pairs.double().T)[0, 1].clamp(-1, 1))
+        half = _normal() / math.sqrt(n - 3)
+        low, high = (math.tanh(math.atanh(r) + side * half) if abs(r) < 1 else r for side in (-1, 1))
+        return cls(r, low, high, n, rate=False, within=(-1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One recorded number: its value, the images behind it, and what was measured how.
+
+    A rate in [0, 1] needs no more, for its interval follows from n. Any other number brings its 95 % interval, ``low``
+    and ``high``, and perhaps the bounds ``within`` which it lies whatever happens. ``seed`` is that of the network.
+    Runs of several seeds may share one network, the source of a constructed dataset, say; it counts once.
+    """
+
+    value: float
+    n: int
+    network: str
+    attack: str = "none"
+    seed: int = 0
+    low: float | None = None
+    high: float | None = None
+    within: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        inputs.real("value", self.value)
+        inputs.whole("n", self.n)
+        inputs.text("network", self.network)
+        inputs.text("attack", self.attack)
+        inputs.seed(self.seed)
+        for name in ("low", "high"):
+            if getattr(self, name) is not None:
+                inputs.real(name, getattr(self, name))
+
+    @property
+    def rate(self) -> bool:
+        """Whether this is a share in [0, 1], which brings no interval."""
+        return self.low is None and self.high is None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the numbers fit together: a rate in [0, 1], or a finite value inside its interval; n at least 1."""
+        if self.low is None or self.high is None:
+            return self.rate and 0 <= self.value <= 1 and self.n >= 1
+        finite = all(map(math.isfinite, (self.low, self.value, self.high)))
+        return finite and self.low <= self.value <= self.high and self.n >= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Estimate):
+    """A recorded number over all seeds; n is the smallest number of images behind one of them."""
+
+    seeds: int
+    network: str
+    attack: str
+
+
+def summarise(measured: Sequence[Measured]) -> Summary:
+    """The mean over seeds of one value, measured once or more; runs that share a network count as one, at their mean.
+
+    The interval adds two independent sources of error: the choice of test images (for a rate Wilson's interval, else
+    the recorded one, averaged) and, from two seeds on, the spread between seeds (Student's t). With two seeds the
+    second is wide, and it should be: two runs say little about a third.
+    """
+    by_seed = [[item for item in measured if item.seed == seed] for seed in {item.seed: None for item in measured}]
+
+    def of_each(part: str) -> np.ndarray:
+        return np.array([np.mean([getattr(item, part) for item in shared]) for shared in by_seed])
+
+    values = of_each("value")
+    mean, n, seeds = float(values.mean()), min(item.n for item in measured), len(by_seed)
+    spread = _student(seeds - 1) * float(values.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
+    rate = all(item.rate for item in measured)
+    if rate:
+        # Wilson's interval for the images: unlike the usual half-width it does not vanish at 0 and 1.
+        low, high = _wilson(mean, n)
+    else:
+        # The seeds saw the same images, so their errors may agree: averaged, not divided by the root of the number.
+        low, high = float(of_each("low").mean()), float(of_each("high").mean())
+    low, high = mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread)
+    least, most = (0.0, 1.0) if rate else measured[0].within or (-math.inf, math.inf)
+    low, high = max(least, low), min(most, high)
+    return Summary(
+        value=mean,
+        low=low,
+        high=high,
+        n=n,
+        rate=rate,
+        seeds=seeds,
+        network=measured[0].network,
+        attack=measured[0].attack,
+    )
+
+
+@cache
+def _student(freedom: int) -> float:
+    return float(stdtrit(freedom, 0.975))
+
+
+@cache
+def _normal() -> float:
+    return float(ndtri(0.975))
+
+
+def _wilson(rate: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a rate over n images; the rate may be a mean over seeds, so no whole count."""
+    z = _normal()
+    scale = 2 * (n + z * z)
+    centre = (2 * n * rate + z * z) / scale
+    half = z / scale * math.sqrt(4 * n * rate * (1 - rate) + z * z)
+    # Without the rounding, which could leave [0, 1].
+    return 0.0 if rate == 0 else centre - half, 1.0 if rate == 1 else centre + half
