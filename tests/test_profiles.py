@@ -130,6 +130,7 @@ def test_a_whole_number_may_stand_for_a_float():
         ({"match_sweep": [3, 0]}, r"match_sweep=\(3, 0\) must be whole numbers, each 1 or more"),
         ({"match_step_size": 0}, "match_step_size=0.0 must be a positive number"),
         ({"construct_step_size": math.nan}, "construct_step_size=nan must be a positive number"),
+        ({"eps": 0.04}, "construct_step_size=0.1 must be at most twice eps=0.04"),
         ({"eps": math.inf}, "eps=inf must be a positive number"),
         ({"robust_eps": [0, 1]}, r"robust_eps=\(0.0, 1.0\) must be positive numbers"),
         ({"eval_eps": [0, -1]}, r"eval_eps=\(0.0, -1.0\) must be numbers, each 0 or more"),
