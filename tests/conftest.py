@@ -7,6 +7,7 @@ import importlib.util
 import os
 import tempfile
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -55,6 +56,14 @@ def empty_store(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("store")
     monkeypatch.setenv("ADVFEAT_STORE", str(folder))
     return folder
+
+
+@pytest.fixture
+def unchecked_types():
+    """What a reader gets: annotations are not checked outside of the tests, so the library's own messages appear."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -285,7 +285,7 @@ def test_shapes_alone_make_standard_training_robust():
 
 
 def test_with_textures_it_is_accurate_and_fragile(standard, test_set):
-    assert accuracy(standard, test_set).value >= 0.95
+    assert accuracy(standard, test_set).value >= 0.93
     assert robust_accuracy(standard, test_set.subset(slice(500)), L2(0.25), steps=20).value <= 0.05
 
 

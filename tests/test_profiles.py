@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import jaxtyping
 import pytest
 import torch
 
@@ -13,14 +12,6 @@ from advfeat.attacks import L2
 from advfeat.models import build_model
 from advfeat.networks import TORCHVISION
 from advfeat.profiles import PROFILES, get_profile
-
-
-@pytest.fixture
-def unchecked_types():
-    """What a reader gets: annotations are not checked outside of the tests, so the library's own messages appear."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("name", PROFILES)
