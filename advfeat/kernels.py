@@ -226,10 +226,11 @@ def fast_dtype(device_type: str) -> torch.dtype:
     """The dtype in which networks run fastest on a device type: bfloat16 where its matrix units know it.
 
     A CPU without AVX-512-BF16 or AMX emulates bfloat16 more slowly than it computes in float32, so there the answer is
-    float32.
+    float32; also where ``ONEDNN_MAX_CPU_ISA`` keeps oneDNN from such instructions.
     """
     if device_type == "cuda":
         return torch.bfloat16
-    if device_type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return torch.bfloat16
-    return torch.float32
+    if device_type != "cpu" or not torch.backends.mkldnn.is_available():
+        return torch.float32
+    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_units and torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32

@@ -477,3 +477,11 @@ def test_fast_dtype_is_one_that_the_hardware_gains_from():
     assert fast_dtype("cuda") == torch.bfloat16
     assert fast_dtype("cpu") in (torch.bfloat16, torch.float32)
     assert fast_dtype("meta") == torch.float32
+
+
+def test_fast_dtype_is_that_of_the_processor_that_is_imitated():
+    """With bfloat16 emulated, a trial of an ordinary processor would take three times as long, and be none."""
+    code = "from advfeat.kernels import fast_dtype; print(fast_dtype('cpu'))"
+    restricted = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    said = subprocess.run([sys.executable, "-c", code], env=restricted, capture_output=True, text=True, check=True)
+    assert said.stdout == "torch.float32\n"
