@@ -138,6 +138,7 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str 
             start_timeout=_PATIENCE,
             iopub_timeout=_PATIENCE,
             progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # errors; it warns of TCP on this machine, each time
             # An error ends the run where it happens, in a cell tagged ``raises-exception``, too.
             force_raise_errors=True,
             on_cell_execute=lambda cell, **_: begun.append(cell.source),

@@ -126,6 +126,14 @@ def test_a_limit_that_is_none_is_refused_before_the_first_cell(book, capsys, mon
     assert cell_timeout() is None
 
 
+def test_a_run_prints_its_two_lines_and_nothing_of_its_kernel(book, capfd):
+    chapter = write_chapter(book / "42-tiny.ipynb", "print(1)")
+    execute(chapter, runner.RUNS / chapter.name, {})
+    said = capfd.readouterr()
+    assert said.err == ""
+    assert [line.split()[0] for line in said.out.splitlines()] == ["42-tiny", "42-tiny"]
+
+
 def test_saved_statuses_are_not_relied_on(book, monkeypatch):
     """As papermill leaves a notebook whose kernel died: every cell is called completed, also those that never ran."""
     chapter = write_chapter(book / "42-tiny.ipynb", "first", "second")
