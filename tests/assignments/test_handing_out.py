@@ -66,6 +66,7 @@ def test_validate_needs_no_file_of_the_instructor(classroom, archive):
         in done.stdout
     )
     assert "Ready to hand in." in done.stdout
+    assert done.stderr == "", "students see nothing that is not about their work"
 
 
 def test_a_changed_test_is_seen_and_an_untouched_one_is_not(classroom):
