@@ -59,6 +59,13 @@ def pgd(
             both ``generator`` and ``start`` are given, or ``torch.inference_mode`` is on.
         FloatingPointError: a gradient was not finite.
 
+    >>> from advfeat import L2, build_model
+    >>> images, labels = torch.full((2, 3, 32, 32), 0.5), torch.tensor([3, 7])
+    >>> model = build_model("cnn4", seed=0).eval()
+    >>> adv = pgd(model, images, labels, L2(0.5), steps=10, step_size=0.125)
+    >>> adv.shape, bool((L2(0.5).distance(adv, images) < 0.5001).all())
+    (torch.Size([2, 3, 32, 32]), True)
+
     Source: Madry et al. 2018; section 3.2 of Ilyas et al. 2019 for the targeted form.
     """
     _check_attack(model, images, threat, steps, step_size, start)

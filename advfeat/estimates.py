@@ -200,8 +200,7 @@ def _normal() -> float:
 def _wilson(rate: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % score interval of a rate over n images; the rate may be a mean over seeds, so no whole count."""
     z = _normal()
-    scale = 2 * (n + z * z)
-    centre = (2 * n * rate + z * z) / scale
-    half = z / scale * math.sqrt(4 * n * rate * (1 - rate) + z * z)
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # Without the rounding, which could leave [0, 1].
     return 0.0 if rate == 0 else centre - half, 1.0 if rate == 1 else centre + half

@@ -31,22 +31,6 @@ class Responses:
     lowest: Float[Tensor, "n k"]
     highest: Float[Tensor, "n k"]
 
-    def oriented(self, signs: Float[Tensor, " k"]) -> Responses:
-        """Feature f replaced by −f wherever its sign is negative; the least value of −f is minus the greatest of f.
-
-        The paper counts f and −f as one feature. Take the signs from other images than those that judge the feature.
-        Anything but one finite number for each feature is refused.
-        """
-        sizes = inputs.tensor("clean", self.clean, "n k", inputs.FLOATS)
-        inputs.tensor("signs", signs, "k", inputs.FLOATS, k=sizes["k"])
-        inputs.look(("signs", signs, inputs.FINITE))
-        turned = signs < 0
-        return Responses(
-            clean=torch.where(turned, -self.clean, self.clean),
-            lowest=torch.where(turned, -self.highest, self.lowest),
-            highest=torch.where(turned, -self.lowest, self.highest),
-        )
-
 
 def linear_responses(
     weights: Float[Tensor, "k c h w"], images: Float[Tensor, "n c h w"], threat: Threat, *, box: bool = True
@@ -208,6 +192,11 @@ def usefulness(values: Float[Tensor, "n k"], positive: Bool[Tensor, " n"], *, le
         TypeError: ``values`` are not floating, or ``positive`` is not boolean.
         ValueError: a side has fewer than two images, a feature has one value everywhere or one that is not finite,
             shapes disagree, or ``level`` is not in (0, 1).
+
+    >>> values = torch.tensor([[1.0], [2.0], [-1.0], [-2.0]])
+    >>> useful, = usefulness(values, torch.tensor([True, True, False, False]))
+    >>> print(f"{useful.value:.3f}")
+    0.949
 
     Source: equation (1) of Ilyas et al. 2019.
     """
@@ -393,7 +382,7 @@ def _mean_worst(clean: Tensor, lowest: Tensor, highest: Tensor, positive: Tensor
     total = parts[0] + parts[1]
     freedom = total.square() / sum(part.square() / (count - 1) for part, count in zip(parts, counts, strict=True))
     freedom = torch.where(total > 0, freedom, 1)  # a feature that is never wrong: no spread, whatever the quantile
-    half = torch.as_tensor(stdtrit(freedom.cpu(), (1 + level) / 2)).to(total) * total.sqrt() / 2
+    half = torch.as_tensor(stdtrit(freedom.cpu().numpy(), (1 + level) / 2)).to(total) * total.sqrt() / 2
     return [
         Estimate(v, v - h, v + h, len(positive), rate=False) for v, h in zip(value.tolist(), half.tolist(), strict=True)
     ]

@@ -91,6 +91,13 @@ def robust_accuracy(
     Warns:
         VanishedGradients: from ``withstands``.
 
+    >>> from advfeat import L2, PlantedWorld, build_model
+    >>> from advfeat.planted import planted
+    >>> model, test_set = build_model("cnn4", seed=0).eval(), planted(PlantedWorld(), 50, seed=2)
+    >>> attacked = robust_accuracy(model, test_set, L2(0.5), steps=10)
+    >>> attacked.n, attacked.value <= accuracy(model, test_set).value
+    (50, True)
+
     Source: equation (4) of Ilyas et al. 2019, with the inner maximum approximated by the attack.
     """
     stands = withstands(

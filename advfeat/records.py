@@ -266,6 +266,9 @@ def readable_records(chapter: str = "*") -> list[Record]:
     return found
 
 
+_COLUMNS = ("value", "low", "high", "n", "seeds", "network", "attack")
+
+
 def index_rows() -> list[dict[str, object]]:
     """One row per recorded number of every readable record, sorted by id and profile: what ``index.json`` holds.
 
@@ -275,10 +278,9 @@ def index_rows() -> list[dict[str, object]]:
     for record in readable_records():
         made = record.first["provenance"]
         for key in record.ids():
-            summary = asdict(record.summary(key))
-            del summary["rate"]
+            summary = record.summary(key)
             about = {"profile": record.profile, "device": made["device"], "commit": made["commit"]}
-            rows.append({"id": key, **summary, **about})
+            rows.append({"id": key, **{name: getattr(summary, name) for name in _COLUMNS}, **about})
     return sorted(rows, key=lambda row: (row["id"], row["profile"]))
 
 

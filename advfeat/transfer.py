@@ -201,40 +201,6 @@ def _asked(name: str, judge: nn.Module, dataset: Dataset, batch_size: int) -> Te
         raise type(error)(f"models[{name!r}]: {error}") from error
 
 
-def transfer_rate(
-    source: nn.Module,
-    target: nn.Module,
-    dataset: Dataset,
-    threat: Threat,
-    *,
-    steps: int,
-    step_size: float | None = None,
-    targets: Int[Tensor, " n"] | None = None,
-    among: str = "fooled",
-    batch_size: int = 500,
-) -> Estimate:
-    """Share of the images made with ``source`` that fool ``target``: one entry of ``transfer``, see ``Transfer.rate``.
-
-    Raises:
-        ValueError: from ``transfer`` and ``Transfer.rate``.
-    """
-    inputs.network(source, "source")
-    inputs.network(target, "target")
-    inputs.one_of("among", among, ("fooled", "right", "all"))
-    models = {"source": source, "target": target}
-    found = transfer(
-        models,
-        dataset,
-        threat,
-        steps=steps,
-        step_size=step_size,
-        targets=targets,
-        sources={"source": source},
-        batch_size=batch_size,
-    )
-    return found.rate("source", "target", among=among)
-
-
 def other_classes(labels: Int[Tensor, " n"], classes: int, *, seed: int) -> Int[Tensor, " n"]:
     """A target for each label, drawn from ``seed`` uniformly from the classes that are not it.
 

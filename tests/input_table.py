@@ -466,12 +466,6 @@ def rows() -> dict[str, Row]:
         },
         none="dataset",
     )
-    table["transfer.transfer_rate"] = Row(
-        transfer.transfer_rate,
-        spread | {"among": name("all")}
-        | {k: other(classifier(), "a", 3) for k in ("source", "target")},
-        none="dataset",
-    )  # fmt: skip
     for which in ("rate", "counted", "same_mistake"):
         more = {} if which == "same_mistake" else {"among": name("all")}
         table[f"transfer.Transfer.{which}"] = Row(
@@ -572,7 +566,6 @@ def rows() -> dict[str, Row]:
         features.shares,
         {"responses": answers, "labels": several, "threshold": real(0.2, -0.1), "draws": whole(5, 2), "seed": seed()},
     )
-    table["features.Responses.oriented"] = Row(found.oriented, {"signs": numbers(noise(3), rows=False)})
     table["features.linear_truth"] = Row(
         features.linear_truth,
         {"means": numbers(noise(4, 3), rows=False), "variances": numbers(noise(4, 3), rows=False, negative=True),

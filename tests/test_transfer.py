@@ -11,7 +11,7 @@ from advfeat.attacks import L2
 from advfeat.data import Dataset
 from advfeat.estimates import Estimate
 from advfeat.models import Classifier
-from advfeat.transfer import Transfer, other_classes, transfer, transfer_rate
+from advfeat.transfer import Transfer, other_classes, transfer
 
 pytestmark = pytest.mark.numbers
 
@@ -81,13 +81,6 @@ def test_rates_count_what_they_say(networks, dataset, batch_size):
     assert found.rate("first", "first", among="all") == Estimate.of_rate(4, 7)
     assert found.rate("first", "same", among="all") == Estimate.of_rate(5, 7)
     assert found.rate("first", "other", among="all") == Estimate.of_rate(1, 7)
-
-
-def test_one_pair_is_one_entry_of_the_matrix(networks, dataset):
-    found = transfer(networks, dataset, L2(0.2), steps=4)
-    for among in ("fooled", "all"):
-        pair = transfer_rate(networks["first"], networks["same"], dataset, L2(0.2), steps=4, among=among)
-        assert pair == found.rate("first", "same", among=among)
 
 
 def test_targeted_images_must_reach_their_target():
