@@ -118,8 +118,31 @@ def frozen_gate(network: GateNetwork) -> Classifier:
     return model
 
 
+def l2_move(delta: Tensor, gradient: Tensor, eps: float, step_size: float) -> Tensor:
+    """One step of one perturbation in ℓ2, back on the ball."""
+    length = gradient.norm()
+    delta = delta + (step_size * gradient / length if length > 0 else 0)
+    return delta * min(1.0, eps / max(float(delta.norm()), 1e-300))
+
+
+def linf_move(delta: Tensor, gradient: Tensor, eps: float, step_size: float) -> Tensor:
+    """One step of one perturbation in ℓ∞, back on the ball."""
+    return (delta + step_size * gradient.sign()).clamp(-eps, eps)
+
+
+# Norm -> the definition of a step. Written once more, since a threat's own step is what the gate looks at.
+MOVES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {"L2": l2_move, "Linf": linf_move}
+
+
 def reference_pgd(model: nn.Module, case: Case, *, steps: int, step_size: float) -> Float[Tensor, "n 3 h w"]:
-    """The definition, image by image in float64: go along the gradient, return to the ball, return to the box."""
+    """The definition, image by image in float64: go along the gradient, return to the ball, return to the box.
+
+    Raises:
+        ValueError: a threat of a norm that is not in ``MOVES``.
+    """
+    if case.threat.norm not in MOVES:
+        raise ValueError(f"the reference knows threats of the norms {', '.join(MOVES)}, got {case.threat}")
+    move = MOVES[case.threat.norm]
     ascent = -1 if case.targeted else 1
     rows = []
     for row in range(len(case.images)):
@@ -130,13 +153,7 @@ def reference_pgd(model: nn.Module, case: Case, *, steps: int, step_size: float)
             with torch.enable_grad():
                 loss = ascent * F.cross_entropy(model(adv), label)
             (gradient,) = torch.autograd.grad(loss, adv)
-            if isinstance(case.threat, Linf):
-                delta = (adv.detach() + step_size * gradient.sign() - origin).clamp(-case.threat.eps, case.threat.eps)
-            else:
-                length = gradient.norm()
-                delta = adv.detach() - origin + (step_size * gradient / length if length > 0 else 0)
-                delta = delta * min(1.0, case.threat.eps / max(float(delta.norm()), 1e-300))
-            adv = (origin + delta).clamp(0, 1)
+            adv = (origin + move(adv.detach() - origin, gradient, case.threat.eps, step_size)).clamp(0, 1)
         rows.append(adv)
     return torch.cat(rows)
 
@@ -163,7 +180,7 @@ def cases(shape: tuple[int, int, int] = (3, 32, 32), device: torch.device | str 
     for threat, edge in ((L2(0.04 * size), 0.04 * size * outward), (Linf(0.04), 0.04 * noise.sign())):
         for targeted in (False, True):
             for where, start in (("image", None), ("edge", (images + edge).clamp(0, 1).to(device))):
-                name = f"{type(threat).__name__} {'targeted' if targeted else 'untargeted'} from {where}"
+                name = f"{threat.norm} {'targeted' if targeted else 'untargeted'} from {where}"
                 yield Case(name, images.to(device), labels.to(device), threat, targeted, start)
 
 
