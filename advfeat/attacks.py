@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import inputs, kernels, replay
-from advfeat.models import Classifier, check_eval
+from advfeat.models import Classifier, FrozenClassifier, check_eval
 from advfeat.threats import FREE, L2, Linf, Threat, check_step, check_threat, usual_step_size
 
 __all__ = [
@@ -242,7 +242,8 @@ def _maximize(
     check: Callable[[Tensor], None] | None = None,
 ) -> Tensor:  # fmt: skip
     """The work of ``maximize``; ``check`` refuses an output that does not fit the target, without a look at values."""
-    known = model if type(model) is Classifier and model.frozen else None
+    # A subclass may compute something else.
+    known = model if type(model) is FrozenClassifier else None
     answer: Callable[[Tensor], Tensor]
     if known is not None:
         answer = known.represent if on == "representation" else known.classify

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from advfeat import attacks
 from advfeat.attacks import L2, Linf, Threat, usual_step_size
-from advfeat.models import Classifier
+from advfeat.models import FrozenClassifier
 
 U = 2.0**-24
 """Unit roundoff of float32: one operation is off by at most this share of its result."""
@@ -104,18 +104,19 @@ class GateNetwork(nn.Module):
         return torch.stack([-distance / 2, distance / 2], 1)
 
 
-def frozen_gate(network: GateNetwork) -> Classifier:
-    """The same function as a frozen classifier, which the engine enters behind its normalisation and records."""
+def frozen_gate(network: GateNetwork) -> FrozenClassifier:
+    """The same function as a frozen classifier, which the engine enters behind its normalisation and records.
+
+    Nothing in it could be folded, so ``freeze`` would have nothing to do.
+    """
     std = torch.tensor([0.25, 0.5, 0.125]).view(1, 3, 1, 1)
     head = nn.Linear(2, 2, bias=False)
-    model = Classifier(GateFeatures(network, std), head)
+    model = FrozenClassifier(GateFeatures(network, std), head)
     with torch.no_grad():
         head.weight.copy_(torch.eye(2))
         model.mean.zero_()
         model.std.copy_(std)
-    model = model.to(network.weight.device).eval().requires_grad_(False)
-    model.frozen = True  # nothing here could be folded, so ``freeze`` has nothing to do
-    return model
+    return model.to(network.weight.device).eval().requires_grad_(False)
 
 
 def l2_move(delta: Tensor, gradient: Tensor, eps: float, step_size: float) -> Tensor:

@@ -84,7 +84,7 @@ def masking_checks(
     def resist(bound: Threat, count: int, length: float) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VanishedGradients)  # the rules below are about just that
-            return withstands(model, dataset, bound, steps=count, step_size=length, batch_size=batch_size)
+            return withstands(judge, dataset, bound, steps=count, step_size=length, batch_size=batch_size)
 
     def judged(adv: list[Tensor]) -> Tensor:
         return predictions(judge, dataset.replace(images=torch.cat(adv)), batch_size=batch_size) == dataset.labels

@@ -253,7 +253,6 @@ def test_networks_of_the_profiles_are_those_that_they_were():
 @pytest.mark.parametrize("patch", [1, 4])
 def test_picking_points_before_a_narrow_convolution_changes_neither_function_nor_names(patch):
     model = build_model("resnet18", width=4, patch=patch).double()
-    model.dtype = torch.float64
     original = copy.deepcopy(model)
     for stack in [layer for layer in original.modules() if hasattr(layer, "stride_of_0")]:
         stack.get_submodule("0").stride = stack.stride_of_0.stride
