@@ -304,7 +304,7 @@ def freeze(
     if (
         isinstance(model, FrozenClassifier)
         and (model.dtype, model.refoldable, leak) == (dtype, refoldable, 0)
-        and (not any(part.training for part in model.modules()))
+        and not any(part.training for part in model.modules())
     ):
         return model
     kind = _frozen_kind(type(model))
