@@ -375,7 +375,7 @@ def _mean_worst(clean: Tensor, lowest: Tensor, highest: Tensor, positive: Tensor
     total = parts[0] + parts[1]
     freedom = total.square() / sum(part.square() / (count - 1) for part, count in zip(parts, counts, strict=True))
     freedom = torch.where(total > 0, freedom, 1)  # a feature that is never wrong: no spread, whatever the quantile
-    half = torch.as_tensor(stdtrit(freedom.cpu(), (1 + level) / 2)).to(total) * total.sqrt() / 2
+    half = torch.as_tensor(stdtrit(freedom.cpu().numpy(), (1 + level) / 2)).to(total) * total.sqrt() / 2
     return [
         Estimate(v, v - h, v + h, len(positive), rate=False) for v, h in zip(value.tolist(), half.tolist(), strict=True)
     ]

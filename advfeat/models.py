@@ -96,21 +96,7 @@ def build_model(
     whitened: bool = False,
     seed: int = 0,
 ) -> Classifier:
-    """A fresh network with weights drawn from ``seed``.
-
-    ============== ================================================================== ====================
-    name           what it is                                                         10⁶ multiply-adds
-    ============== ================================================================== ====================
-    cnn4           four convolutions on patches, for the planted world                1.3
-    resnet9        small and quick to train, with a whitened stem                     77
-    resnet18       torchvision's, 3×3 stem                                            555
-    resnet50       torchvision's, 3×3 stem                                            1,298
-    inception_v3   torchvision's, stem of stride 1, no auxiliary head, no dropout     3,631
-    densenet       torchvision's DenseNet-121, 3×3 stem                               888
-    vgg16          the convolutions of torchvision's VGG-16 with BatchNorm            313
-    ============== ================================================================== ====================
-
-    The multiply-adds are those of one 32×32 image with the defaults.
+    """A fresh network with weights drawn from ``seed``; ``networks`` lists the names, and what an image costs.
 
     Every network can be trained at every width. On a CPU that is not a matter of course: oneDNN, which computes
     PyTorch's convolutions there, writes beyond its memory in the weight gradient of a 1×1 convolution with a stride on

@@ -6,6 +6,7 @@ process of its own, because the tests check annotations, and users do not.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -312,6 +313,13 @@ def rows() -> dict[str, Row]:
         works=("threat: radius 0",),
         says={"model: too few classes": "labels"},
     )
+    # Any further attack: the name of an argument says what it takes.
+    named = {**attack, **search, "targeted": flag(), "generator": generator(none=True)}
+    for each, function in vars(attacks).items():
+        wanted = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
+        if wanted[:4] == ["model", "images", "labels", "threat"] and not each.startswith("_"):
+            given = {key: named[key] for key in wanted if key in named}
+            table.setdefault(f"attacks.{each}", Row(function, given, says={"model: too few classes": "labels"}))
     units = noise(N, UNITS)
     table["attacks.match_representation"] = Row(
         attacks.match_representation,
@@ -360,7 +368,10 @@ def rows() -> dict[str, Row]:
             {"adv": images(channels=False), "origin": images(channels=False)},
             works=tuple(f"{a}: {k}" for a in ("adv", "origin") for k in quiet),
         )
-        table[f"threats.{kind.__name__}.dual_norm"] = Row(kind(0.3).dual_norm, {"rows": numbers(noise(3, 4))})
+        table[f"threats.{kind.__name__}.dual_norm"] = Row(
+            kind(0.3).dual_norm, {"rows": numbers(noise(3, 4))},
+            works=("rows: NaN", "rows: infinite", "rows: one row", "rows: width 1"),
+        )  # fmt: skip
         table[f"threats.{kind.__name__}.whole_box"] = Row(
             kind(0.3).whole_box, {"images": images(channels=False)},
             works=tuple(f"images: {k}" for k in (*quiet[:-1], "one row")), none="images",
