@@ -19,7 +19,6 @@ from advfeat.models import (
     build_model,
     check_eval,
     freeze,
-    refold,
     whiten,
 )
 
@@ -150,12 +149,6 @@ def test_a_frozen_copy_of_a_subclass_keeps_its_methods():
     assert type(frozen) is not FrozenClassifier
     assert torch.equal(frozen(images()), 2 * freeze(plain, dtype=torch.float32)(images()))
     assert freeze(frozen, dtype=torch.float32) is frozen
-
-
-def test_only_what_is_frozen_can_be_refolded(unchecked_types):
-    model = build_model("resnet9", width=4)
-    with pytest.raises(TypeError, match=r"frozen must be a models\.FrozenClassifier, as freeze makes it"):
-        refold(copy.deepcopy(model), model)
 
 
 def test_the_dtype_is_that_of_the_features():
