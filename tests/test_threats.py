@@ -24,10 +24,10 @@ pytestmark = pytest.mark.numbers
 SIZE = 5
 
 
-class L1(Threat):
-    """A third norm, as somebody outside of this package may write it: Σ |x' − x| ≤ eps."""
+class Taxicab(Threat):
+    """A third norm, ℓ1 under a name that no module knows, as somebody outside of this package may write it."""
 
-    norm = "L1"
+    norm = "Taxicab"
 
     def random_start(self, images, generator):
         noise = torch.rand(images.shape, generator=generator) * 2 - 1
@@ -82,7 +82,7 @@ def noise(model: Classifier, n: int = 20) -> Dataset:
     return Dataset(images, labels, tuple("abcd"), "noise")
 
 
-@pytest.mark.parametrize("threat", [L2(0.4), Linf(0.05), L1(0.4)], ids=str)
+@pytest.mark.parametrize("threat", [L2(0.4), Linf(0.05), Taxicab(0.4)], ids=str)
 def test_a_norm_keeps_its_promises(threat):
     images, gradient = pictures(), torch.randn(6, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
     adv = images
@@ -114,16 +114,16 @@ def test_a_norm_without_one_of_its_answers_cannot_be_made():
 def test_autoattack_refuses_a_third_norm_by_name():
     pytest.importorskip("pyautoattack", reason="the extra autoattack is not installed")
     data = noise(linear())
-    with pytest.raises(ValueError, match=r"threat must be of the norm L2 or Linf for AutoAttack, got l1 eps=0\.3"):
-        autoattack.autoattack(linear(), data.images, data.labels, L1(0.3))
-    with pytest.raises(ValueError, match=r"got l1 eps=0\.3"):
-        measures.robust_accuracy(linear(), data, L1(0.3), attack="autoattack")
+    with pytest.raises(ValueError, match=r"threat must be of the norm L2 or Linf for AutoAttack, got taxicab eps=0\.3"):
+        autoattack.autoattack(linear(), data.images, data.labels, Taxicab(0.3))
+    with pytest.raises(ValueError, match=r"got taxicab eps=0\.3"):
+        measures.robust_accuracy(linear(), data, Taxicab(0.3), attack="autoattack")
 
 
 def test_features_move_as_far_as_the_third_norm_lets_them():
     """Not by ε‖w‖₁, as if the threat were ℓ∞, nor by ε‖w‖₂."""
     weights = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
-    images, threat = 0.3 + 0.4 * pictures(), L1(0.25)
+    images, threat = 0.3 + 0.4 * pictures(), Taxicab(0.25)
     reach = 0.25 * weights.flatten(1).double().abs().amax(1)
     for box in (False, True):  # no pixel has less room than the radius, so the box holds nothing
         found = linear_responses(weights, images, threat, box=box)
@@ -137,35 +137,35 @@ def test_features_move_as_far_as_the_third_norm_lets_them():
 
 def test_masking_is_judged_in_the_third_norm():
     model = linear(scale=4.0)
-    found = {check.rule: check for check in masking.masking_checks(model, noise(model), L1(0.3), steps=5, pairs=5)}
+    found = {check.rule: check for check in masking.masking_checks(model, noise(model), Taxicab(0.3), steps=5, pairs=5)}
     # The box's diameter in ℓ1 is the number of its pixels; in ℓ∞ it would be 1, in ℓ2 the root.
-    assert found["the whole box is fatal"].found.startswith(f"with l1 eps={3 * SIZE * SIZE} PGD-5 leaves ")
+    assert found["the whole box is fatal"].found.startswith(f"with taxicab eps={3 * SIZE * SIZE} PGD-5 leaves ")
 
 
 def test_the_gate_refuses_a_third_norm_by_name():
-    case = dataclasses.replace(next(gate.cases((3, SIZE, SIZE))), threat=L1(0.3))
+    case = dataclasses.replace(next(gate.cases((3, SIZE, SIZE))), threat=Taxicab(0.3))
     network = gate.GateNetwork((3, SIZE, SIZE)).eval()
-    with pytest.raises(ValueError, match=r"the reference knows threats of the norms L2, Linf, got l1 eps=0\.3"):
+    with pytest.raises(ValueError, match=r"the reference knows threats of the norms L2, Linf, got taxicab eps=0\.3"):
         gate.reference_pgd(network, case, steps=2, step_size=0.1)
 
 
 def test_the_plain_loop_takes_nothing_else_for_l2(unchecked_types):
     with pytest.raises(TypeError, match="threat must be an L2"):
-        plain_pgd(linear(), pictures(), torch.zeros(6).long(), L1(0.3), steps=1, step_size=0.1)
+        plain_pgd(linear(), pictures(), torch.zeros(6).long(), Taxicab(0.3), steps=1, step_size=0.1)
 
 
 def test_the_third_norm_is_in_the_key_of_what_is_stored():
     config = TrainConfig(epochs=1, batch_size=4, lr=0.1, attack_step_size=0.1)
-    trained = [dataclasses.replace(config, threat=kind(0.3)) for kind in (L1, L2, Linf)]
-    assert [run_module._plain(each)["threat"] for each in trained] == ["l1 eps=0.3", "l2 eps=0.3", "linf eps=0.3"]
-    assert L1(0.1 + 0.2).key == "l1 eps=0.30000000000000004"
+    trained = [dataclasses.replace(config, threat=kind(0.3)) for kind in (Taxicab, L2, Linf)]
+    assert [run_module._plain(each)["threat"] for each in trained] == ["taxicab eps=0.3", "l2 eps=0.3", "linf eps=0.3"]
+    assert Taxicab(0.1 + 0.2).key == "taxicab eps=0.30000000000000004"
 
 
 def test_the_loop_climbs_in_the_third_norm():
     # One pixel, that of the largest weight, carries the whole perturbation.
     model, images = linear(), 0.3 + 0.4 * pictures()
     labels = torch.zeros(6).long()
-    adv = pgd(model, images, labels, L1(0.2), steps=4, step_size=0.05)
+    adv = pgd(model, images, labels, Taxicab(0.2), steps=4, step_size=0.05)
     assert torch.allclose((adv - images).flatten(1).abs().sum(1), torch.full((6,), 0.2), atol=1e-5)
     assert not torch.allclose(adv, pgd(model, images, labels, L2(0.2), steps=4, step_size=0.05), atol=1e-2)
 
