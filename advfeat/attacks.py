@@ -68,9 +68,26 @@ def pgd(
 
     Source: Madry et al. 2018; section 3.2 of Ilyas et al. 2019 for the targeted form.
     """
+    inputs.flag("targeted", targeted)
+    objective = _lower_loss if targeted else _raise_loss
+    return _maximize_of_labels(model, objective, images, labels, threat, steps, step_size, generator, start)
+
+
+def _raise_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+def _lower_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return -_raise_loss(logits, labels)
+
+
+def _maximize_of_labels(
+    model: nn.Module, objective: Objective, images: Tensor, labels: Tensor, threat: Threat, steps: int,
+    step_size: float, generator: torch.Generator | None = None, start: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """``maximize`` for an objective of logits and labels, each of which must be one of the model's classes."""
     _check_attack(model, images, threat, steps, step_size, start)
     inputs.labels(labels, count=len(images))
-    inputs.flag("targeted", targeted)
     if generator is not None and start is not None:
         raise ValueError("generator and start both say where to begin; give one of them")
     classes = model.head.out_features if isinstance(model, Classifier) else math.inf
@@ -86,16 +103,7 @@ def pgd(
         if highest >= logits.shape[1]:
             raise ValueError(f"labels must lie in [0, {logits.shape[1]}), got up to {highest}")
 
-    objective = _lower_loss if targeted else _raise_loss
     return _maximize(model, objective, images, labels, threat, steps, step_size, start=start, check=check)
-
-
-def _raise_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits, labels, reduction="sum")
-
-
-def _lower_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    return -_raise_loss(logits, labels)
 
 
 def fgsm(

@@ -104,7 +104,7 @@ def test_a_norm_keeps_its_promises(threat):
 
 
 def test_a_norm_without_one_of_its_answers_cannot_be_made():
-    class Silent(L1):
+    class Silent(Taxicab):
         dual_norm = Threat.dual_norm
 
     with pytest.raises(TypeError, match=r"Silent .*dual_norm"):
