@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -12,12 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import inputs, kernels, replay
-from advfeat.models import Classifier, check_eval
+from advfeat.models import Classifier, FrozenClassifier, check_eval
 from advfeat.threats import FREE, L2, Linf, Threat, check_step, check_threat, usual_step_size
 
 __all__ = [
-    "FREE", "L2", "Linf", "Threat", "ascend", "fgsm", "gray_noise", "match_representation", "pgd", "usual_step_size",
+    "FREE", "L2", "Linf", "Threat", "fgsm", "gray_noise", "match_representation", "maximize", "pgd", "usual_step_size",
 ]  # fmt: skip
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""``objective(output, target)``: a sum over images, of what a network answers and what is wanted of each image.
+
+The function itself is the key under which its steps are recorded on a GPU, see ``maximize``.
+"""
+Output = Literal["logits", "representation"]
 
 
 def pgd(
@@ -68,9 +75,26 @@ def pgd(
 
     Source: Madry et al. 2018; section 3.2 of Ilyas et al. 2019 for the targeted form.
     """
+    inputs.flag("targeted", targeted)
+    objective = _lower_loss if targeted else _raise_loss
+    return _maximize_of_labels(model, objective, images, labels, threat, steps, step_size, generator, start)
+
+
+def _raise_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+def _lower_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return -_raise_loss(logits, labels)
+
+
+def _maximize_of_labels(
+    model: nn.Module, objective: Objective, images: Tensor, labels: Tensor, threat: Threat, steps: int,
+    step_size: float, generator: torch.Generator | None = None, start: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """``maximize`` for an objective of logits and labels, each of which must be one of the model's classes."""
     _check_attack(model, images, threat, steps, step_size, start)
     inputs.labels(labels, count=len(images))
-    inputs.flag("targeted", targeted)
     if generator is not None and start is not None:
         raise ValueError("generator and start both say where to begin; give one of them")
     classes = model.head.out_features if isinstance(model, Classifier) else math.inf
@@ -80,15 +104,13 @@ def pgd(
     if generator is not None:
         with inputs.trusted():
             start = threat.random_start(images, generator)
-    ascent = -1.0 if targeted else 1.0
 
-    def gain(logits: Tensor, labels: Tensor) -> Tensor:
+    def check(logits: Tensor) -> None:
         inputs.logits(logits, len(labels))
         if highest >= logits.shape[1]:
             raise ValueError(f"labels must lie in [0, {logits.shape[1]}), got up to {highest}")
-        return ascent * F.cross_entropy(logits, labels, reduction="sum")
 
-    return _climb(model, gain, images, labels, threat, ("pgd", targeted), steps, step_size, start=start)
+    return _maximize(model, objective, images, labels, threat, steps, step_size, start=start, check=check)
 
 
 def fgsm(
@@ -137,78 +159,86 @@ def match_representation(
 
     Source: section 3.1 of Ilyas et al. 2019; the loss is that of MadryLab/robust_representations, image_inversion.
     """
-    _check_attack(model, start, FREE, steps, step_size, None, inside=True, name="start")
+    _check_attack(model, start, FREE, steps, step_size, None, on="representation", name="start")
     inputs.tensor("target", target, "n d")
     if len(start) != len(target):
         raise ValueError(f"start and target must match, got {len(start)} images but {len(target)} targets")
     inputs.look(("start", start, inputs.BOX))
     size = target.norm(dim=1, keepdim=True)
     # One tensor says what to reach and in which unit to measure the distance.
-    aim = torch.cat([target, torch.where(size == 0, 1.0, size)], dim=1)
+    scaled = torch.cat([target, torch.where(size == 0, 1.0, size)], dim=1)
 
-    def gain(representation: Tensor, aim: Tensor) -> Tensor:
+    def check(representation: Tensor) -> None:
         if representation.shape != target.shape:
             shapes = f"{tuple(representation.shape)}, got {tuple(target.shape)}"
             raise ValueError(f"target must have the shape of the representation, {shapes}")
-        return -((representation - aim[:, :-1]).norm(dim=1) / aim[:, -1]).sum()
 
     try:
-        return _climb(model, gain, start, aim, FREE, "match", steps, step_size, inside=True)
+        return _maximize(model, _approach, start, scaled, FREE, steps, step_size, on="representation", check=check)
     except FloatingPointError as error:
         whole = bool(target.isfinite().all())
         raise error if whole else FloatingPointError(f"target must be finite: {error}") from None
 
 
-def ascend(
+def _approach(representation: Tensor, scaled: Tensor) -> Tensor:
+    return -((representation - scaled[:, :-1]).norm(dim=1) / scaled[:, -1]).sum()
+
+
+def maximize(
     model: nn.Module,
-    gain: Callable[[Tensor, Tensor], Tensor],
+    objective: Objective,
     images: Float[Tensor, "n c h w"],
-    aim: Tensor,
+    target: Tensor,
     threat: Threat,
     *,
-    name: Hashable,
+    on: Output = "logits",
     steps: int,
     step_size: float,
-    inside: bool = False,
     start: Float[Tensor, "n c h w"] | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """The loop below every attack: ``steps`` steps up the gradient of a gain, within ``threat`` around ``images``.
+    """The loop below every attack: ``steps`` steps up the gradient of an objective, inside ``threat``.
 
     Everything happens in memory that is laid out once, and nothing is read back to the host before the end. A frozen
     classifier consists of known operations only, so its steps can be recorded (see ``replay``); and it is entered
-    behind its normalisation, because a step normalises on the fly. Any other model simply runs.
+    behind its normalisation, because a step normalises on the fly. Any other model simply runs. What that does, without
+    memory laid out and without recordings, is written in ``gate.reference_pgd``.
+
+    A recording is found again by the objective itself. So define it once, in a module: a function that is made anew,
+    such as a lambda, is recorded anew. And let it depend on its two arguments only: what else it reads is recorded as
+    it is at the time.
 
     Args:
-        gain: ``gain(output, aim)``, a sum over images, from the model's logits or, with ``inside``, its representation.
-            It must treat each image on its own, and read no value back.
-        aim: what the gain needs to know of each image, first dimension n.
+        objective: ``objective(output, target)``, a sum over images. It must treat each image on its own, and read no
+            value back.
+        target: what the objective needs to know of each image, first dimension n.
         threat: ``FREE`` if only the box is to hold the images.
-        name: tells this gain from others: what is recorded under one name is replayed under it.
+        on: what the output is, the model's ``logits`` or its ``representation``.
         start: where to begin, if not at the images.
 
     Raises:
-        TypeError: an argument of another type or dtype, or a gain that is no number.
+        TypeError: an argument of another type or dtype, an objective that cannot be a key, or one that is no number.
         ValueError: the model is in training mode, images or start are not in [0, 1], shapes disagree, ``steps`` is
-            negative, ``step_size`` is not positive or too long, or nothing leads from the images to the gain.
+            negative, ``step_size`` is not positive or too long, or nothing leads from the images to the objective.
         FloatingPointError: a gradient was not finite.
     """
-    _check_attack(model, images, threat, steps, step_size, start, inside=inside)
-    inputs.function("gain", gain, "of a network's output and the aim")
-    inputs.instance("aim", aim, Tensor, "a tensor")
-    if aim.ndim == 0 or len(aim) != len(images):
-        raise ValueError(f"aim must have a row for each of {len(images)} images, got shape {tuple(aim.shape)}")
+    _check_attack(model, images, threat, steps, step_size, start, on=on)
+    inputs.function("objective", objective, "of a network's output and the target")
+    inputs.instance("objective", objective, Hashable, "hashable, since its recordings are kept under it")
+    inputs.instance("target", target, Tensor, "a tensor")
+    if target.ndim == 0 or len(target) != len(images):
+        raise ValueError(f"target must have a row for each of {len(images)} images, got shape {tuple(target.shape)}")
     begun = [] if start is None else [("start", start, inputs.BOX)]
     inputs.look(("images", images, inputs.BOX), *begun)
-    return _climb(model, gain, images, aim, threat, name, steps, step_size, inside=inside, start=start)
+    return _maximize(model, objective, images, target, threat, steps, step_size, on=on, start=start)
 
 
 def _check_attack(
     model: nn.Module, images: Tensor, threat: Threat, steps: int, step_size: float, start: Tensor | None, *,
-    inside: bool = False, name: str = "images",
+    on: Output = "logits", name: str = "images",
 ) -> None:  # fmt: skip
     """Everything about the arguments of an attack that can be told without a look at values."""
-    inputs.flag("inside", inside)
-    inputs.network(model, inside=inside)
+    inputs.one_of("on", on, ("logits", "representation"))
+    inputs.network(model, inside=on == "representation")
     check_eval(model)
     inputs.images(images, name, model=model)
     check_step(step_size, threat, images)
@@ -221,45 +251,50 @@ def _check_attack(
     inputs.gradients_possible(model)
 
 
-def _climb(
-    model: nn.Module, gain: Callable[[Tensor, Tensor], Tensor], images: Tensor, aim: Tensor, threat: Threat,
-    name: Hashable, steps: int, step_size: float, *, inside: bool = False, start: Tensor | None = None,
+def _maximize(
+    model: nn.Module, objective: Objective, images: Tensor, target: Tensor, threat: Threat, steps: int,
+    step_size: float, *, on: Output = "logits", start: Tensor | None = None,
+    check: Callable[[Tensor], None] | None = None,
 ) -> Tensor:  # fmt: skip
-    """The work of ``ascend``."""
-    frozen = model if type(model) is Classifier and model.frozen else None
+    """The work of ``maximize``; ``check`` refuses an output that does not fit the target, without a look at values."""
+    # A subclass may compute something else.
+    known = model if type(model) is FrozenClassifier else None
+    answer: Callable[[Tensor], Tensor]
+    if known is not None:
+        answer = known.represent if on == "representation" else known.classify
+    else:
+        answer = cast("Classifier", model).representation if on == "representation" else model
 
     def buffers() -> dict[str, Tensor]:
         # Channels last, as the network reads and differentiates: then nothing is rearranged at every step.
         adv = torch.empty_like(images, memory_format=torch.channels_last)
-        places = {"adv": adv, "origin": torch.empty_like(adv), "aim": torch.empty_like(aim)}
-        return places if frozen is None else places | {"values": torch.empty_like(adv, dtype=frozen.dtype)}
+        made = {"adv": adv, "origin": torch.empty_like(adv), "target": torch.empty_like(target)}
+        return made if known is None else made | {"values": torch.empty_like(adv, dtype=known.dtype)}
 
-    if frozen is None:
-        recording = replay.Recording(buffers())
+    if known is None:
+        recording, network = replay.Recording(buffers()), None
     else:
-        key = (name, threat, step_size, inside, images.shape, images.dtype, aim.shape, aim.dtype)
-        recording = replay.recording(frozen, key, buffers)
-    adv, origin, aims = (recording.buffers[name] for name in ("adv", "origin", "aim"))
-    network = None
+        # All that a step depends on besides buffers and weights. The objective counts as itself, not by a name of its.
+        key = (objective, threat, step_size, on, images.shape, images.dtype, target.shape, target.dtype)
+        recording = replay.recording(known, key, buffers)
+        network = kernels.NetworkInput(recording.buffers["values"], known.mean, known.std)
+    adv, origin, targets = (recording.buffers[name] for name in ("adv", "origin", "target"))
     with torch.no_grad():
         adv.copy_(images if start is None else start)
         origin.copy_(images)
-        aims.copy_(aim)
-        if frozen is not None:
-            network = kernels.NetworkInput(recording.buffers["values"], frozen.mean, frozen.std)
+        targets.copy_(target)
+        if network is not None:
             network.read(adv)
-
-    def output(inputs: Tensor) -> Tensor:
-        if frozen is None:
-            return cast("Classifier", model).representation(inputs) if inside else model(inputs)
-        return frozen.represent(inputs) if inside else frozen.classify(inputs)
 
     def step() -> None:
         inputs = (adv if network is None else network.values).detach().requires_grad_()
         with torch.enable_grad():
-            total = gain(output(inputs), aims)
+            output = answer(inputs)
+            if check is not None:
+                check(output)
+            total = objective(output, targets)
         if not isinstance(total, Tensor) or total.ndim:
-            raise TypeError(f"gain must return a sum over the images, one number, got {type(total).__name__}")
+            raise TypeError(f"objective must return a sum over the images, one number, got {type(total).__name__}")
         if not total.requires_grad:
             raise ValueError("model has no gradient: nothing leads from the images to what it answers")
         (gradient,) = torch.autograd.grad(total, inputs)

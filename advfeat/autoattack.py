@@ -16,9 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from advfeat import inputs
-from advfeat.attacks import L2, Threat
+from advfeat.attacks import Threat
 from advfeat.models import check_eval
 from advfeat.threats import check_threat
+
+NORMS = ("L2", "Linf")
+"""In which it runs here. The package knows ℓ1, too, by another search than the one described below."""
 
 MIN_CLASSES = 4
 """The targeted loss divides by a difference of the first, third and fourth largest logit."""
@@ -56,9 +59,9 @@ def autoattack(
     Raises:
         ModuleNotFoundError: the extra is not installed.
         TypeError: an argument of another type or dtype, or a model that does not answer with logits.
-        ValueError: the radius is 0 or infinite, the model is in training mode, it knows fewer than four classes or
-            answers with logits that are not finite, a label is no class, images are not in [0, 1], smaller than 5 × 5
-            or none, or ``torch.inference_mode`` is on.
+        ValueError: the threat has another norm than those in ``NORMS``, the radius is 0 or infinite, the model is in
+            training mode, it knows fewer than four classes or answers with logits that are not finite, a label is no
+            class, images are not in [0, 1], smaller than 5 × 5 or none, or ``torch.inference_mode`` is on.
 
     Source: Croce and Hein 2020; their package ``pyautoattack``.
     """
@@ -70,6 +73,8 @@ def autoattack(
     check_eval(model)
     inputs.gradients_possible(model)
     check_threat(threat, finite=True)
+    if threat.norm not in NORMS:
+        raise ValueError(f"threat must be of the norm {' or '.join(NORMS)} for AutoAttack, got {threat}")
     inputs.seed(seed)
     inputs.whole("batch_size", batch_size, least=1)
     inputs.images(images, model=model)
@@ -88,8 +93,7 @@ def autoattack(
     inputs.look(("images", images, inputs.BOX), ("labels", labels, (0, classes - 1)))
     if not bool(answer.isfinite().all()):
         raise ValueError("model: its logits are not finite, so its answers mean nothing")
-    norm = "L2" if isinstance(threat, L2) else "Linf"
-    attack = AutoAttack(model, norm=norm, eps=threat.eps, device=images.device, seed=seed)
+    attack = AutoAttack(model, norm=threat.norm, eps=threat.eps, device=images.device, seed=seed)
     # Nine target classes are its fixed number; with fewer than ten classes it would run out of them.
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
     # It seeds the global generators, and one of its checks switches off whatever traces this process (a debugger, say).

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat import kernels, speed
+from advfeat import inputs, kernels, speed
 from advfeat.attacks import L2, Threat, pgd
 from advfeat.data import Dataset
 from advfeat.measures import withstands
@@ -109,8 +109,10 @@ def plain_pgd(
     What the engine is measured by. The gradients of the weights, computed on the way, are dropped.
 
     Raises:
+        TypeError: another threat than an ``L2``.
         ValueError: weight gradients of the model cannot be trusted on a CPU, see ``models.check_trainable``.
     """
+    inputs.instance("threat", threat, L2, "an L2, the only one that is written out here")
     check_trainable(model)
     ascent = -1 if targeted else 1
     adv = images.clone()

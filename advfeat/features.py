@@ -17,7 +17,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from advfeat import inputs
-from advfeat.attacks import L2, Threat
+from advfeat.attacks import Threat
 from advfeat.estimates import Estimate
 from advfeat.progress import progress
 from advfeat.threats import check_step, check_threat
@@ -39,8 +39,7 @@ def linear_responses(
 
     Without the box the adversary may leave [0, 1]: f moves by ε‖w‖, in the dual norm (ℓ2 for ℓ2, ℓ1 for ℓ∞), whatever
     the image. With the box pixel i can move by its room rᵢ only, the way to 0 or to 1 that the sign of wᵢ asks for. In
-    ℓ∞ it moves by min(ε, rᵢ). In ℓ2 it moves by min(τ|wᵢ|, rᵢ), where τ is as large as ε allows; the pixels that run
-    out of room are found in a few rounds, since filling one lets the others move further.
+    ℓ∞ it moves by min(ε, rᵢ), in ℓ2 by min(τ|wᵢ|, rᵢ), where τ is as large as ε allows: see ``Threat.reach``.
 
     Args:
         images: float32 of the size of the weights; in [0, 1], or without the box any numbers.
@@ -60,31 +59,14 @@ def linear_responses(
     rows = weights.flatten(1).double()
     clean = torch.cat([piece.flatten(1).double() @ rows.T for piece in images.split(1000)])
     if not box:
-        reach = threat.eps * (rows.norm(dim=1) if isinstance(threat, L2) else rows.abs().sum(1))
+        reach = threat.eps * threat.dual_norm(rows)
         return Responses(clean, clean - reach, clean + reach)
     fall, rise = torch.empty_like(clean), torch.empty_like(clean)
     flat = images.flatten(1).double()
     for j, row in enumerate(rows):
-        fall[:, j] = _reach(row.abs(), torch.where(row > 0, flat, 1 - flat), threat)
-        rise[:, j] = _reach(row.abs(), torch.where(row > 0, 1 - flat, flat), threat)
+        fall[:, j] = threat.reach(row.abs(), torch.where(row > 0, flat, 1 - flat))
+        rise[:, j] = threat.reach(row.abs(), torch.where(row > 0, 1 - flat, flat))
     return Responses(clean, clean - fall, clean + rise)
-
-
-def _reach(size: Tensor, room: Tensor, threat: Threat) -> Tensor:
-    """max ⟨size, δ⟩ over 0 ≤ δ ≤ room within the threat; size (p,) and room (n, p), both at least 0."""
-    if not isinstance(threat, L2):
-        return torch.clamp(room, max=threat.eps) @ size
-    full = torch.zeros_like(room, dtype=torch.bool)
-    tau = size.new_zeros(len(room), 1)
-    while True:
-        left = (threat.eps**2 - torch.where(full, room, 0).square().sum(1, keepdim=True)).clamp(min=0)
-        free = torch.where(full, 0, size).square().sum(1, keepdim=True)
-        tau = torch.where(free > 0, (left / free).sqrt(), tau)
-        fuller = full | (tau * size >= room) & (size > 0)
-        if torch.equal(fuller, full):
-            # Without a limit tau is infinite, and where there is no weight nothing moves.
-            return torch.minimum(torch.where(size > 0, tau * size, 0), room) @ size
-        full = fuller
 
 
 def searched_responses(
@@ -138,13 +120,13 @@ def searched_responses(
             rows = slice(start, start + batch_size)
             for j in range(clean.shape[1]):
                 for sign, best in ((-1.0, lowest), (1.0, highest)):
-                    found = _climb(function, images[rows], j, sign, threat, steps, step_size)
+                    found = _largest_on_the_way(function, images[rows], j, sign, threat, steps, step_size)
                     best[rows, j] = sign * torch.maximum(sign * best[rows, j], found)
                     bar.update(len(found))
     return Responses(clean, lowest, highest)
 
 
-def _climb(
+def _largest_on_the_way(
     function: Callable[[Tensor], Tensor],
     images: Tensor,
     feature: int,

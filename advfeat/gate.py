@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from advfeat import attacks
 from advfeat.attacks import L2, Linf, Threat, usual_step_size
-from advfeat.models import Classifier
+from advfeat.models import FrozenClassifier
 
 U = 2.0**-24
 """Unit roundoff of float32: one operation is off by at most this share of its result."""
@@ -104,22 +104,46 @@ class GateNetwork(nn.Module):
         return torch.stack([-distance / 2, distance / 2], 1)
 
 
-def frozen_gate(network: GateNetwork) -> Classifier:
-    """The same function as a frozen classifier, which the engine enters behind its normalisation and records."""
+def frozen_gate(network: GateNetwork) -> FrozenClassifier:
+    """The same function as a frozen classifier, which the engine enters behind its normalisation and records.
+
+    Nothing in it could be folded, so ``freeze`` would have nothing to do.
+    """
     std = torch.tensor([0.25, 0.5, 0.125]).view(1, 3, 1, 1)
     head = nn.Linear(2, 2, bias=False)
-    model = Classifier(GateFeatures(network, std), head)
+    model = FrozenClassifier(GateFeatures(network, std), head)
     with torch.no_grad():
         head.weight.copy_(torch.eye(2))
         model.mean.zero_()
         model.std.copy_(std)
-    model = model.to(network.weight.device).eval().requires_grad_(False)
-    model.frozen = True  # nothing here could be folded, so ``freeze`` has nothing to do
-    return model
+    return model.to(network.weight.device).eval().requires_grad_(False)
+
+
+def l2_move(delta: Tensor, gradient: Tensor, eps: float, step_size: float) -> Tensor:
+    """One step of one perturbation in ℓ2, back on the ball."""
+    length = gradient.norm()
+    delta = delta + (step_size * gradient / length if length > 0 else 0)
+    return delta * min(1.0, eps / max(float(delta.norm()), 1e-300))
+
+
+def linf_move(delta: Tensor, gradient: Tensor, eps: float, step_size: float) -> Tensor:
+    """One step of one perturbation in ℓ∞, back on the ball."""
+    return (delta + step_size * gradient.sign()).clamp(-eps, eps)
+
+
+# Norm -> the definition of a step. Written once more, since a threat's own step is what the gate looks at.
+MOVES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {"L2": l2_move, "Linf": linf_move}
 
 
 def reference_pgd(model: nn.Module, case: Case, *, steps: int, step_size: float) -> Float[Tensor, "n 3 h w"]:
-    """The definition, image by image in float64: go along the gradient, return to the ball, return to the box."""
+    """The definition, image by image in float64: go along the gradient, return to the ball, return to the box.
+
+    Raises:
+        ValueError: a threat of a norm that is not in ``MOVES``.
+    """
+    if case.threat.norm not in MOVES:
+        raise ValueError(f"the reference knows threats of the norms {', '.join(MOVES)}, got {case.threat}")
+    move = MOVES[case.threat.norm]
     ascent = -1 if case.targeted else 1
     rows = []
     for row in range(len(case.images)):
@@ -130,13 +154,7 @@ def reference_pgd(model: nn.Module, case: Case, *, steps: int, step_size: float)
             with torch.enable_grad():
                 loss = ascent * F.cross_entropy(model(adv), label)
             (gradient,) = torch.autograd.grad(loss, adv)
-            if isinstance(case.threat, Linf):
-                delta = (adv.detach() + step_size * gradient.sign() - origin).clamp(-case.threat.eps, case.threat.eps)
-            else:
-                length = gradient.norm()
-                delta = adv.detach() - origin + (step_size * gradient / length if length > 0 else 0)
-                delta = delta * min(1.0, case.threat.eps / max(float(delta.norm()), 1e-300))
-            adv = (origin + delta).clamp(0, 1)
+            adv = (origin + move(adv.detach() - origin, gradient, case.threat.eps, step_size)).clamp(0, 1)
         rows.append(adv)
     return torch.cat(rows)
 
@@ -163,7 +181,7 @@ def cases(shape: tuple[int, int, int] = (3, 32, 32), device: torch.device | str 
     for threat, edge in ((L2(0.04 * size), 0.04 * size * outward), (Linf(0.04), 0.04 * noise.sign())):
         for targeted in (False, True):
             for where, start in (("image", None), ("edge", (images + edge).clamp(0, 1).to(device))):
-                name = f"{type(threat).__name__} {'targeted' if targeted else 'untargeted'} from {where}"
+                name = f"{threat.norm} {'targeted' if targeted else 'untargeted'} from {where}"
                 yield Case(name, images.to(device), labels.to(device), threat, targeted, start)
 
 

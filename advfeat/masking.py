@@ -7,7 +7,6 @@ gradients.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from advfeat import inputs
-from advfeat.attacks import Linf, Threat, pgd, usual_step_size
+from advfeat.attacks import Threat, pgd, usual_step_size
 from advfeat.data import Dataset, batches, check_dataset
 from advfeat.measures import VanishedGradients, predictions, withstands
 from advfeat.models import ready
@@ -85,7 +84,7 @@ def masking_checks(
     def resist(bound: Threat, count: int, length: float) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VanishedGradients)  # the rules below are about just that
-            return withstands(model, dataset, bound, steps=count, step_size=length, batch_size=batch_size)
+            return withstands(judge, dataset, bound, steps=count, step_size=length, batch_size=batch_size)
 
     def judged(adv: list[Tensor]) -> Tensor:
         return predictions(judge, dataset.replace(images=torch.cat(adv)), batch_size=batch_size) == dataset.labels
@@ -96,11 +95,13 @@ def masking_checks(
 
     standing = resist(threat, steps, size)
     parts = list(batches(dataset, batch_size=batch_size))
-    everything = type(threat)(1.0 if isinstance(threat, Linf) else math.sqrt(dataset.images[0].numel()))
+    everything = threat.whole_box(dataset.images)
     left = float(resist(everything, steps, usual_step_size(everything, steps)).float().mean())
-    generator = torch.Generator().manual_seed(seed)
     margin = partial(_margin, judge, dataset.labels, batch_size)
-    blind = _climb(margin, dataset.images, threat, steps=steps, step_size=size, pairs=pairs, generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    blind = _without_gradients(
+        margin, dataset.images, threat, steps=steps, step_size=size, pairs=pairs, generator=generator
+    )
     found = [
         hardly("more steps gain little", resist(threat, 5 * steps, size), standing, f"PGD-{5 * steps}"),
         hardly("one step is not stronger", resist(threat, 1, threat.eps), standing, "one step"),
@@ -123,7 +124,7 @@ def _margin(model: nn.Module, labels: Tensor, batch_size: int, images: Tensor) -
 
 
 @torch.no_grad()
-def _climb(
+def _without_gradients(
     margin: Callable[[Tensor], Tensor],
     images: Float[Tensor, "n c h w"],
     threat: Threat,

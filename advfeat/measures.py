@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -19,6 +20,9 @@ from advfeat.estimates import Estimate
 from advfeat.models import check_eval, ready
 from advfeat.progress import progress
 from advfeat.threats import check_step, check_threat
+
+AttackFunction = Callable[[nn.Module, Tensor, Tensor, Threat], Tensor]
+"""Model, images, labels and threat to images inside the threat: ``attacks.fgsm`` as it is, or a ``partial``."""
 
 
 class VanishedGradients(UserWarning):
@@ -72,7 +76,7 @@ def robust_accuracy(
     dataset: Dataset,
     threat: Threat,
     *,
-    attack: str = "pgd",
+    attack: str | AttackFunction = "pgd",
     steps: int | None = None,
     step_size: float | None = None,
     restarts: int = 0,
@@ -120,7 +124,7 @@ def withstands(
     dataset: Dataset,
     threat: Threat,
     *,
-    attack: str = "pgd",
+    attack: str | AttackFunction = "pgd",
     steps: int | None = None,
     step_size: float | None = None,
     restarts: int = 0,
@@ -139,7 +143,9 @@ def withstands(
 
     Args:
         model: a ``Classifier``, or any other network in eval mode, which is asked as it is.
-        attack: ``pgd``, or ``autoattack`` (see that module), which has no steps, step size or restarts to choose.
+        attack: ``pgd``; ``autoattack`` (see that module); or any function of (model, images, labels, threat) that
+            answers with images inside the threat, such as ``attacks.fgsm``. It gets the frozen network, and what it
+            answers is looked at once. The last two have no steps, step size or restarts to choose here.
         steps: of PGD.
         step_size: default ``attacks.usual_step_size``.
         restarts: further runs of PGD from random points of the ball.
@@ -147,13 +153,14 @@ def withstands(
 
     Raises:
         TypeError: an argument of another type; from ``models.ready`` and ``predictions``.
-        ValueError: an unknown attack, PGD without steps or with negative ones, AutoAttack with steps, and from ``pgd``
-            and ``predictions``.
+        ValueError: an unknown attack, PGD without steps or with negative ones, another attack with steps, a function
+            that leaves the threat, and from ``pgd`` and ``predictions``.
 
     Warns:
         VanishedGradients: images still stand, but PGD had no gradient to follow at any of its starting points.
     """
-    inputs.one_of("attack", attack, ("pgd", "autoattack"))
+    if not callable(attack):
+        inputs.one_of("attack", attack, ("pgd", "autoattack"))
     inputs.seed(seed)
     inputs.whole("restarts", restarts, least=0)
     inputs.flag("early_drop", early_drop)
@@ -169,9 +176,18 @@ def withstands(
     whole = getattr(attacked, "dtype", torch.float32) == torch.float32
     judge = attacked if whole else ready(model, dtype=torch.float32)
     stands = predictions(judge, dataset, batch_size=batch_size) == dataset.labels
+    if attack != "pgd" and (steps is not None or step_size is not None or restarts):
+        named = "AutoAttack" if attack == "autoattack" else "attack: a function"
+        raise ValueError(f"{named} fixes its steps and restarts, got {steps=}, {step_size=}, {restarts=}")
+    if callable(attack):
+        left = stands.nonzero().flatten() if early_drop else torch.arange(len(dataset), device=stands.device)
+        for rows in left.split(batch_size) if len(left) and threat.eps > 0 else ():
+            part = dataset.subset(rows)
+            found = attack(attacked, part.images, part.labels, threat)
+            _check_inside(found, part.images, threat)
+            stands[rows] &= predictions(judge, part.replace(images=found), batch_size=batch_size) == part.labels
+        return stands
     if attack == "autoattack":
-        if steps is not None or step_size is not None or restarts:
-            raise ValueError(f"AutoAttack fixes its steps and restarts, got {steps=}, {step_size=}, {restarts=}")
         if threat.eps > 0:
             found = autoattack(judge, dataset.images, dataset.labels, threat, seed=seed, batch_size=batch_size)
             stands &= predictions(judge, dataset.replace(images=found), batch_size=batch_size) == dataset.labels
@@ -209,6 +225,18 @@ def withstands(
     _check_answered(torch.where(silent, -1, 0))
     _warn_of_vanished(attacked, dataset, stands & still, batch_size)
     return stands
+
+
+def _check_inside(found: object, images: Tensor, threat: Threat) -> None:
+    """Refuse what a function makes of images if it is no attack within the threat."""
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (images.shape, images.dtype):
+        got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise TypeError(f"attack must answer with images as it is given, float32 {tuple(images.shape)}, got {got}")
+    inputs.look(("attack: what it answers", found, inputs.BOX))
+    worst = float(threat.distance(found, images).max())
+    # The largest pixel is 1, and half a unit in its last place off.
+    if not worst <= threat.eps * (1 + 1e-5) + 2.0**-24 * threat.whole_box(images).eps:
+        raise ValueError(f"attack must stay inside {threat}, but it moved an image by {worst:.4g}")
 
 
 def _warn_of_vanished(model: nn.Module, dataset: Dataset, still: Tensor, batch_size: int) -> None:

@@ -40,8 +40,11 @@ class Classifier(nn.Module):
         self.features = features
         self.head = head
         self.logit_scale = logit_scale
-        self.dtype = torch.float32
-        self.frozen = self.refoldable = False  # what ``freeze`` made of it
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the features compute in; images, logits and the head are float32 whatever it is."""
+        return next(self.features.parameters(), self.mean).dtype
 
     def normalise(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """What the network reads: centred, scaled, in its dtype and channels last.
@@ -69,6 +72,19 @@ class Classifier(nn.Module):
         return self.classify(self.normalise(images))
 
 
+class FrozenClassifier(Classifier):
+    """A classifier for inference and attacks, whose features are known to treat each image on its own.
+
+    ``freeze`` makes it. Its steps can be recorded, and an attack enters it behind its normalisation. A frozen copy of a
+    subclass of ``Classifier`` is one of that class, too: its methods stay, and so nothing is known of them.
+
+    Attributes:
+        refoldable: whether ``refold`` can bring it up to date, see ``freeze``.
+    """
+
+    refoldable = False
+
+
 def build_model(
     name: str,
     *,
@@ -80,21 +96,7 @@ def build_model(
     whitened: bool = False,
     seed: int = 0,
 ) -> Classifier:
-    """A fresh network with weights drawn from ``seed``.
-
-    ============== ================================================================== ====================
-    name           what it is                                                         10⁶ multiply-adds
-    ============== ================================================================== ====================
-    cnn4           four convolutions on patches, for the planted world                1.3
-    resnet9        small and quick to train, with a whitened stem                     77
-    resnet18       torchvision's, 3×3 stem                                            555
-    resnet50       torchvision's, 3×3 stem                                            1,298
-    inception_v3   torchvision's, stem of stride 1, no auxiliary head, no dropout     3,631
-    densenet       torchvision's DenseNet-121, 3×3 stem                               888
-    vgg16          the convolutions of torchvision's VGG-16 with BatchNorm            313
-    ============== ================================================================== ====================
-
-    The multiply-adds are those of one 32×32 image with the defaults.
+    """A fresh network with weights drawn from ``seed``; ``networks`` lists the names, and what an image costs.
 
     Every network can be trained at every width. On a CPU that is not a matter of course: oneDNN, which computes
     PyTorch's convolutions there, writes beyond its memory in the weight gradient of a 1×1 convolution with a stride on
@@ -255,11 +257,12 @@ def check_trainable(model: nn.Module) -> None:
 
 def freeze(
     model: Classifier, *, dtype: torch.dtype | None = None, leak: float = 0.0, refoldable: bool = False
-) -> Classifier:
+) -> FrozenClassifier:
     """A copy for inference and attacks: eval mode, BatchNorm folded into convolutions, no weight gradients.
 
     Folding is exact up to rounding. A BatchNorm that follows no convolution stays, dropout goes. Without weight
-    gradients an attack step costs two forward passes instead of three.
+    gradients an attack step costs two forward passes instead of three. A classifier that is frozen as it is asked for
+    is returned itself, a leak included.
 
     >>> from advfeat import build_model
     >>> model, images = build_model("resnet9", width=16, seed=0).eval(), torch.full((2, 3, 32, 32), 0.5)
@@ -288,7 +291,17 @@ def freeze(
     inputs.flag("refoldable", refoldable)
     if not 0 <= leak <= 1:
         raise ValueError(f"leak must be in [0, 1], got {leak}")
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    dtype = dtype or kernels.fast_dtype(model.head.weight.device.type)
+    if (
+        isinstance(model, FrozenClassifier)
+        and (model.dtype, model.refoldable, leak) == (dtype, refoldable, 0)
+        and not any(part.training for part in model.modules())
+    ):
+        return model
+    kind = _frozen_kind(type(model))
+    frozen = kind.__new__(kind)
+    frozen.__dict__.update(copy.deepcopy(model.__dict__))
+    frozen.eval().requires_grad_(False)
     folded = folding.fold(frozen.features, through_pooling=not refoldable)
     weight = next(folded.parameters(), model.head.weight)
     named = type(model.features).__name__
@@ -296,25 +309,31 @@ def freeze(
     if leak:
         folding.open_last_relu(folded, leak)
     frozen.features = folded
-    frozen.dtype = dtype or kernels.fast_dtype(model.head.weight.device.type)
-    frozen.features.to(frozen.dtype).to(memory_format=torch.channels_last)
-    if (model.head.weight.device.type, frozen.dtype) == ("cpu", torch.float32):
+    frozen.features.to(dtype).to(memory_format=torch.channels_last)
+    if (model.head.weight.device.type, dtype) == ("cpu", torch.float32):
         folding.lay_out_for_float32(frozen.features)
-    frozen.frozen, frozen.refoldable = True, refoldable
+    frozen.refoldable = refoldable
     return frozen.eval()  # once more: tracing leaves fresh containers in training mode
 
 
+def _frozen_kind(kind: type[Classifier]) -> type[FrozenClassifier]:
+    if issubclass(kind, FrozenClassifier):
+        return kind
+    return FrozenClassifier if kind is Classifier else type(f"Frozen{kind.__name__}", (FrozenClassifier, kind), {})
+
+
 @torch.no_grad()
-def refold(frozen: Classifier, model: Classifier) -> None:
+def refold(frozen: FrozenClassifier, model: Classifier) -> None:
     """Give ``frozen`` the weights and statistics that ``model`` has now: a fraction of the price of ``freeze``.
 
     Args:
         frozen: ``freeze(model, refoldable=True)``, from before the weights changed.
 
     Raises:
+        TypeError: ``frozen`` is not what ``freeze`` makes, or ``model`` is no classifier.
         ValueError: ``frozen`` is not refoldable, or was made from another network.
     """
-    inputs.instance("frozen", frozen, Classifier, "a models.Classifier")
+    inputs.instance("frozen", frozen, FrozenClassifier, "a models.FrozenClassifier, as freeze makes it")
     inputs.instance("model", model, Classifier, "a models.Classifier")
     if not frozen.refoldable:
         raise ValueError("frozen cannot follow a model; make it with freeze(model, refoldable=True)")

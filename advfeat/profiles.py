@@ -342,7 +342,7 @@ PROFILES: dict[str, Profile] = {
             nonrobust_step_size=0.1,
             match_sweep=(30, 100, 300),
             sweep_images=50_000,
-            architectures={name: Scale() for name in TORCHVISION},
+            architectures=dict.fromkeys(_CPU_ARCHITECTURES, Scale()),
             architecture_standard=dataclasses.replace(_GPU, lr=0.1),
             architecture_det=dataclasses.replace(_GPU, lr=0.1, shift=0, flip=False),
             construct_steps=100,

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advfeat import inputs
-from advfeat.attacks import FREE, ascend, match_representation
+from advfeat.attacks import FREE, match_representation, maximize
 from advfeat.models import Classifier, check_eval, freeze
 from advfeat.threats import check_step
 
@@ -89,7 +89,7 @@ def excite(
     Raises:
         TypeError: an argument of another type or dtype.
         ValueError: a unit that the representation does not have, not one unit or ceiling per image, a ceiling that is
-            NaN, and from ``attacks.ascend``.
+            NaN, and from ``attacks.maximize``.
         FloatingPointError: a gradient was not finite.
 
     Source: direct feature visualisation and feature manipulation in Engstrom et al. 2019 (arXiv 1906.00945).
@@ -98,24 +98,27 @@ def excite(
     inputs.images(start, "start", model=model)
     inputs.labels(units, "units", count=len(start), beside="start images")
     inputs.look(("start", start, inputs.BOX), ("units", units, (0, math.inf)))
-    last = int(units.max()) if len(units) else 0
+    if len(units):
+        check_eval(model)
+        with torch.no_grad():
+            width, last = model.representation(start[:1]).shape[1], int(units.max())
+        if last >= width:
+            raise ValueError(f"units must lie in [0, {width}), got {last}")
     if ceiling is not None:
         inputs.tensor("ceiling", ceiling, "n", inputs.FLOATS, n=len(start))
         if bool(ceiling.isnan().any()):
             raise ValueError("ceiling must be a number for each image, got NaN")
     highest = torch.full((len(start), 1), torch.inf, device=start.device) if ceiling is None else ceiling[:, None]
     # Which unit, and how far: a float64 holds both exactly.
-    aim = torch.cat([units[:, None].double(), highest.double()], dim=1)
-
-    def gain(representation: Tensor, aim: Tensor) -> Tensor:
-        if last >= representation.shape[1]:
-            raise ValueError(f"units must lie in [0, {representation.shape[1]}), got {last}")
-        value = representation.gather(1, aim[:, :1].long())
-        # At the ceiling, and not only above it, the gradient is 0, and a step stays put.
-        return torch.where(value >= aim[:, 1:].to(value.dtype), value.detach(), value).sum()
-
+    target = torch.cat([units[:, None].double(), highest.double()], dim=1)
     with inputs.trusted():
-        return ascend(model, gain, start, aim, FREE, name="excite", inside=True, steps=steps, step_size=step_size)
+        return maximize(model, _excited, start, target, FREE, on="representation", steps=steps, step_size=step_size)
+
+
+def _excited(representation: Tensor, target: Tensor) -> Tensor:
+    value = representation.gather(1, target[:, :1].long())
+    # At the ceiling, and not only above it, the gradient is 0, and a step stays put.
+    return torch.where(value >= target[:, 1:].to(value.dtype), value.detach(), value).sum()
 
 
 def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

@@ -386,13 +386,9 @@ class Run:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and tuples as JSON types; a threat as its own words, which name the norm.
-
-    Where those round the radius, the exact one takes its place: two radii must not share a key.
-    """
+    """Dataclasses, mappings and tuples as JSON types; a threat as its ``key``, which names the norm."""
     if isinstance(value, Threat):
-        norm, _, rounded = str(value).rpartition("=")
-        return f"{norm}={rounded if float(rounded) == value.eps else repr(value.eps)}"
+        return value.key
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from advfeat import kernels
 
@@ -205,7 +206,7 @@ def breakdown(
         network=middle["network"] / steps,
         convolutions=middle["convolutions"],
         step=middle["step"],
-        operations=sum(_operations(layer, given) for layer, given in layers),
+        operations=_operations(layers),
         bytes=sum(_bytes(layer, given) for layer, given in layers),
         step_operations=12.0 * images.numel(),
         step_bytes=4.0 * images.numel() * images.element_size(),
@@ -227,11 +228,11 @@ def _layers(model: nn.Module, images: Tensor) -> list[tuple[nn.Module, Tensor]]:
     return found
 
 
-def _operations(layer: nn.Module, given: Tensor) -> float:
-    with torch.no_grad():
-        outputs = layer(given)
-    per_output = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else given.shape[-1]
-    return 2 * 2.0 * outputs.numel() * per_output
+def _operations(layers: list[tuple[nn.Module, Tensor]]) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for layer, given in layers:
+            layer(given)
+    return 2.0 * counter.get_total_flops()  # the way back to the input takes as many
 
 
 def _bytes(layer: nn.Module, given: Tensor) -> float:

@@ -1,10 +1,15 @@
-"""Threat models: which images count as one with a given image, and what one step inside is."""
+"""Threat models: which images count as one with a given image, what one step inside is, and what a norm implies.
+
+A threat answers for itself. Whoever needs to know something of its norm asks it, so that a further norm is a further
+class here, and no other module takes it for one that it knows.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -14,8 +19,8 @@ from advfeat import inputs, kernels
 
 
 @dataclass(frozen=True)
-class L2:
-    """The threat {x' : ‖x' − x‖₂ ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units over the whole image.
+class Threat(ABC):
+    """The images within ``eps`` of a given one, in a norm, and inside [0, 1]; eps in [0, 1] pixel units.
 
     Raises:
         ValueError: ``eps`` is negative or not a number.
@@ -27,7 +32,69 @@ class L2:
         inputs.radius("eps", self.eps)
 
     def __str__(self) -> str:
-        return f"l2 eps={self.eps:g}"
+        return f"{self.norm.lower()} eps={self.eps:g}"
+
+    @property
+    def key(self) -> str:
+        """The words of ``str``, which name the norm, for keys of the store: with the exact radius where those round it.
+
+        Two radii must not share a key.
+        """
+        norm, _, rounded = str(self).rpartition("=")
+        return f"{norm}={rounded if float(rounded) == self.eps else repr(self.eps)}"
+
+    @property
+    @abstractmethod
+    def norm(self) -> str:
+        """Its name, such as ``L2``; each norm has another one."""
+
+    @abstractmethod
+    def random_start(self, images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+        """A point drawn uniformly from the ball around each image, then clamped to [0, 1]."""
+
+    @abstractmethod
+    def step(
+        self,
+        adv: Float[Tensor, "n *shape"],
+        origin: Float[Tensor, "n *shape"],
+        gradient: Float[Tensor, "n *shape"],
+        step_size: float,
+        *,
+        out: Tensor | None = None,
+        network: kernels.NetworkInput | None = None,
+    ) -> Float[Tensor, "n *shape"]:
+        """One ascent step in which an image moves by ``step_size`` in the norm, projected on the threat.
+
+        Args:
+            out: where to write the result; it may be ``adv``.
+            network: the gradient is with respect to this input, which is brought up to date.
+        """
+
+    @abstractmethod
+    def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """The norm of adv − origin of each image; NaN where a pixel is NaN."""
+
+    @abstractmethod
+    def dual_norm(self, rows: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
+        """max ⟨row, δ⟩ over all δ of norm 1, of each row."""
+
+    @abstractmethod
+    def reach(self, size: Float[Tensor, " d"], room: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """max ⟨size, δ⟩ over 0 ≤ δ ≤ room within the radius, for each row of ``room``; both at least 0."""
+
+    @abstractmethod
+    def whole_box(self, images: Float[Tensor, "n c h w"]) -> Threat:
+        """The least threat of this norm that holds, from any such image on, every other."""
+
+
+class L2(Threat):
+    """The threat {x' : ‖x' − x‖₂ ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units over the whole image.
+
+    Raises:
+        ValueError: ``eps`` is negative or not a number.
+    """
+
+    norm = "L2"
 
     def random_start(self, images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
         """A point drawn uniformly from the ball around each image, then clamped to [0, 1]."""
@@ -38,28 +105,63 @@ class L2:
         offset = self.eps * radius * noise / noise.norm(dim=1, keepdim=True)
         return (images + offset.view_as(images)).clamp(0, 1)
 
-    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float, **place: Any) -> Tensor:
+    def step(
+        self,
+        adv: Float[Tensor, "n *shape"],
+        origin: Float[Tensor, "n *shape"],
+        gradient: Float[Tensor, "n *shape"],
+        step_size: float,
+        *,
+        out: Tensor | None = None,
+        network: kernels.NetworkInput | None = None,
+    ) -> Float[Tensor, "n *shape"]:
         """One ascent step of length ``step_size`` along the normalised gradient, projected; see ``kernels.l2_step``."""
-        return kernels.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size, **place)
+        return kernels.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """‖adv − origin‖₂ of each image; NaN where a pixel is NaN."""
         _check_alike(adv, origin)
         return (adv - origin).flatten(1).norm(dim=1)
 
+    def dual_norm(self, rows: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
+        """‖row‖₂."""
+        inputs.tensor("rows", rows, "k d", inputs.FLOATS)
+        return rows.norm(dim=1)
 
-@dataclass(frozen=True)
-class Linf:
+    def reach(self, size: Float[Tensor, " d"], room: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """Pixel i moves by min(τ · sizeᵢ, roomᵢ), where τ is as large as the radius allows.
+
+        The pixels that run out of room are found in a few rounds, since filling one lets the others move further.
+        """
+        full = torch.zeros_like(room, dtype=torch.bool)
+        tau = size.new_zeros(len(room), 1)
+        while True:
+            left = (self.eps**2 - torch.where(full, room, 0).square().sum(1, keepdim=True)).clamp(min=0)
+            free = torch.where(full, 0, size).square().sum(1, keepdim=True)
+            tau = torch.where(free > 0, (left / free).sqrt(), tau)
+            fuller = full | (tau * size >= room) & (size > 0)
+            if torch.equal(fuller, full):
+                # Without a limit tau is infinite, and where there is no weight nothing moves.
+                return torch.minimum(torch.where(size > 0, tau * size, 0), room) @ size
+            full = fuller
+
+    def whole_box(self, images: Float[Tensor, "n c h w"]) -> L2:
+        """The radius is the diagonal of the box."""
+        inputs.images(images, least=1)
+        return type(self)(math.sqrt(images[0].numel()))
+
+
+class Linf(Threat):
     """The threat {x' : max |x' − x| ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units.
 
     Raises:
         ValueError: ``eps`` is negative, not a number, or above 1, as levels of 255 would be.
     """
 
-    eps: float
+    norm = "Linf"
 
     def __post_init__(self) -> None:
-        inputs.radius("eps", self.eps)
+        super().__post_init__()
         if self.eps > 1:
             raise ValueError(f"eps must be at most 1, the whole range of a pixel, got {self.eps}; in levels of 255?")
 
@@ -72,17 +174,39 @@ class Linf:
         noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
         return (images + self.eps * noise).clamp(0, 1)
 
-    def step(self, adv: Tensor, origin: Tensor, gradient: Tensor, step_size: float, **place: Any) -> Tensor:
+    def step(
+        self,
+        adv: Float[Tensor, "n *shape"],
+        origin: Float[Tensor, "n *shape"],
+        gradient: Float[Tensor, "n *shape"],
+        step_size: float,
+        *,
+        out: Tensor | None = None,
+        network: kernels.NetworkInput | None = None,
+    ) -> Float[Tensor, "n *shape"]:
         """One ascent step of ``step_size`` per pixel by the gradient's sign, projected; see ``kernels.linf_step``."""
-        return kernels.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size, **place)
+        return kernels.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """Largest absolute pixel change of each image; NaN where a pixel is NaN."""
         _check_alike(adv, origin)
         return (adv - origin).flatten(1).abs().amax(1)
 
+    def dual_norm(self, rows: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
+        """‖row‖₁."""
+        inputs.tensor("rows", rows, "k d", inputs.FLOATS)
+        return rows.abs().sum(1)
 
-Threat = L2 | Linf
+    def reach(self, size: Float[Tensor, " d"], room: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """Every pixel moves by the radius, or as far as there is room."""
+        return torch.clamp(room, max=self.eps) @ size
+
+    def whole_box(self, images: Float[Tensor, "n c h w"]) -> Linf:
+        """The radius is 1, the range of a pixel."""
+        inputs.images(images, least=1)
+        return type(self)(1.0)
+
+
 FREE = L2(math.inf)  # a ball in which only the box holds an image
 
 
@@ -90,10 +214,10 @@ def check_threat(threat: object, *, finite: bool = False) -> None:
     """Refuse what is no threat, or with ``finite`` one of radius 0 or without a bound.
 
     Raises:
-        TypeError: it is neither an ``L2`` nor an ``Linf``.
+        TypeError: it is no ``Threat``, such as an ``L2`` or an ``Linf``.
         ValueError: the radius is 0 or infinite.
     """
-    inputs.instance("threat", threat, (L2, Linf), "an L2 or Linf of attacks")
+    inputs.instance("threat", threat, Threat, "a threats.Threat, such as L2(0.5) or Linf(8/255)")
     if finite and not 0 < cast("Threat", threat).eps < math.inf:
         raise ValueError(f"threat: the radius must be positive and finite, got {threat}")
 

@@ -6,6 +6,7 @@ process of its own, because the tests check annotations, and users do not.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -312,29 +313,35 @@ def rows() -> dict[str, Row]:
         works=("threat: radius 0",),
         says={"model: too few classes": "labels"},
     )
+    # Any further attack: the name of an argument says what it takes.
+    named = {**attack, **search, "targeted": flag(), "generator": generator(none=True)}
+    for each, function in vars(attacks).items():
+        wanted = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
+        if wanted[:4] == ["model", "images", "labels", "threat"] and not each.startswith("_"):
+            given = {key: named[key] for key in wanted if key in named}
+            table.setdefault(f"attacks.{each}", Row(function, given, says={"model: too few classes": "labels"}))
     units = noise(N, UNITS)
     table["attacks.match_representation"] = Row(
         attacks.match_representation,
         {"model": model(inside=True, logits=False), "start": images(), "target": numbers(units), **search},
     )
-    table["attacks.ascend"] = Row(
-        attacks.ascend,
+    table["attacks.maximize"] = Row(
+        attacks.maximize,
         {
             "model": model(logits=False),
-            "gain": other(
-                lambda out, aim: out.sum(), "sum", 3,
-                vector=lambda out, aim: out[:, 0], number=lambda out, aim: 1.0,
+            "objective": other(
+                lambda out, target: out.sum(), "sum", 3,
+                vector=lambda out, target: out[:, 0], number=lambda out, target: 1.0,
             ),
             "images": images(),
-            "aim": Argument(
+            "target": Argument(
                 noise(N), {"type": "up", "number": 3, "short": noise(1), "scalar": torch.tensor(1.0)}, rows=True
             ),
             "threat": bounded,
             **search,
-            "inside": flag(),
+            "on": name("logits"),
             "start": Argument(None, {k: v for k, v in images().bad.items() if k != "nothing"}),
         },
-        given={"name": "test"},
     )  # fmt: skip
     shape = {
         "number": 3,
@@ -347,9 +354,9 @@ def rows() -> dict[str, Row]:
     table["attacks.gray_noise"] = Row(
         attacks.gray_noise, {"shape": Argument((2, 3, 5, 5), shape), "generator": generator()}
     )
-    for kind in (threats.L2, threats.Linf):
+    for kind in threats.Threat.__subclasses__():
         table[f"threats.{kind.__name__}"] = Row(
-            kind, {"eps": real(0.3, -0.1, -INF)}, works=("eps: infinite",) if kind is threats.L2 else ()
+            kind, {"eps": real(0.3, -0.1, -INF)}, works=("eps: infinite",) if kind is not threats.Linf else ()
         )
         own = {"images": images(channels=False), "generator": generator()}
         table[f"threats.{kind.__name__}.random_start"] = Row(
@@ -361,6 +368,14 @@ def rows() -> dict[str, Row]:
             {"adv": images(channels=False), "origin": images(channels=False)},
             works=tuple(f"{a}: {k}" for a in ("adv", "origin") for k in quiet),
         )
+        table[f"threats.{kind.__name__}.dual_norm"] = Row(
+            kind(0.3).dual_norm, {"rows": numbers(noise(3, 4))},
+            works=("rows: NaN", "rows: infinite", "rows: one row", "rows: width 1"),
+        )  # fmt: skip
+        table[f"threats.{kind.__name__}.whole_box"] = Row(
+            kind(0.3).whole_box, {"images": images(channels=False)},
+            works=tuple(f"images: {k}" for k in (*quiet[:-1], "one row")), none="images",
+        )  # fmt: skip
         step = getattr(kernels, f"{kind.__name__.lower()}_step")
         table[f"kernels.{kind.__name__.lower()}_step"] = Row(
             step,

@@ -22,7 +22,7 @@ from filelock import FileLock
 from torch import nn
 
 from advfeat import inputs, measures
-from advfeat.attacks import FREE, L2, Linf, fgsm, match_representation, pgd, usual_step_size
+from advfeat.attacks import FREE, L2, Linf, Threat, fgsm, match_representation, pgd, usual_step_size
 from advfeat.construct import autoattacked_dataset, deterministic_target_dataset
 from advfeat.data import Dataset
 from advfeat.features import usefulness
@@ -54,14 +54,20 @@ ELSEWHERE = {
     "models.batch_statistics": "runs inside training, on a model that train has looked at",
     "models.Classifier.represent": "behind the normalisation: what it is given belongs to the engine",
     "models.Classifier.classify": "behind the normalisation: what it is given belongs to the engine",
-    "threats.L2.step": "is kernels.l2_step",
-    "threats.Linf.step": "is kernels.linf_step",
     "records.Record.summary": "test_records",
     "records.Record.sheet": "test_records",
     "records.provenance": "test_records",
     "records.results_in": "test_records",
     "records.signless_zero": "test_records",
-}
+} | {
+    f"threats.{kind.__name__}.{method}": why
+    for kind in (Threat, *Threat.__subclasses__())
+    for method, why in (
+        ("step", "is a step of kernels"), ("reach", "behind features.linear_responses, which has looked at everything"),
+    )
+} | {
+    f"threats.Threat.{method}": "without a body" for method in sorted(Threat.__abstractmethods__ - {"step", "reach"})
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

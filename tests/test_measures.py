@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advfeat import measures
-from advfeat.attacks import L2, Linf, pgd
+from advfeat.attacks import L2, Linf, fgsm, pgd
 from advfeat.data import Dataset
 from advfeat.estimates import Estimate
 from advfeat.measures import accuracy, predictions, robust_accuracy, signal_kept, withstands
@@ -256,6 +257,57 @@ def test_dropping_fooled_images_changes_the_work_and_not_the_answer(threat, monk
 @pytest.mark.parametrize(("steps", "pauses"), [(1, [0, 1]), (3, [0, 1, 2, 3]), (20, [0, 2, 3, 5, 7, 11, 16, 20])])
 def test_looks_come_after_a_tenth_and_then_half_as_many_steps_again(steps, pauses):
     assert measures._pauses(steps) == pauses
+
+
+@pytest.mark.parametrize("early_drop", [True, False])
+@pytest.mark.parametrize("batch_size", [5, 500])
+def test_any_function_that_stays_inside_the_threat_is_an_attack(linear, levels, early_drop, batch_size):
+    # In ℓ∞ a flat image moves by the whole radius, so that those within 0.06 of 1/2 fall, and nobody else.
+    asked = []
+
+    def attack(model, images, labels, threat, *, away):
+        asked.append((len(images), model.dtype, model.training))
+        sign = torch.where(labels == 1, -1.0, 1.0).view(-1, 1, 1, 1)
+        return (images + away * sign * threat.eps).clamp(0, 1)
+
+    settings = {"early_drop": early_drop, "batch_size": batch_size}
+    stands = withstands(linear, levels, Linf(0.06), attack=partial(attack, away=1.0), **settings)
+    assert stands.tolist() == [False] * 6 + [True] * 6 + [False] * 2
+    assert sum(count for count, *_ in asked) == (12 if early_drop else 14)
+    assert max(count for count, *_ in asked) <= batch_size
+    assert {(dtype, training) for _, dtype, training in asked} == {(freeze(linear).dtype, False)}
+    # The other way the two that are labelled wrongly come to be right, which no attack may do.
+    found = robust_accuracy(linear, levels, Linf(0.15), attack=partial(attack, away=-1.0), **settings)
+    assert found.value == 12 / 14
+    assert robust_accuracy(linear, levels, Linf(0.0), attack=attack, **settings).value == 12 / 14
+
+
+def test_one_step_by_its_own_name_is_one_step_of_pgd(linear, levels):
+    for threat in (L2(0.3), Linf(0.06)):
+        by_name = withstands(linear, levels, threat, attack=fgsm)
+        assert torch.equal(by_name, withstands(linear, levels, threat, steps=1, step_size=threat.eps))
+        assert 0 < int(by_name.sum()) < 12
+
+
+@pytest.mark.parametrize(
+    ("attack", "error", "message"),
+    [
+        (lambda _, images, *__: (images + 0.02).clamp(0, 1), ValueError, r"attack must stay inside linf eps=0\.01"),
+        (lambda _, images, *__: images + 1, ValueError, r"attack: what it answers must lie in \[0, 1\]"),
+        (lambda _, images, *__: images * torch.nan, ValueError, r"attack: what it answers must lie in \[0, 1\]"),
+        (lambda _, images, *__: images[:1], TypeError, r"as it is given, .*got torch\.float32 \(1, 3, 4, 4\)"),
+        (lambda _, images, *__: images.double(), TypeError, r"attack must answer with images .*got torch\.float64"),
+        (lambda *_: None, TypeError, r"attack must answer with images .*got a NoneType"),
+    ],
+)
+def test_a_function_that_is_no_attack_is_refused(linear, levels, unchecked_types, attack, error, message):
+    with pytest.raises(error, match=message):
+        withstands(linear, levels, Linf(0.01), attack=attack)
+
+
+def test_a_function_brings_its_own_steps(linear, levels):
+    with pytest.raises(ValueError, match="attack: a function fixes its steps and restarts, got steps=3"):
+        robust_accuracy(linear, levels, Linf(0.01), attack=fgsm, steps=3)
 
 
 def test_settings_that_make_no_attack_are_refused(linear, levels):

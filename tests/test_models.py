@@ -14,6 +14,7 @@ from advfeat.models import (
     CHANNEL_MEAN,
     CHANNEL_STD,
     Classifier,
+    FrozenClassifier,
     batch_statistics,
     build_model,
     check_eval,
@@ -104,6 +105,59 @@ def test_the_seed_draws_the_weights_and_global_randomness_stays():
 def test_unknown_networks_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_model(**arguments)
+
+
+def test_what_is_frozen_says_so_by_its_type_and_is_not_frozen_twice():
+    model = build_model("resnet9", width=4)
+    frozen = freeze(model, dtype=torch.float32)
+    assert type(model) is Classifier
+    assert type(frozen) is FrozenClassifier
+    assert freeze(frozen, dtype=torch.float32) is frozen
+    follower = freeze(model, dtype=torch.float32, refoldable=True)
+    assert freeze(follower, dtype=torch.float32, refoldable=True) is follower
+    others = [
+        freeze(frozen, dtype=torch.bfloat16),
+        freeze(frozen, dtype=torch.float32, refoldable=True),
+        freeze(follower, dtype=torch.float32),  # it would change with the weights that it follows
+        freeze(model, dtype=torch.float32),
+        freeze(copy.deepcopy(frozen).train(), dtype=torch.float32),
+    ]
+    assert not any(other is frozen or other is follower for other in others)
+    assert all(type(other) is FrozenClassifier and not other.training for other in others)
+    assert [other.dtype for other in others] == [torch.bfloat16, *[torch.float32] * 4]
+    for other in (frozen, *others[1:]):
+        assert torch.allclose(other(images()), frozen(images()), atol=1e-5)
+
+
+def test_a_leak_is_put_into_a_copy():
+    frozen = freeze(build_model("cnn4", width=4), dtype=torch.float32)
+    leaky = freeze(frozen, dtype=torch.float32, leak=0.1)
+    assert leaky is not frozen
+    assert torch.equal(leaky(images(size=16)), frozen(images(size=16)))
+    assert freeze(leaky, dtype=torch.float32) is leaky
+
+
+def test_a_frozen_copy_of_a_subclass_keeps_its_methods():
+    class Doubled(Classifier):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return 2 * super().forward(pixels)
+
+    plain = build_model("resnet9", width=4).eval()
+    frozen = freeze(Doubled(plain.features, plain.head, logit_scale=plain.logit_scale), dtype=torch.float32)
+    assert isinstance(frozen, Doubled)
+    assert isinstance(frozen, FrozenClassifier)
+    assert type(frozen) is not FrozenClassifier
+    assert torch.equal(frozen(images()), 2 * freeze(plain, dtype=torch.float32)(images()))
+    assert freeze(frozen, dtype=torch.float32) is frozen
+
+
+def test_the_dtype_is_that_of_the_features():
+    model = build_model("resnet9", width=4).eval()
+    assert model.dtype == torch.float32
+    assert copy.deepcopy(model).double().dtype == torch.float64
+    model.features.to(torch.bfloat16)
+    assert model.dtype == model.normalise(images()).dtype == torch.bfloat16
+    assert model(images()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("negative", [False, True], ids=["positive scales", "scales of both signs"])

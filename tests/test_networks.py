@@ -13,6 +13,7 @@ from test_models import images, randomise_batch_norm, twin_logits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from advfeat import networks
 from advfeat.attacks import L2
 from advfeat.costs import plain_pgd
 from advfeat.data import Dataset
@@ -70,7 +71,7 @@ def points(model: nn.Module) -> list[int]:
 
 
 def test_the_documented_cost_is_the_counted_one():
-    stated = dict(re.findall(r"^    (\w+) .*\s([\d,.]+)$", build_model.__doc__, re.MULTILINE))
+    stated = dict(re.findall(r"^(\w+) .*\s([\d,.]+)$", networks.__doc__, re.MULTILINE))
     assert stated.keys() == {*OWN, *TORCHVISION}
     for name, text in stated.items():
         millions = float(text.replace(",", ""))
@@ -253,7 +254,6 @@ def test_networks_of_the_profiles_are_those_that_they_were():
 @pytest.mark.parametrize("patch", [1, 4])
 def test_picking_points_before_a_narrow_convolution_changes_neither_function_nor_names(patch):
     model = build_model("resnet18", width=4, patch=patch).double()
-    model.dtype = torch.float64
     original = copy.deepcopy(model)
     for stack in [layer for layer in original.modules() if hasattr(layer, "stride_of_0")]:
         stack.get_submodule("0").stride = stack.stride_of_0.stride

@@ -40,7 +40,7 @@ def test_every_profile_can_be_run(name):
     assert profile.match_start in ("other", "noise")
     assert 0 < profile.eval_images <= profile.test_images
     assert max(profile.watch_images, profile.autoattack_images, profile.transfer_images) <= profile.test_images
-    assert set(profile.architectures) == set(TORCHVISION)
+    assert set(profile.architectures) <= set(TORCHVISION)
     for architecture, scale in profile.architectures.items():
         with torch.device("meta"):
             build_model(architecture, **dataclasses.asdict(scale)).eval()(torch.empty(1, 3, 32, 32))

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from advfeat import replay
-from advfeat.attacks import L2, Linf, match_representation, pgd
+from advfeat.attacks import L2, Linf, match_representation, maximize, pgd
 from advfeat.kernels import NetworkInput
 from advfeat.models import Classifier, build_model, freeze, refold
 from advfeat.replay import KEPT, WARM_UP, WORTHWHILE, Recording, recording
@@ -229,6 +229,64 @@ def test_matching_on_recorded_memory_gives_the_same_bits(monkeypatch):
     for ours, theirs in zip(matched(), expected, strict=True):
         assert torch.equal(ours, theirs)
     assert taped.recorded == 1
+
+
+def rise(logits: Tensor, unit: Tensor) -> Tensor:
+    return logits.gather(1, unit).sum()
+
+
+def fall(logits: Tensor, unit: Tensor) -> Tensor:
+    return -logits.gather(1, unit).sum()
+
+
+def test_two_objectives_never_replay_each_other(monkeypatch):
+    """As they did where the key was a word that the caller chose. What is made anew costs a recording, no more."""
+    source, unit = network(), torch.arange(6)[:, None]
+
+    def attacked() -> list[Tensor]:
+        frozen = freeze(source, dtype=torch.float32)
+        anew = [lambda logits, unit, sign=sign: sign * logits.gather(1, unit).sum() for sign in (1, -1)]
+        return [
+            maximize(frozen, objective, images(), unit, L2(0.5), steps=12, step_size=0.1)
+            for objective in (rise, fall, rise, *anew)
+        ]
+
+    expected = attacked()
+    taped = Taped()
+    monkeypatch.setitem(replay.RECORDERS, "cpu", lambda _: taped)
+    found = attacked()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    up, down, up_again, up_anew, down_anew = found
+    assert torch.equal(up, up_again)
+    assert torch.equal(up, up_anew)
+    assert torch.equal(down, down_anew)
+    assert not torch.equal(up, down)
+    assert taped.recorded == 4  # rise, fall, and each of those that are made anew
+
+
+def test_a_representation_and_logits_never_replay_each_other(monkeypatch):
+    taped = Taped()
+    monkeypatch.setitem(replay.RECORDERS, "cpu", lambda _: taped)
+    frozen, unit = freeze(network(), dtype=torch.float32), torch.zeros(6, 1).long()
+    attack = {"steps": 12, "step_size": 0.1}
+    found = [maximize(frozen, rise, images(), unit, L2(0.5), on=on, **attack) for on in ("logits", "representation")]
+    assert not torch.equal(*found)
+    assert taped.recorded == 2
+
+
+def test_an_objective_that_cannot_be_a_key_is_refused():
+    class Sum:
+        __hash__ = None
+
+        def __call__(self, output: Tensor, _: Tensor) -> Tensor:
+            return output.sum()
+
+    frozen = freeze(network())
+    with pytest.raises(
+        TypeError, match="objective must be hashable, since its recordings are kept under it, got a Sum"
+    ):
+        maximize(frozen, Sum(), images(), torch.zeros(6), L2(0.5), steps=1, step_size=0.1)
 
 
 def test_a_recorded_step_follows_refolded_weights(monkeypatch):
