@@ -235,6 +235,42 @@ def test_a_number_in_a_sentence_is_the_recorded_one(extension):
     assert extension.number("table1/D @ planted", index) == "–"
 
 
+def test_a_number_seed_by_seed_is_that_of_the_record_of_the_most_images(extension, tmp_path):
+    def keep(profile, images, **values):
+        runs = {
+            seed: {"config": {"train_images": images}, "values": {"table1/D": {"value": value}} if value else {}}
+            for seed, value in values.items()
+        }
+        (tmp_path / profile).mkdir()
+        (tmp_path / profile / "record.json").write_text(json.dumps({"runs": runs}))
+
+    assert extension.by_seed("table1/D", tmp_path) == "–"
+    keep("cifar10-cpu", 50_000, **{"10": 0.425, "2": 0.431})
+    keep("a-small", 100, **{"0": 0.9})
+    assert extension.by_seed("table1/D", tmp_path) == "43.1% and 42.5%"
+    assert extension.by_seed("table1/D .0%", tmp_path) == "43% and 42%"
+    assert extension.by_seed("table1/D .2f first", tmp_path) == "0.43"
+    assert extension.by_seed("table1/D first", tmp_path) == "43.1%"
+    assert extension.by_seed("table1/none", tmp_path) == "–"
+
+
+def test_a_published_number_is_the_papers(extension):
+    assert extension.published("table1/D_rand", PAPER) == "63.3%"
+    assert extension.published("table1/D_rand .0%", PAPER) == "63%"
+    with pytest.raises(KeyError, match="table1/none"):
+        extension.published("table1/none", PAPER)
+
+
+def test_every_number_that_a_chapter_takes_from_its_record_or_the_paper_is_there(extension):
+    for path in BOOK.glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        for asked in re.findall(r"\{seeds\}`([^`]+)`", text):
+            assert extension.by_seed(asked, BOOK / "results" / path.stem) != "–", (path.stem, asked)
+        for asked in re.findall(r"\{published\}`([^`]+)`", text):
+            assert extension.published(asked, PAPER), (path.stem, asked)
+
+
 def test_every_number_that_a_page_takes_from_the_records_is_there(extension):
     index = json.loads((BOOK / "results" / "index.json").read_text())
     wanted = [key for page in BOOK.glob("*.md") for key in re.findall(r"\{recorded\}`([^`]+)`", page.read_text())]
