@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -46,6 +46,7 @@ class Page:
         self._series: dict[str, list[float]] = {}
         self._sheets: dict[str, Tensor] = {}
         self._tables: dict[str, list[Mapping[str, object]]] = {}
+        self._recorded: list[Record] | None = None
 
     def measured(
         self, key: str, estimate: Estimate, network: Trained | None = None, *, attack: str = "none", spec: str = ""
@@ -116,8 +117,18 @@ class Page:
         display(Markdown(f"Recorded in `{path.relative_to(results_root())}`."))
 
     def recorded(self, *, by: str = "") -> list[Record]:
-        """Every record of the chapter, see ``notebook.recorded``."""
-        return recorded(self.chapter, by=by)
+        """Every record of the chapter, see ``notebook.recorded``; read once, so a page says once that there is none."""
+        if self._recorded is None:
+            self._recorded = recorded(self.chapter, by=by)
+        return self._recorded
+
+    def quote_recorded(
+        self, numbers: Mapping[str, Callable[[Record], object]] | None = None, /, **more: Callable[[Record], object]
+    ) -> None:
+        """``quote`` what each function says of the chapter's first record; a dash where nothing is recorded."""
+        first = self.recorded()[:1]
+        asked = {**(numbers or {}), **more}
+        self.quote({name: number(first[0]) if first else "–" for name, number in asked.items()})
 
     def beside_paper(self, rows: Mapping[str, str]) -> pd.DataFrame:
         """The paper's values and the recorded ones, one row per id, see ``notebook.paper_and_ours``."""

@@ -27,7 +27,7 @@ def run():
 def glued(monkeypatch):
     """What the text can quote, as myst-nb would keep it."""
     kept = {}
-    fake = types.SimpleNamespace(glue=lambda name, value, display: kept.__setitem__(name, value))
+    fake = types.SimpleNamespace(glue=lambda name, value, **_: kept.__setitem__(name, value))
     monkeypatch.setitem(sys.modules, "myst_nb", fake)
     return kept
 
@@ -115,6 +115,16 @@ def test_a_page_without_myst_nb_measures_all_the_same(run, monkeypatch):
     assert Page(run, CHAPTER, seed=0).measured("table1/D", estimate) is estimate
 
 
+def test_without_a_record_the_page_says_so_once_and_quotes_dashes(run, glued, monkeypatch):
+    said = []
+    monkeypatch.setattr(notebook, "display", said.append)
+    one = Page(run, CHAPTER, seed=0)
+    assert one.recorded() == one.recorded() == []
+    one.quote_recorded(further=lambda of: of.summary("table1/D_rand"))
+    assert glued == {"ch05_further": "–"}
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize(
     ("key", "estimate", "named"), [(3, Estimate(0.5, 0.4, 0.6, 9), "key"), ("table1/D", 0.5, "estimate")]
 )
@@ -136,7 +146,11 @@ def test_the_recorded_part_is_that_of_the_notebook_module(run, glued):
     one = Page(run, CHAPTER, seed=2, record=True)
     one.measured("table1/D_rand", Estimate(0.625, 0.5, 0.75, 100))
     one.save()
-    assert [sorted(record.runs) for record in one.recorded()] == [[2]]
+    later = Page(run, CHAPTER, seed=2)
+    assert [sorted(record.runs) for record in later.recorded()] == [[2]]
+    later.quote_recorded({"n": lambda of: of.summary("table1/D_rand").n}, seeds=lambda of: len(of.runs))
+    assert (glued["ch05_n"], glued["ch05_seeds"]) == (100, 1)
+    one = later
     table = one.beside_paper({"table1/D_rand": "D_rand"})
     assert table.equals(notebook.paper_and_ours(notebook.recorded(CHAPTER), {"table1/D_rand": "D_rand"}))
     assert table.loc["D_rand", "planted"].startswith("62.5% [")

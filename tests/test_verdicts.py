@@ -238,7 +238,7 @@ def test_a_number_in_a_sentence_is_the_recorded_one(extension):
 def test_a_number_seed_by_seed_is_that_of_the_record_of_the_most_images(extension, tmp_path):
     def keep(profile, images, **values):
         runs = {
-            seed: {"config": {"train_images": images}, "values": {"table1/D": {"value": value}} if value else {}}
+            seed: {"config": {"train_images": images}, "values": {"table1/D": {"value": value, "seed": int(seed) % 9}}}
             for seed, value in values.items()
         }
         (tmp_path / profile).mkdir()
@@ -252,6 +252,10 @@ def test_a_number_seed_by_seed_is_that_of_the_record_of_the_most_images(extensio
     assert extension.by_seed("table1/D .2f first", tmp_path) == "0.43"
     assert extension.by_seed("table1/D first", tmp_path) == "43.1%"
     assert extension.by_seed("table1/none", tmp_path) == "–"
+    assert extension.by_seed("table1/none mean", tmp_path) == "–"
+    assert extension.by_seed("table1/D .2% mean", tmp_path) == "42.80%"
+    keep("b-larger", 90_000, **{"0": 0.1, "9": 0.3, "1": 0.6})  # two of one network, of seed 0, count once
+    assert extension.by_seed("table1/D .0% mean", tmp_path) == "40%"
 
 
 def test_a_published_number_is_the_papers(extension):
