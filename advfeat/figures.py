@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from advfeat import plots
@@ -21,7 +22,7 @@ def texture_correlation(
 ) -> Figure:
     """Chapter 1: the texture of each class, and how what an attack adds correlates with each of them."""
     figure = plt.figure(figsize=(9.6, 4.0))
-    left, right = figure.subfigures(1, 2, width_ratios=(1.1, 1))
+    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1.1, 1)))
     for axis, texture, label in zip(left.subplots(3, 4).flat, textures, names, strict=False):  # two places stay empty
         axis.imshow(plots.amplified(texture, factor=12).permute(1, 2, 0), interpolation="nearest")
         axis.set_title(label, fontsize=8, pad=2)
@@ -248,4 +249,76 @@ def roofline(ridge: Sequence[float]) -> Figure:
     axis.set_xlabel("operations per byte, corner = 1")
     axis.set_ylabel("share of the matrix rate")
     axis.legend(fontsize=9)
+    return figure
+
+
+def learning_panels(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    size: tuple[float, float],
+    ylabels: Sequence[str],
+    colors: Sequence[str | None] | None = None,
+    title: str = "",
+) -> Figure:
+    """Chapter 3: accuracies by epoch, one panel for each name; ``title`` is a format of that name."""
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True)
+    for axis, (name, curves), ylabel in zip(axes, panels.items(), ylabels, strict=True):
+        plots.learning_curves(axis, curves, ylabel=ylabel, colors=colors)
+        axis.set_title(title.format(name))
+    return figure
+
+
+def gate_errors(errors: Mapping[str, tuple[float, float]]) -> Figure:
+    """Chapter 13: for each case the bound as a bar, and the largest error as a dot; case → (error, bound)."""
+    floor, names = 1e-9, list(errors)  # for the eye: an error of 0 has no place on this axis
+    figure, axis = plt.subplots(figsize=(6.4, 4.4))
+    axis.barh(names, [bound for _, bound in errors.values()], color="#DBEAFE", label="bound")
+    axis.plot([max(error, floor) for error, _ in errors.values()], names, "o", color=BLUE, label="largest error")
+    axis.set(xscale="log", xlim=(floor / 2, 1e-3), xlabel="pixel units")
+    axis.invert_yaxis()
+    axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def parts_of_step(shares: Mapping[str, float]) -> Figure:
+    """Chapter 13: the shares of one step side by side in one bar."""
+    figure, axis = plt.subplots(figsize=(6.4, 1.9))
+    place = 0.0
+    for (name, share), color in zip(shares.items(), (BLUE, ORANGE, RED), strict=True):
+        axis.barh([0], max(0.0, share), left=place, color=color, height=0.5, label=name)
+        place += max(0.0, share)
+    axis.set(xlim=(0, max(1.0, place)), yticks=[], xlabel="share of one step")
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.45), fontsize=9)
+    axis.grid(False, axis="y")
+    return figure
+
+
+def still_right(shares: Sequence[float]) -> Figure:
+    """Chapter 13: the share of images that are still right, after 0, 1, 2, ... steps."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    axis.fill_between(range(len(shares)), shares, color=BLUE, alpha=0.18, lw=0)
+    axis.plot(range(len(shares)), shares, marker="o", markersize=4)
+    axis.set(ylim=(-0.02, 1.02), xlabel="steps of PGD", ylabel="not yet fooled")
+    axis.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return figure
+
+
+def steps_taken(gap: Float[Tensor, " n"], rules: Mapping[str, Float[Tensor, " n"]]) -> Figure:
+    """Chapter 13: the share of a step that each rule takes, by the gap between the largest logit and the others."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.4))
+    for label, share in rules.items():
+        axis.plot(gap, share, label=label)
+    axis.set(xlabel="gap between the largest logit and the others")
+    axis.set_ylabel("share of the step taken")
+    axis.legend(ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def transfer_matrix(rate: Callable[[str, str], Interval], names: Mapping[str, str], *, title: str = "") -> Figure:
+    """Chapter 6: of ``rate(row, column)``, who made the images and who is shown them; key → short name on the axes."""
+    figure, axis = plt.subplots(figsize=(5.6, 4.9))
+    plots.rate_matrix(axis, [[rate(row, column) for column in names] for row in names], list(names.values()))
+    axis.set_title(title)
     return figure

@@ -115,10 +115,10 @@ def vulnerability_and_condition(of: Gaussians, *, price: float, generator: torch
     third = height  # barycentric coordinates of a triangle of side 1 and scaled height 1
     second = first - third / 2
     shares = np.stack([1 - second - third, second, third])
-    spectrum = float(of.covariance.trace()) * shares
-    inside = spectrum.min(0) > 1 / price + 0.005
+    eigenvalues = float(of.covariance.trace()) * shares
+    inside = eigenvalues.min(0) > 1 / price + 0.005
     gap = np.full_like(first, np.nan)
-    gap[inside] = ((1 + 1 / (price * spectrum[:, inside] - 1)) ** 2).sum(0) - 3
+    gap[inside] = ((1 + 1 / (price * eigenvalues[:, inside] - 1)) ** 2).sum(0) - 3
     right.fill([0, 1, 0.5], [0, 0, 3**0.5 / 2], color="#E5E7EB", lw=0)
     filled = right.contourf(
         first,
@@ -337,4 +337,59 @@ def alignment_by_radius(
     right.set(xscale="log", xlabel=r"condition number $\kappa(\Sigma_r)$")
     right.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
     right.minorticks_off()
+    return figure
+
+
+def training_distances(distances: Mapping[tuple[int, str], Float[Tensor, " rounds"]]) -> Figure:
+    """The distance to the robust fit by the round of training, for (dimension, name of the attack)."""
+    colors = {2: RED, 10: ORANGE, 100: BLUE}
+    figure, axis = plt.subplots(figsize=(6.4, 4.0))
+    for (d, name), distance in distances.items():
+        relaxed = name == "attack_on_average"
+        axis.plot(distance, "-" if relaxed else "--", color=colors[d], label=f"$d={d}$" if relaxed else None)
+    axis.plot([], "-", color=GREY, label="budget on average")
+    axis.plot([], "--", color=GREY, label="budget for each point")
+    axis.set(yscale="log", xlabel="round", ylabel=r"relative distance to $\Sigma_r$")
+    axis.legend(loc="lower left")
+    return figure
+
+
+def relaxation_gaps(
+    dims: Sequence[int],
+    lines: Mapping[str, Sequence[float]],
+    checked: Sequence[int],
+    equal: Mapping[str, Sequence[float]],
+    unequal: Mapping[str, Sequence[float]],
+) -> Figure:
+    """What the relaxation costs, by the dimension: the formula at ``dims``, and optimised fits at ``checked``.
+
+    Args:
+        lines: name → gap at each of ``dims``, for equal eigenvalues.
+        equal: name → gap at each of ``checked``, for equal eigenvalues; ``unequal`` for half of them low, half high.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 4.0))
+    for (name, line), color in zip(lines.items(), (RED, BLUE), strict=True):
+        axis.plot(dims, line, color=color, label=name)
+        axis.plot(checked, equal[name], "o", mfc="white", color=color, ms=9)
+        axis.plot(checked, unequal[name], "o--", color=color, lw=1, ms=6)
+    axis.set(xscale="log", yscale="log", xlabel="dimension $d$", ylabel="relative gap of eigenvalues")
+    axis.set_xticks(checked, [f"{d}" for d in checked])
+    axis.minorticks_off()
+    axis.legend()
+    return figure
+
+
+def accuracy_by_radius(
+    world: Gaussians, radii: Sequence[float], best: Sequence[float], fitted_at: Sequence[float]
+) -> Figure:
+    """The exact accuracy of some robust fits by the radius of the test, and of the best linear rule at each radius."""
+    figure, axis = plt.subplots(figsize=(6.4, 4.0))
+    axis.plot(radii, best, color="#D1D5DB", lw=6, label="best linear rule")
+    for eps, color in zip(fitted_at, (RED, ORANGE, GREEN, BLUE), strict=True):
+        w = robust_mle(world, eps=eps).weights()
+        curve = [world.accuracy(w, eps=radius) for radius in radii]
+        axis.plot(radii, curve, color=color, label=rf"fitted at $\epsilon={eps:g}$")
+    axis.axhline(0.5, color="black", lw=1, ls=":")
+    axis.set(xlabel=r"radius of the test", ylabel="robust accuracy")
+    axis.legend()
     return figure

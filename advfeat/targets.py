@@ -1,6 +1,11 @@
-"""What the engine was meant to reach, beside what a record of ``bench`` holds."""
+"""What a record of ``bench`` holds: the contests with other libraries, and what the engine was meant to reach."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
 
 from advfeat.records import Record
 
@@ -41,11 +46,41 @@ def compared(record: Record) -> dict[str, dict[str, str]]:
             continue
         found = record.summary(key)
         seconds = key.startswith("time/")
-        aimed = bool(sign) and bound is not None
-        met = aimed and (found.value >= bound if sign == ">=" else found.value <= bound)
+        met = "–"
+        if sign and bound is not None:
+            met = "yes" if (found.value >= bound if sign == ">=" else found.value <= bound) else "no"
         lines[f"{words}, {found.attack}" if seconds else words] = {
-            "target": f"{sign} {bound:g}" if aimed else "stated",
+            "target": f"{sign} {bound:g}" if sign else "stated",
             "measured": f"{found:,.0f}" if seconds else f"{found:.2f}",
-            "met": ("yes" if met else "no") if aimed else "–",
+            "met": met,
         }
     return lines
+
+
+def contests(record: Record, comparison: str) -> list[Mapping[str, Any]]:
+    """The rows of one comparison, ``user`` or ``engine``: network, batch, steps, contender, and the ratio of times."""
+    return [row for row in record.first.get("tables", {}).get("contests", []) if row["comparison"] == comparison]
+
+
+def contest_table(record: Record, comparison: str) -> pd.DataFrame:
+    """One row per network, batch and number of steps, one column per contender; of our own the robust accuracy."""
+    table: dict[tuple[str, int, int], dict[str, str]] = {}
+    for row in contests(record, comparison):
+        column = "robust accuracy" if row["contender"] == "advfeat" else row["contender"]
+        table.setdefault((row["network"], row["batch"], row["steps"]), {})[column] = _entry(row)
+    return pd.DataFrame(table).T.fillna("–").rename_axis(["network", "batch", "steps"]) if table else pd.DataFrame()
+
+
+def ratios(record: Record, comparison: str, network: str, batch: int) -> dict[str, float]:
+    """Contender → its time over ours, in one contest."""
+    rows = [row for row in contests(record, comparison) if "ratio" in row]
+    return {row["contender"]: row["ratio"] for row in rows if (row["network"], row["batch"]) == (network, batch)}
+
+
+def _entry(row: Mapping[str, Any]) -> str:
+    if row["void"]:
+        return f"void: {row['void']}"
+    if "ratio" not in row:
+        return f"{row['robust']:.1%}"
+    spread = " [{lower:.2f}, {upper:.2f}]" if row["pairs"] >= 5 else ""
+    return ("{ratio:.2f}" + spread).format(**row)
