@@ -141,10 +141,13 @@ def lines_of_code(cells):
 def test_what_is_hidden_is_short_and_no_bookkeeping_is_shown(stem):
     for cell in hidden(stem):
         head = {"parameters", "hide-cell"} & set(cell.metadata.tags)  # the parameters, and the imports
-        assert head or lines_of_code([cell]) <= HIDDEN_CELL, f"make it shorter, or a function of the library: {cell.source}"
+        assert head or lines_of_code([cell]) <= HIDDEN_CELL, (
+            f"make it shorter, or a function of the library: {cell.source}"
+        )
     for cell in code_cells(stem):
         if not {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", [])):
-            assert not re.search(r"\bglue\(|\.quote(_recorded)?\(", cell.source), f"no reader needs this: {cell.source}"
+            bookkeeping = re.search(r"\bglue\(|\.quote(_recorded)?\(", cell.source)
+            assert not bookkeeping, f"no reader needs this: {cell.source}"
 
 
 def test_little_is_hidden_in_all():
