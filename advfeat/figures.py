@@ -24,12 +24,12 @@ def texture_correlation(
     figure = plt.figure(figsize=(9.6, 4.0))
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1.1, 1)))
     for axis, texture, label in zip(left.subplots(3, 4).flat, textures, names, strict=False):  # two places stay empty
-        axis.imshow(plots.amplified(texture, factor=12).permute(1, 2, 0), interpolation="nearest")
+        axis.imshow(plots.amplified(texture, factor=12).permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_title(label, fontsize=8, pad=2)
     for axis in left.axes:
         axis.axis("off")
     axis = right.subplots()
-    image = axis.imshow(correlation, vmin=-1, vmax=1, cmap="RdBu_r")
+    image = axis.imshow(correlation.numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
     places = range(len(names))
     axis.set(xticks=places, yticks=places, yticklabels=names, xlabel="texture of class", ylabel="attacked towards")
     axis.set_xticklabels(names, rotation=90)
@@ -58,7 +58,7 @@ def feature_histograms(
         len(features), 2, figsize=(7.6, 4.6), width_ratios=(1, 2.6), constrained_layout=True, squeeze=False
     )
     for (title, (picture, values)), row, factor in zip(features.items(), axes, factors, strict=True):
-        row[0].imshow(plots.amplified(picture, factor=factor).permute(1, 2, 0), interpolation="nearest")
+        row[0].imshow(plots.amplified(picture, factor=factor).permute(1, 2, 0).numpy(), interpolation="nearest")
         row[0].set(title=title)
         row[0].axis("off")
         yes, no = values[positive], values[~positive]
@@ -66,7 +66,7 @@ def feature_histograms(
         sigma = ((((yes - middle) ** 2).mean() + ((no - middle) ** 2).mean()) / 2).sqrt()
         for part, color, label in ((yes, BLUE, names[0]), (no, ORANGE, names[1])):
             shape = {"bins": 60, "range": (-3, 3), "density": True, "alpha": 0.6}
-            row[1].hist((part - middle) / sigma, color=color, label=label, **shape)
+            row[1].hist(((part - middle) / sigma).numpy(), color=color, label=label, **shape)
         top = row[1].get_ylim()[1]
         row[1].set_ylim(0, 1.25 * top)
         row[1].plot([0, -eps / sigma], [1.12 * top] * 2, color=RED, lw=5, solid_capstyle="butt")

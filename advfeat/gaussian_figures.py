@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -27,7 +27,7 @@ from advfeat.plots import BLUE, GREEN, GREY, ORANGE, RED
 
 
 def two_classes(
-    world: Gaussians, x: Float[Tensor, "n 2"], y: Int[Tensor, " n"], features: Mapping[str, Float[Tensor, "2"]]
+    world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"], features: Mapping[str, Float[Tensor, "2"]]
 ) -> Figure:
     """Samples of the two classes with their level sets, and the usefulness of linear features by the radius."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.2), width_ratios=(1.5, 1))
@@ -205,7 +205,7 @@ def price_and_deviation(of: Gaussians) -> Figure:
     return figure
 
 
-def robust_fits(world: Gaussians, x: Float[Tensor, "n 2"], y: Int[Tensor, " n"], radii: Sequence[float]) -> Figure:
+def robust_fits(world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"], radii: Sequence[float]) -> Figure:
     """The paper's Figure 4: the robust fit at four radii, its classifier's gradient, and what the adversary does."""
     halo = [withStroke(linewidth=3, foreground="white")]
     shown = {label: x[y == label][:160] for label in (1, -1)}

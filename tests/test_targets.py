@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from advfeat.records import Record, load_record
@@ -14,7 +16,7 @@ def record(profile, dtype="float32", rows=(), **values):
         for key, value in values.items()
     }
     run = {"config": {"dtype": dtype}, "values": measured, "tables": {"contests": list(rows)}}
-    return Record("13-fast-attacks", profile, {0: run}, None)
+    return Record("13-fast-attacks", profile, {0: run}, Path())
 
 
 @pytest.mark.parametrize(
