@@ -130,12 +130,6 @@ def recorded(chapter: str, *, by: str = "") -> list[Record]:
     return sorted(found, key=lambda record: -max(run["config"].get("train_images", 0) for run in record.runs.values()))
 
 
-def told(records: Sequence[Record], key: str, spec: str = ".1%") -> str:
-    """A number of the first of the records for a sentence, seed by seed ("43.1% and 42.5%"), or a dash."""
-    by_seed = [record.only(seed) for record in records[:1] for seed in sorted(record.runs)]
-    return " and ".join(format(one.summary(key).value, spec) for one in by_seed if key in one.ids()) or "–"
-
-
 def answered(chapter: str) -> Markdown:
     """The verdicts on a chapter's claims as a table, from the records; its text can quote them.
 

@@ -155,6 +155,33 @@ def accuracy_curve(
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
+def accuracy_curves(
+    axis: Axes,
+    curves: Mapping[str, Mapping[float, Interval]],
+    *,
+    colors: Sequence[str] = (),
+    published: Mapping[str, Mapping[float, float]] | None = None,
+    xlabel: str = r"radius $\epsilon$",
+    logarithmic: bool = False,
+) -> None:
+    """``accuracy_curve`` for each name, from {place on the axis: estimate}; diamonds where others published values.
+
+    ``logarithmic`` spaces the places by their logarithms, with a tick at each.
+    """
+    for index, (label, points) in enumerate(curves.items()):
+        color = colors[index] if colors else None
+        accuracy_curve(axis, list(points), list(points.values()), label=label, color=color)
+        known = (published or {}).get(label, {})
+        color = axis.lines[-1].get_color()
+        axis.plot(list(known), list(known.values()), "D", color=color, markeredgecolor="black", markersize=6)
+    axis.set_xlabel(xlabel)
+    if logarithmic:
+        ticks = list(next(iter(curves.values())))
+        axis.set_xscale("log")
+        axis.set(xticks=ticks, xticklabels=ticks)
+        axis.minorticks_off()
+
+
 def accuracy_bars(
     axis: Axes,
     estimates: Mapping[str, Interval],

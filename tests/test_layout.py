@@ -52,7 +52,7 @@ def test_layering():
         ("notebook", "bench", "Imports go one way"),
         ("store", "chapters", "Imports go one way"),
         ("plots", "peers", "Imports go one way"),
-        ("transfer", "plots", "No module imports plots"),
+        ("transfer", "plots", "Only figures import plots"),
         ("notebook", "classroom.course", "The library does not know the classroom"),
     ],
 )

@@ -76,19 +76,6 @@ def test_the_largest_profile_comes_first(results):
     assert found == ["b-large", "c-middle", "a-small"]
 
 
-def test_a_sentence_tells_the_first_record_seed_by_seed(results, run):
-    assert notebook.told([], "table1/D_rand") == "–"
-    for seed, rate in ((1, 0.25), (0, 0.5)):
-        values = {"table1/D_rand": (Estimate(rate, 0.2, 0.6, 100), "none", seed)}
-        if seed == 1:
-            values["table1/D_det"] = (Estimate(0.125, 0.1, 0.2, 100), "none", seed)
-        notebook.save(run, "05-non-robust-features", seed=seed, values=values, seconds={})
-    found = notebook.recorded("05-non-robust-features")
-    assert notebook.told(found, "table1/D_rand") == "50.0% and 25.0%"
-    assert notebook.told([*found, *found], "table1/D_det", ".2f") == "0.12"
-    assert notebook.told(found, "table1/D_R") == "–"
-
-
 def test_nothing_recorded_is_said(results, monkeypatch):
     shown = []
     monkeypatch.setattr(notebook, "display", shown.append)

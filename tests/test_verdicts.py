@@ -212,7 +212,7 @@ def test_every_chapter_answers_its_claim_and_says_what_comes_next(path):
     where = names.index("## The claim, answered")
     assert names[where : where + 3] == ["## The claim, answered", "## Next", "## Exercises"]
     first, last = heads[where][0], heads[where + 1][0]
-    assert [cell.source for cell in cells[first + 1 : last]] == ["answered(CHAPTER)"]
+    assert [cell.source for cell in cells[first + 1 : last]] in (["page.answered()"], ["answered(CHAPTER)"])
     answer = cells[first].source
     assert re.search(r"\{glue:text\}`ch\d\d_(answer|value)_", answer) or path.stem.startswith("07"), answer
     assert re.search(r"\{glue:text\}`ch\d\d_verdict_", answer)
@@ -233,6 +233,46 @@ def test_a_number_in_a_sentence_is_the_recorded_one(extension):
     assert extension.number("table1/D", index) == "92.5% [91.5%, 93.5%]"
     assert extension.number("table1/D @ cifar10-gpu", index) == "50.0% [49.0%, 51.0%]"
     assert extension.number("table1/D @ planted", index) == "–"
+
+
+def test_a_number_seed_by_seed_is_that_of_the_record_of_the_most_images(extension, tmp_path):
+    def keep(profile, images, **values):
+        runs = {
+            seed: {"config": {"train_images": images}, "values": {"table1/D": {"value": value, "seed": int(seed) % 9}}}
+            for seed, value in values.items()
+        }
+        (tmp_path / profile).mkdir()
+        (tmp_path / profile / "record.json").write_text(json.dumps({"runs": runs}))
+
+    assert extension.by_seed("table1/D", tmp_path) == "–"
+    keep("cifar10-cpu", 50_000, **{"10": 0.425, "2": 0.431})
+    keep("a-small", 100, **{"0": 0.9})
+    assert extension.by_seed("table1/D", tmp_path) == "43.1% and 42.5%"
+    assert extension.by_seed("table1/D .0%", tmp_path) == "43% and 42%"
+    assert extension.by_seed("table1/D .2f first", tmp_path) == "0.43"
+    assert extension.by_seed("table1/D first", tmp_path) == "43.1%"
+    assert extension.by_seed("table1/none", tmp_path) == "–"
+    assert extension.by_seed("table1/none mean", tmp_path) == "–"
+    assert extension.by_seed("table1/D .2% mean", tmp_path) == "42.80%"
+    keep("b-larger", 90_000, **{"0": 0.1, "9": 0.3, "1": 0.6})  # two of one network, of seed 0, count once
+    assert extension.by_seed("table1/D .0% mean", tmp_path) == "40%"
+
+
+def test_a_published_number_is_the_papers(extension):
+    assert extension.published("table1/D_rand", PAPER) == "63.3%"
+    assert extension.published("table1/D_rand .0%", PAPER) == "63%"
+    with pytest.raises(KeyError, match="table1/none"):
+        extension.published("table1/none", PAPER)
+
+
+def test_every_number_that_a_chapter_takes_from_its_record_or_the_paper_is_there(extension):
+    for path in BOOK.glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        for asked in re.findall(r"\{seeds\}`([^`]+)`", text):
+            assert extension.by_seed(asked, BOOK / "results" / path.stem) != "–", (path.stem, asked)
+        for asked in re.findall(r"\{published\}`([^`]+)`", text):
+            assert extension.published(asked, PAPER), (path.stem, asked)
 
 
 def test_every_number_that_a_page_takes_from_the_records_is_there(extension):

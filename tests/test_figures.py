@@ -1,0 +1,215 @@
+"""Figures of single chapters show the numbers they were given."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import pytest
+import torch
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.container import ErrorbarContainer
+
+from advfeat import figures, gaussian_figures, plots
+from advfeat.estimates import Estimate
+from advfeat.gaussian import Gaussians, alignment, multiplier, robust_mle, worst_alignment
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    with mpl.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
+
+
+def rate(value):
+    return Estimate(value, value - 0.05, value + 0.05, 100)
+
+
+def drawn(axis):
+    """Label → values of every labelled line."""
+    return {line.get_label(): list(map(float, line.get_ydata())) for line in axis.lines}
+
+
+def test_curves_stand_where_they_were_measured_and_diamonds_where_others_published():
+    _, axis = plt.subplots()
+    curves = {"a": {0.5: rate(0.9), 1: rate(0.4)}, "b": {0.5: rate(0.2)}}
+    plots.accuracy_curves(axis, curves, published={"a": {1: 0.45}}, logarithmic=True, xlabel="steps")
+    assert drawn(axis)["a"] == [0.9, 0.4]
+    assert drawn(axis)["b"] == [0.2]
+    diamonds = [line for line in axis.lines if line.get_marker() == "D"]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in diamonds] == [([1], [0.45]), ([], [])]
+    assert diamonds[0].get_color() == axis.lines[0].get_color()
+    assert (axis.get_xscale(), axis.get_xlabel()) == ("log", "steps")
+    assert list(axis.get_xticks()) == [0.5, 1]
+
+
+def test_textures_and_their_correlations():
+    textures, correlation = torch.rand(10, 3, 4, 4) / 20, torch.rand(10, 10) * 2 - 1
+    figure = figures.texture_correlation(textures, correlation, list("abcdefghij"))
+    pictures = [axis for axis in figure.axes if axis.images]
+    assert torch.allclose(torch.as_tensor(pictures[-1].images[0].get_array()).float(), correlation)
+    assert [axis.get_title() for axis in pictures[:10]] == list("abcdefghij")
+    second = torch.as_tensor(pictures[1].images[0].get_array())
+    assert torch.allclose(second, plots.amplified(textures[1], factor=12).permute(1, 2, 0))
+
+
+def test_the_reach_of_an_adversary_is_drawn_in_standard_deviations():
+    values, positive = torch.tensor([3.0, 5.0, -1.0, -3.0]), torch.tensor([True, True, False, False])
+    feature = {"ring": (torch.zeros(3, 4, 4), values)}
+    figure = figures.feature_histograms(feature, positive, eps=0.5, names=("yes", "no"), factors=(9,))
+    (reach,) = figure.axes[1].lines
+    # The middle is 1; the classes lie 2, 4, 2 and 4 from it, so the variance about it is 10.
+    assert list(reach.get_xdata()) == pytest.approx([0, -0.5 / 10**0.5], abs=1e-6)
+
+
+def test_measured_and_true_places_are_joined():
+    rows = [(0.8, -2.0, rate(0.7), rate(0.6))]
+    figure = figures.truth_plane({"shapes": ("red", rows, (0, 1)), "textures": ("blue", rows, (-2.5, 1))})
+    for axis in figure.axes:
+        joined = [line for line in axis.lines if list(line.get_xdata()) == [0.7, 0.8]]
+        assert [list(line.get_ydata()) for line in joined] == [[0.6, -2.0]]
+    assert [axis.get_title() for axis in figure.axes] == ["shapes", "textures"]
+
+
+def test_weights_are_drawn_as_paths_and_as_shares():
+    path = torch.tensor([[0.3, 0.3], [0.6, 0.8]])
+    figure = figures.weight_paths({0.5: path}, [0.0, 0.5], torch.tensor([[0.6, 0.8], [1.0, 0.0]]))
+    left, right = figure.axes
+    assert drawn(left)["ε = 0.5"] == pytest.approx([0.3, 0.8])
+    assert drawn(right)["texture"] == pytest.approx([0.64, 0.0])
+    assert drawn(right)["shape"] == pytest.approx([0.36, 1.0])
+
+
+@pytest.mark.parametrize("follows", [{}, {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([1.0, 0.5])}])
+def test_units_have_a_point_each_and_a_colour_where_it_is_known(follows):
+    plane = [torch.tensor([0.5, 0.6]), torch.tensor([0.1, -0.2])]
+    figure = figures.unit_planes({"a": plane, "b": plane}, follows)
+    points = [axis.collections[-1] for axis in figure.axes[:2]]
+    assert points[0].get_offsets().ravel().tolist() == pytest.approx([0.5, 0.1, 0.6, -0.2])
+    assert len(figure.axes) == (3 if follows else 2)
+    if follows:
+        assert list(points[1].get_array()) == [1.0, 0.5]
+
+
+def test_every_class_has_its_panel_and_what_lies_too_low_is_drawn_at_the_edge():
+    rho, gamma = torch.arange(20.0).view(10, 2) / 20, torch.full((10, 2), -9.0)
+    figure = figures.class_planes({"standard": (rho, gamma), "robust": (rho, -gamma)}, list("abcdefghij"), title="t")
+    third = figure.axes[2]
+    assert third.get_title() == "c"
+    assert third.collections[1].get_offsets().ravel().tolist() == pytest.approx([0.2, -4, 0.25, -4])
+
+
+def test_panels_of_rates_judges_and_accuracies_hold_what_they_were_given():
+    figure = figures.rate_scatters({"seed 0": {"VGG": (rate(0.2), rate(0.7))}}, xlabel="across", ylabel="up")
+    bars = [item for item in figure.axes[0].containers if isinstance(item, ErrorbarContainer)]
+    assert [(list(bar[0].get_xdata()), list(bar[0].get_ydata())) for bar in bars] == [([0.2], [0.7])]
+    assert (figure.axes[0].get_title(), figure.axes[0].get_xlabel()) == ("seed 0", "across")
+
+    found = {"from noise": {"robust": [rate(0.1), rate(0.9)], "standard": [rate(0.3), rate(0.4)]}}
+    figure = figures.recognised_by({**found, "other": found["from noise"]}, ["start", "end"])
+    bars = [item for item in figure.axes[0].containers if isinstance(item, ErrorbarContainer)]
+    assert [list(bar[0].get_ydata()) for bar in bars] == [[0.1, 0.9], [0.3, 0.4]]
+
+    curves = {"a": {"x": [0.1, 0.2]}, "b": {"x": [0.3, 0.4]}}
+    figure = figures.learning_panels(curves, size=(6, 3), ylabels=("accuracy", ""), title="{} (t)")
+    assert [drawn(axis)["x"] for axis in figure.axes] == [[0.1, 0.2], [0.3, 0.4]]
+    assert [axis.get_title() for axis in figure.axes] == ["a (t)", "b (t)"]
+
+
+def test_a_matrix_asks_for_row_and_column_by_their_keys():
+    values = {("a", "a"): 0.1, ("a", "b"): 0.2, ("b", "a"): 0.3, ("b", "b"): 0.4}
+    figure = figures.transfer_matrix(lambda *pair: rate(values[pair]), {"a": "A", "b": "B"}, title="t")
+    assert figure.axes[0].images[0].get_array().tolist() == [[0.1, 0.2], [0.3, 0.4]]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["A", "B"]
+
+
+def test_speeds_are_drawn_as_measured():
+    row = {"contender": "art", "network": "resnet18", "ratio": 1.5, "pairs": 5, "lower": 1.2, "upper": 1.9}
+    figure = figures.contest({"user": [row, {**row, "pairs": 3}], "engine": []})
+    shown = [list(line.get_xdata()) for line in figure.axes[0].lines]
+    assert shown == [[1.2, 1.9], [1.5], [1.5], [1, 1]]  # quartiles only from five pairs on, and the dashed line
+
+    series = {"steps": [10, 20], "images": [1, 2], "time_by_steps": [1, 2.1], "time_by_images": [1, 1.9]}
+    figure = figures.growth({**series, "memory_by_images": [1, 1]})
+    assert drawn(figure.axes[0])["time"] == [1, 2.1]
+    assert drawn(figure.axes[1])["memory"] == [1, 1]
+    assert drawn(figures.roofline([2, 0.9, 0.1, 0.05, 0.6]).axes[0])["update of the images"] == [0.05]
+
+    figure = figures.gate_errors({"first": (0.0, 1e-5), "second": (1e-7, 1e-6)})
+    assert list(figure.axes[0].lines[0].get_xdata()) == [1e-9, 1e-7]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [1e-5, 1e-6]
+    bars = figures.parts_of_step({"a": 0.7, "b": -0.1, "c": 0.3}).axes[0].patches
+    assert [bar.get_x() for bar in bars] == pytest.approx([0, 0.7, 0.7])
+    assert [bar.get_width() for bar in bars] == pytest.approx([0.7, 0, 0.3])
+    assert list(figures.still_right([1.0, 0.5]).axes[0].lines[0].get_ydata()) == [1.0, 0.5]
+    assert drawn(figures.steps_taken(torch.arange(2.0), {"r": torch.tensor([1.0, 0.25])}).axes[0])["r"] == [1.0, 0.25]
+
+
+@pytest.fixture(scope="module")
+def three():
+    return Gaussians(torch.ones(3).double(), torch.diag(torch.tensor([3.0, 0.2, 0.7]).double()))
+
+
+@pytest.fixture(scope="module")
+def world():
+    return Gaussians(torch.tensor([1.0, 0.3]).double(), torch.diag(torch.tensor([3.0, 0.2]).double()))
+
+
+def test_the_price_and_the_deviations_are_those_of_the_robust_fit(three):
+    left, right = gaussian_figures.price_and_deviation(three).axes
+    line = left.lines[0]
+    at = len(line.get_xdata()) // 2
+    assert line.get_ydata()[at] == pytest.approx(multiplier(three.covariance, eps=float(line.get_xdata()[at])))
+    eps = float(right.lines[1].get_xdata()[-1])
+    exact = robust_mle(three, eps=eps).covariance.diagonal().sqrt()
+    assert [line.get_ydata()[-1] for line in right.lines] == pytest.approx(exact.tolist())
+
+
+def test_usefulness_and_accuracy_fall_as_the_formulas_say(world):
+    x, y = world.sample(400, generator=torch.Generator().manual_seed(0))
+    first = torch.tensor([1.0, 0.0]).double()
+    right = gaussian_figures.two_classes(world, x, y, {"first": first, "second": first.flip(0)}).axes[1]
+    assert drawn(right)["first"][0] == pytest.approx(world.usefulness(first, eps=0))
+    axis = gaussian_figures.accuracy_by_radius(world, [0, 1], [0.8, 0.6], (0, 0.5, 1, 3)).axes[0]
+    assert drawn(axis)["best linear rule"] == [0.8, 0.6]
+    exact = [world.accuracy(robust_mle(world, eps=1).weights(), eps=radius) for radius in (0, 1)]
+    assert drawn(axis)[r"fitted at $\epsilon=1$"] == pytest.approx(exact)
+    figure = gaussian_figures.robust_fits(world, x, y, (0, 0.5, 1, 3))
+    assert [axis.get_title().split("$")[1] for axis in figure.axes if axis.get_title()] == [
+        rf"\epsilon={eps:g}" for eps in (0, 0.5, 1, 3)
+    ]
+
+
+def test_vulnerability_is_simulated_from_the_generator(three):
+    def curves(seed):
+        generator = torch.Generator().manual_seed(seed)
+        figure = gaussian_figures.vulnerability_and_condition(three, price=8.0, generator=generator)
+        lines = figure.axes[0].lines
+        formula = [line for line in lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 1]
+        return [list(line.get_ydata()) for line in formula], [float(line.get_ydata()[0]) for line in lines[1:6]]
+
+    (formula, simulated), (again, other) = curves(0), curves(1)
+    assert formula == again
+    assert simulated != other
+    # 20,000 points: the mean of a gain is off by a few percent of it at most.
+    assert simulated == pytest.approx(other, rel=0.15)
+
+
+def test_alignment_and_the_cost_of_the_relaxation_are_drawn_as_computed(world):
+    wide, means, radii = world.covariance, torch.eye(2).double(), [0.0, 1.0]
+    fitted = [robust_mle(Gaussians(means[0], wide), eps=eps).covariance for eps in radii]
+    lines = torch.tensor([[alignment(mean, of) for of in fitted] for mean in means]).numpy()
+    left = gaussian_figures.alignment_by_radius(wide, means, radii, lines).axes[0]
+    assert drawn(left)["worst direction"] == pytest.approx([worst_alignment(of) for of in fitted])
+    formula, equal, unequal = {"a": [1, 2], "b": [3, 4]}, {"a": [5], "b": [6]}, {"a": [7], "b": [8]}
+    axis = gaussian_figures.relaxation_gaps([2, 20], formula, [2], equal, unequal).axes[0]
+    assert [list(line.get_ydata()) for line in axis.lines] == [[1, 2], [5], [7], [3, 4], [6], [8]]
+    distances = {(2, "attack_on_average"): torch.tensor([1.0, 0.5]), (2, "attack_each"): torch.tensor([1.0, 0.75])}
+    axis = gaussian_figures.training_distances(distances).axes[0]
+    assert [(line.get_linestyle(), list(line.get_ydata())) for line in axis.lines[:2]] == [
+        ("-", [1.0, 0.5]),
+        ("--", [1.0, 0.75]),
+    ]
