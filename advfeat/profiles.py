@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advfeat.attacks import L2
+from advfeat.datasets import DATASETS
 from advfeat.networks import OWN, TORCHVISION, Scale
 from advfeat.train import TrainConfig
 
@@ -39,7 +40,7 @@ def _choice(*names: str) -> tuple[Callable[[Any], bool], str]:
 
 # What a field of a profile accepts, by its name or else by its type, and that in words.
 _ACCEPTED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "data": _choice("planted", "cifar10"),
+    "data": _choice(*DATASETS),
     "network": _choice(*sorted({*OWN, *TORCHVISION})),
     "match_start": _choice("other", "noise"),
     "transfer_source": _choice("", *sorted(TORCHVISION)),
@@ -59,7 +60,7 @@ class Profile:
     Attributes:
         name: as given to a chapter.
         description: one line for run cards and lists.
-        data: ``planted`` or ``cifar10``.
+        data: a name from ``datasets.DATASETS``.
         train_images: how many training images, from the first on.
         test_images: how many test images, from the first on.
         network: name for ``models.build_model``.

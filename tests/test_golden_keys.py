@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat import kernels
-from advfeat import run as run_module
+from advfeat import kernels, making
 from advfeat.profiles import PROFILES
-from advfeat.run import CONSTRUCTED, Run, Trained
+from advfeat.recipes import CONSTRUCTED
+from advfeat.run import Run, Trained
 from advfeat.store import Store
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
@@ -46,10 +46,17 @@ class AnyNetwork:
         return self
 
 
+class AnyRecipe:
+    """Stands for the recipe of a network, of which other keys only know the parts."""
+
+    def key_parts(self) -> dict[str, object]:
+        return {"kind": "any", "seed": 3}
+
+
 def asked_for(run: Run) -> dict[str, Callable[[], object]]:
     """Everything that a run can be asked for, by its name."""
     profile = run.profile
-    some = Trained(AnyNetwork(), [], {"kind": "any", "seed": 3})
+    some = Trained(AnyNetwork(), [], AnyRecipe())
     asked: dict[str, Callable[[], object]] = {
         "standard": lambda: run.standard(seed=3),
         "source": lambda: run.source(seed=3),
@@ -90,7 +97,7 @@ def keys(profile: str, precision: torch.dtype, patch: pytest.MonkeyPatch) -> dic
 
     patch.setattr(Store, "model", model)
     patch.setattr(Store, "dataset", dataset)
-    patch.setattr(run_module, "build_model", lambda *_, **__: AnyNetwork())
+    patch.setattr(making, "build_model", lambda *_, **__: AnyNetwork())
     patch.setattr(kernels, "fast_dtype", lambda _: precision)
     run = Run(profile, device="cpu")
     run.train_set = run.test_set = Named()
