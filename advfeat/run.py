@@ -67,8 +67,8 @@ class Run:
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but PyTorch sees no GPU; use auto or cpu")
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-        self.released = Release(released, images=named.train_images, device=self.device) if released else None
-        if self.released is not None and named.data != "cifar10":
+        self.released = Release(released, images=named.data.train_images, device=self.device) if released else None
+        if self.released is not None and named.data.name != "cifar10":
             raise ValueError(f"released sets are images of CIFAR-10, but profile {profile!r} is not of it")
         # Trained in another precision, a network is another network: recipes and records name the one that was used.
         self.profile: Profile = named.on(self.device.type)
@@ -84,12 +84,12 @@ class Run:
     @cached_property
     def train_set(self) -> Dataset:
         """The training images."""
-        return DATASETS[self.profile.data].load(True, self.profile.train_images).to(self.device)
+        return DATASETS[self.profile.data.name].load(True, self.profile.data.train_images).to(self.device)
 
     @cached_property
     def test_set(self) -> Dataset:
         """The test images."""
-        return DATASETS[self.profile.data].load(False, self.profile.test_images).to(self.device)
+        return DATASETS[self.profile.data.name].load(False, self.profile.data.test_images).to(self.device)
 
     @cached_property
     def recipes(self) -> Recipes:
@@ -159,14 +159,14 @@ class Run:
         Raises:
             ModuleNotFoundError, ValueError: from ``construct.autoattacked_dataset``.
         """
-        count = self.profile.autoattack_images
+        count = self.profile.evaluation.autoattack_images
         images = self.test_set.subset(slice(0, count)).fingerprint()
         return self.make_dataset(AutoAttackRecipe(trained.recipe, L2(eps), count, images))
 
     def describe(self) -> dict[str, Any]:
         """The profile's every setting and the device, in JSON types, for records."""
-        about = {**plain(self.profile), "device": self.device.type}
-        about |= {"fingerprint": self.train_set.fingerprint()} if DATASETS[self.profile.data].varies else {}
+        about = {**plain(self.profile.recorded()), "device": self.device.type}
+        about |= {"fingerprint": self.train_set.fingerprint()} if DATASETS[self.profile.data.name].varies else {}
         return {**about, "released": True} if self.released else about
 
     def make_network(self, recipe: NetworkRecipe) -> Trained:
@@ -220,8 +220,9 @@ class Run:
         return self.recipes.constructed(kind, source_seed=source_seed, source=source)
 
     def _watch(self, model: Classifier) -> dict[str, float]:
-        unseen = self.test_set.subset(slice(0, self.profile.watch_images))
-        return test_accuracies(model, unseen, self.profile.robust.threat or L2(0), steps=self.profile.watch_steps)
+        unseen = self.test_set.subset(slice(0, self.profile.watching.images))
+        threat = self.profile.training.robust.threat or L2(0)
+        return test_accuracies(model, unseen, threat, steps=self.profile.watching.steps)
 
 
 def _check_same(what: str, here: str, wanted: str) -> None:

@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_every_profile_names_one():
-    assert {profile.data for profile in PROFILES.values()} <= set(DATASETS)
+    assert {profile.data.name for profile in PROFILES.values()} <= set(DATASETS)
 
 
 def test_planted_and_cifar10_are_what_the_loaders_give(monkeypatch):

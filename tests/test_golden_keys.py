@@ -67,18 +67,18 @@ def asked_for(run: Run) -> dict[str, Callable[[], object]]:
         "control": lambda: run.control(seed=3),
         "AutoAttack at 0.25": lambda: run.autoattacked(some, 0.25),
     }
-    for eps in (0.1, *profile.robust_eps):
+    for eps in (0.1, *profile.training.robust_eps):
         asked[f"robust at {eps}"] = lambda eps=eps: run.robust(seed=3, eps=eps)
     for kind in CONSTRUCTED:
         asked[kind] = lambda kind=kind: run.constructed(kind, source_seed=5)
         asked[f"on {kind}"] = lambda kind=kind: run.trained_on(kind, source_seed=5, seed=3)
-    for name in profile.architectures:
+    for name in profile.transfer.architectures:
         asked[f"standard {name}"] = lambda name=name: run.standard(seed=3, architecture=name)
         asked[f"source {name}"] = lambda name=name: run.source(seed=3, architecture=name)
         asked[f"D_det by {name}"] = lambda name=name: run.constructed("D_det", source_seed=5, source=name)
         asked[f"{name} on D_det"] = lambda name=name: run.trained_on("D_det", source_seed=5, seed=3, architecture=name)
-        asked[f"{name} on D_det by {profile.transfer_source}"] = lambda name=name: run.trained_on(
-            "D_det", source_seed=5, seed=3, architecture=name, source=profile.transfer_source or None
+        asked[f"{name} on D_det by {profile.transfer.source}"] = lambda name=name: run.trained_on(
+            "D_det", source_seed=5, seed=3, architecture=name, source=profile.transfer.source or None
         )
     return asked
 

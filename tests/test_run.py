@@ -93,7 +93,7 @@ def test_attacked_data_come_from_the_training_images_and_the_source():
         assert made.name == kind
         assert torch.equal(made.truth["source_labels"], run.train_set.labels)
         distance = (made.images.double() - run.train_set.images.double()).flatten(1).norm(dim=1)
-        assert float(distance.max()) <= run.profile.eps * (1 + 1e-5)
+        assert float(distance.max()) <= run.profile.targeting.eps * (1 + 1e-5)
     assert torch.equal(run.constructed("D_det", source_seed=0).labels, (run.train_set.labels + 1) % 10)
     first, other = (run.constructed("D_rand", source_seed=seed) for seed in (0, 1))
     assert first.fingerprint() != other.fingerprint()
@@ -104,10 +104,10 @@ def test_matched_data_come_from_the_right_network_and_keep_their_labels():
     run = open_run()
     profile = run.profile
     for kind, build, source, step_size in (
-        ("D_R", robust_dataset, run.match_source, profile.match_step_size),
-        ("D_NR", nonrobust_dataset, run.standard, profile.nonrobust_step_size),
+        ("D_R", robust_dataset, run.match_source, profile.matching.step_size),
+        ("D_NR", nonrobust_dataset, run.standard, profile.matching.nonrobust_step_size),
     ):
-        numbers = {"steps": profile.match_steps, "step_size": step_size, "start": profile.match_start}
+        numbers = {"steps": profile.matching.steps, "step_size": step_size, "start": profile.matching.start}
         expected = build(source(seed=1).model, run.train_set.subset(slice(0, 30)), seed=1, **numbers)
         made = run.constructed(kind, source_seed=1)
         assert made.name == kind
@@ -188,10 +188,10 @@ def test_each_constructed_dataset_has_its_own_training():
 def test_another_radius_is_another_network_and_the_profiles_own_is_the_same():
     run = open_run()
     robust = run.robust(seed=0)
-    assert same_weights(run.robust(seed=0, eps=run.profile.robust.threat.eps), robust)
+    assert same_weights(run.robust(seed=0, eps=run.profile.training.robust.threat.eps), robust)
     wide = run.robust(seed=0, eps=1.0)
     assert wide.recipe.key_parts()["train"]["threat"] == "l2 eps=1"
-    assert wide.recipe.training.attack_step_size == 2 * run.profile.robust.attack_step_size
+    assert wide.recipe.training.attack_step_size == 2 * run.profile.training.robust.attack_step_size
     assert not same_weights(wide, robust)
 
 
@@ -199,16 +199,16 @@ def test_the_overfitted_network_sees_few_images_and_is_watched_on_unseen_ones():
     run = open_run()
     overfitted = run.overfitted(seed=3)
     profile = run.profile
-    again = build_model(profile.network, width=profile.width, seed=3)
+    again = build_model(profile.network.name, width=profile.network.width, seed=3)
     seen, unseen = run.train_set.subset(slice(0, 20)), run.test_set.subset(slice(0, 10))
     whiten(again, seen.images)
-    rows = train(again, seen, profile.overfit, seed=3)
+    rows = train(again, seen, profile.training.overfit, seed=3)
     # Watching it has not changed it: to the bit the network that is trained unwatched.
     assert all(torch.equal(again.state_dict()[key], value) for key, value in overfitted.model.state_dict().items())
     assert [row["accuracy"] for row in overfitted.history] == [row["accuracy"] for row in rows]
-    last, threat = overfitted.history[-1], profile.robust.threat
+    last, threat = overfitted.history[-1], profile.training.robust.threat
     assert last["test_accuracy"] == accuracy(again, unseen).value
-    watched = robust_accuracy(again, unseen, threat, steps=profile.watch_steps)
+    watched = robust_accuracy(again, unseen, threat, steps=profile.watching.steps)
     assert last["robust_test_accuracy"] == watched.value
     control = run.overfitted(seed=3, attacked=False)
     assert control.recipe.training == dataclasses.replace(overfitted.recipe.training, threat=None)
