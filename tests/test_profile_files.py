@@ -93,7 +93,7 @@ def test_a_file_may_name_another_data_set_and_the_table_stays(write):
         (
             'extends = "planted"\nmatching = 3',
             TypeError,
-            "'matching' in profile must be a table of .*, steps, .*, got 3",
+            "'matching' in profile must be a table of .*, steps, .* got 3",
         ),
         ('extends = "planted"\ndescription = 3', TypeError, "description must be a text, got 3"),
         ('extends = "planted"\neval_images = 0', ValueError, "eval_images=0 must be a whole number, 1 or more"),
