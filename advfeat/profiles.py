@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -232,7 +233,7 @@ def profile_name(name: str) -> str:
 
 def is_file(name: str) -> bool:
     """Whether a profile is given by its file."""
-    return name.endswith(".toml")
+    return isinstance(name, str) and name.endswith(".toml")
 
 
 def _base(name: str, above: tuple[Path, ...]) -> Profile:
@@ -241,7 +242,7 @@ def _base(name: str, above: tuple[Path, ...]) -> Profile:
         if name not in PROFILES:
             raise ValueError(f"unknown profile {name!r}; there are {_known()}, or a file that ends in .toml")
         return PROFILES[name]
-    path = Path(name).expanduser().absolute()
+    path = Path(os.path.normpath(Path(name).expanduser().absolute()))
     try:
         return _read(path, above)
     except (ValueError, TypeError) as error:
@@ -256,7 +257,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Profile:
         raise ValueError(f"extends must end at a profile of the table ({_known()}), but {chain}")
     if path.stem in PROFILES:
         raise ValueError(f"{path.stem!r} is the name of a profile of the table; give the file another name")
-    if not re.fullmatch(r"[\w.-]+", path.stem):
+    if not re.fullmatch(r"\w[\w.-]*", path.stem):
         raise ValueError(
             f"the file's name must be letters, digits, '.', '-' and '_', since records use it: {path.stem!r}"
         )
@@ -272,7 +273,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Profile:
         raise ValueError(f"extends must name the profile that it changes, one of {_known()} or a file, got {came}")
     if not isinstance(about, str):
         raise TypeError(f"description must be a text, got {about!r}")
-    base = _base(str(path.parent / extends) if is_file(extends) else extends, (*above, path))
+    base = _base(str(path.parent / Path(extends).expanduser()) if is_file(extends) else extends, (*above, path))
     changed = change(base, given, fixed=(), word="setting")
     return dataclasses.replace(changed, name=path.stem, description=about or f"{base.name}, changed by {path.name}")
 

@@ -114,11 +114,13 @@ def test_a_mistake_is_answered_with_the_field_the_value_and_what_is_accepted(wri
         get_profile(write(text))
 
 
-def test_a_circle_a_missing_file_and_a_name_that_is_taken_are_answered(write, tmp_path):
+def test_a_circle_a_missing_file_and_a_name_that_is_taken_are_answered(unchecked_types, write, tmp_path):
     first = write('extends = "b.toml"', "a.toml")
     write('extends = "a.toml"', "b.toml")
     with pytest.raises(ValueError, match=r"but a\.toml extends b\.toml extends a\.toml"):
         get_profile(first)
+    with pytest.raises(ValueError, match=r"but mine\.toml extends mine\.toml"):
+        get_profile(write(f'extends = "../{tmp_path.name}/mine.toml"'))
     with pytest.raises(FileNotFoundError, match=r"profile file .*nowhere\.toml is not there; there are also .*planted"):
         get_profile(str(tmp_path / "nowhere.toml"))
     with pytest.raises(FileNotFoundError, match=r"profile file .*nowhere\.toml is not there"):
@@ -127,6 +129,10 @@ def test_a_circle_a_missing_file_and_a_name_that_is_taken_are_answered(write, tm
         get_profile(write('extends = "planted"', "planted.toml"))
     with pytest.raises(ValueError, match=r"the file's name must be letters, digits, .* 'my own'"):
         get_profile(write('extends = "planted"', "my own.toml"))
+    with pytest.raises(ValueError, match="the file's name must be letters"):
+        get_profile(write('extends = "planted"', "...toml"))
+    with pytest.raises(ValueError, match="unknown profile 3; there are planted"):
+        get_profile(3)
     (tmp_path / "mine.toml").write_bytes(b'extends = "\xff"')
     with pytest.raises(ValueError, match="it must be TOML, and is not"):
         get_profile(str(tmp_path / "mine.toml"))
