@@ -230,10 +230,10 @@ def ordinary(device: torch.device, epochs: int | None) -> tuple[Classifier, Data
     profile = get_profile("planted", {} if epochs is None else {"standard": {"epochs": epochs}})
     data, test = (
         planted(PlantedWorld(), count, seed=seed).to(device)
-        for count, seed in ((profile.train_images, 1), (profile.test_images, 2))
+        for count, seed in ((profile.data.train_images, 1), (profile.data.test_images, 2))
     )
-    model = build_model(profile.network, width=profile.width, seed=0).to(device)
-    train(model, data, profile.standard, seed=0)
+    model = build_model(profile.network.name, width=profile.network.width, seed=0).to(device)
+    train(model, data, profile.training.standard, seed=0)
     return model.eval(), data, test
 
 
@@ -265,12 +265,12 @@ def lines_and_drop(contest: Contest, findings: Findings, plan: Plan) -> None:
     some, profile = data.subset(slice(0, plan.few)), get_profile("planted")
     towards = some.replace(labels=(some.labels + 1) % some.num_classes)
     ratio, made = costs.beside_plain(
-        model, towards, L2(profile.eps), steps=profile.construct_steps, step_size=profile.construct_step_size,
+        model, towards, L2(profile.targeting.eps), steps=profile.targeting.steps, step_size=profile.targeting.step_size,
         rounds=plan.rounds, device=device,
     )  # fmt: skip
     off = float((made["plain"] - made["engine"]).flatten(1).norm(dim=1).median())
     findings.say(f"  the construction of chapter 5 as a plain loop takes {ratio} times as long; distance {off:.0e}")
-    about = f"l2 PGD-{profile.construct_steps} towards a class, plain float32 loop over engine"
+    about = f"l2 PGD-{profile.targeting.steps} towards a class, plain float32 loop over engine"
     findings.keep("plain/cnn4-construct", ratio, "cnn4", about)
 
 

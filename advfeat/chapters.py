@@ -49,6 +49,7 @@ from advfeat.parameters import (
     parameters_of,
     profile_listing,
 )
+from advfeat.profiles import profile_name
 
 __all__ = ["ALLOCATOR", "DEFAULT_PROFILE", "FOLDERS", "KINDS", "Failed", "Refused", "main"]
 
@@ -153,7 +154,7 @@ def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
     RUNS.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(RUNS / ".book.lock", timeout=0):
-            return _build(program, plans, RUNS / "book" / profile, jobs, fresh)
+            return _build(program, plans, RUNS / "book" / profile_name(profile), jobs, fresh)
     except Timeout:
         raise Failed(f"another build of the book is under way in {RUNS}") from None
 
@@ -210,7 +211,7 @@ def run_chapter(arguments: argparse.Namespace) -> None:
     checked = check_parameters(chapter, {"profile": DEFAULT_PROFILE, **given})
     _check_run(chapter, checked)
     defaults = {name: default_of(parameter) for name, parameter in parameters_of(chapter).items()}
-    execute(chapter, RUNS / str(checked["profile"]) / file_name(chapter, checked, defaults), checked)
+    execute(chapter, RUNS / profile_name(checked["profile"]) / file_name(chapter, checked, defaults), checked)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -223,7 +224,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("chapter", help="05, 5, the file name or its path")
-        command.add_argument("--profile", help=f"scale of the run (default {DEFAULT_PROFILE})")
+        command.add_argument("--profile", help=f"scale of the run, or its file (default {DEFAULT_PROFILE})")
         command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     commands.add_parser("refresh", help="run in place, on the defaults").add_argument("chapter", help="or: all")
     commands.add_parser("again", help="write what another run should give, with the solutions as cells, to runs/again/")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -70,7 +71,8 @@ def robust_dataset(
 
     Source: section 3.1 of Ilyas et al. 2019; the noise is that of MadryLab/robust_representations, image_inversion.
     """
-    return _represented_alike(model, dataset, "D_R", steps, step_size, seed, start, batch_size, shards, begun)
+    search = _Search(steps, step_size, batch_size, shards)
+    return _represented_alike(model, dataset, "D_R", search, seed=seed, start=start, begun=begun)
 
 
 def nonrobust_dataset(
@@ -92,7 +94,8 @@ def nonrobust_dataset(
 
     Source: section 3.1 of Ilyas et al. 2019.
     """
-    return _represented_alike(model, dataset, "D_NR", steps, step_size, seed, start, batch_size, shards, begun)
+    search = _Search(steps, step_size, batch_size, shards)
+    return _represented_alike(model, dataset, "D_NR", search, seed=seed, start=start, begun=begun)
 
 
 def random_target_dataset(
@@ -119,9 +122,8 @@ def random_target_dataset(
     inputs.seed(seed)
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(dataset.num_classes, (len(dataset),), generator=generator).to(dataset.labels.device)
-    return _attacked_towards(
-        model, dataset, targets, threat, "D_rand", steps, step_size, batch_size=batch_size, shards=shards
-    )
+    search = _Search(steps, step_size, batch_size, shards)
+    return _attacked_towards(model, dataset, targets, threat, "D_rand", search)
 
 
 def deterministic_target_dataset(
@@ -155,9 +157,8 @@ def deterministic_target_dataset(
     """
     check_dataset(dataset)
     targets = (dataset.labels + 1) % dataset.num_classes
-    return _attacked_towards(
-        model, dataset, targets, threat, "D_det", steps, step_size, batch_size=batch_size, shards=shards
-    )
+    search = _Search(steps, step_size, batch_size, shards)
+    return _attacked_towards(model, dataset, targets, threat, "D_det", search)
 
 
 def autoattacked_dataset(
@@ -204,21 +205,25 @@ def autoattacked_dataset(
     )
 
 
+@dataclass(frozen=True)
+class _Search:
+    """So many steps of one length, and the pieces that the images are made in."""
+
+    steps: int
+    step_size: float
+    batch_size: int
+    shards: Shards | None
+
+    def check(self, threat: Threat, images: Tensor) -> None:
+        check_step(self.step_size, threat, images)
+        inputs.whole("steps", self.steps, least=0)
+        _check_pieces(self.batch_size, self.shards)
+
+
 def _attacked_towards(
-    model: nn.Module,
-    dataset: Dataset,
-    targets: Int[Tensor, " n"],
-    threat: Threat,
-    name: str,
-    steps: int,
-    step_size: float,
-    *,
-    batch_size: int,
-    shards: Shards | None,
+    model: nn.Module, dataset: Dataset, targets: Int[Tensor, " n"], threat: Threat, name: str, search: _Search
 ) -> Dataset:
-    check_step(step_size, threat, dataset.images)
-    inputs.whole("steps", steps, least=0)
-    _check_pieces(batch_size, shards)
+    search.check(threat, dataset.images)
     frozen = ready(model)
     classes = getattr(getattr(frozen, "head", None), "out_features", dataset.num_classes)
     if classes < dataset.num_classes:
@@ -226,16 +231,22 @@ def _attacked_towards(
 
     def attack(rows: slice) -> Tensor:
         attacked = dataset.images[rows]
-        return pgd(frozen, attacked, targets[rows], threat, steps=steps, step_size=step_size, targeted=True)
+        moves: dict[str, Any] = {"steps": search.steps, "step_size": search.step_size}
+        return pgd(frozen, attacked, targets[rows], threat, targeted=True, **moves)
 
     images = torch.empty_like(dataset.images)
-    _fill_in_pieces(images, attack, name, batch_size, shards)
+    _fill_in_pieces(images, attack, name, search.batch_size, search.shards)
     return dataset.replace(
         images=images,
         labels=targets,
         name=name,
         truth={**dataset.truth, "source_labels": dataset.labels},
-        info={"from": dict(dataset.info), "threat": str(threat), "steps": steps, "step_size": step_size},
+        info={
+            "from": dict(dataset.info),
+            "threat": str(threat),
+            "steps": search.steps,
+            "step_size": search.step_size,
+        },
     )
 
 
@@ -243,12 +254,10 @@ def _represented_alike(
     model: Classifier,
     dataset: Dataset,
     name: str,
-    steps: int,
-    step_size: float,
+    search: _Search,
+    *,
     seed: int,
     start: str,
-    batch_size: int,
-    shards: Shards | None,
     begun: Dataset | None,
 ) -> Dataset:
     inputs.text("start", start)
@@ -257,9 +266,7 @@ def _represented_alike(
     check_dataset(dataset)
     inputs.instance("model", model, Classifier, "a models.Classifier, whose representation is matched")
     inputs.seed(seed)
-    inputs.whole("steps", steps, least=0)
-    check_step(step_size, FREE, dataset.images)
-    _check_pieces(batch_size, shards)
+    search.check(FREE, dataset.images)
     generator = torch.Generator().manual_seed(seed)
     count = len(dataset)
     # A copy: two names for one tensor in memory would be refused by the file format of the store.
@@ -273,29 +280,38 @@ def _represented_alike(
         images = dataset.images[truth["start_index"]]
     else:
         images = gray_noise(dataset.images.shape, generator).to(dataset.images.device)
-    how = {"step_size": step_size, "start": start, "seed": seed}
-    left = steps
+    about = {"step_size": search.step_size, "start": start, "seed": seed}
+    info = {"from": dict(dataset.info), "steps": search.steps, **about}
+    whole = dataset.replace(images=images, name=name, truth=truth, info=info)
+    steps = search.steps
     if begun is not None:
-        inputs.instance("begun", begun, Dataset, "a dataset made by the same search with fewer steps")
-        made = begun.info.get("steps")
-        same = {**begun.info, **how, "from": dict(dataset.info)}
-        # As JSON, in which a set that was stored has lists where one in memory may have tuples.
-        alike = json.dumps(dict(begun.info), sort_keys=True) == json.dumps(same, sort_keys=True)
-        alike &= begun.name == name and torch.equal(begun.labels, dataset.labels)
-        if not (alike and isinstance(made, int) and made <= steps):
-            raise ValueError(f"{name} of {steps} steps, {how}, is not to be made from {begun.name} of {begun.info}")
-        images, left = begun.images.clone(), steps - made
+        steps -= _steps_of(begun, whole)
+        images = begun.images.clone()
     frozen = freeze(model)
 
     def match(rows: slice) -> Tensor:
         with torch.no_grad():
             target = frozen.representation(dataset.images[rows])
-        return match_representation(frozen, images[rows], target, steps=left, step_size=step_size)
+        return match_representation(frozen, images[rows], target, steps=steps, step_size=search.step_size)
 
-    _fill_in_pieces(images, match, name, batch_size, shards)
-    return dataset.replace(
-        images=images, name=name, truth=truth, info={"from": dict(dataset.info), "steps": steps, **how}
-    )
+    _fill_in_pieces(images, match, name, search.batch_size, search.shards)
+    return whole.replace(images=images)
+
+
+def _steps_of(begun: Dataset, whole: Dataset) -> int:
+    """How many steps of the search for ``whole`` have led to ``begun``.
+
+    Raises:
+        TypeError, ValueError: it is no dataset, or comes from another search or from one that went further.
+    """
+    inputs.instance("begun", begun, Dataset, "a dataset made by the same search with fewer steps")
+    steps = begun.info.get("steps")
+    # As JSON, in which a set that was stored has lists where one in memory may have tuples.
+    first, second = (json.dumps({**one.info, "steps": 0}, sort_keys=True) for one in (begun, whole))
+    same = first == second and begun.name == whole.name and torch.equal(begun.labels, whole.labels)
+    if not (same and isinstance(steps, int) and isinstance(most := whole.info["steps"], int) and steps <= most):
+        raise ValueError(f"{whole.name} of {whole.info} is not to be made from {begun.name} of {begun.info}")
+    return steps
 
 
 def _check_pieces(batch_size: int, shards: Shards | None) -> None:

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 
 from advfeat.parameters import DEFAULT_PROFILE, Refused, absolute, code_cells
+from advfeat.profiles import get_profile, profile_name
 from advfeat.records import provenance, results_root
 
 # glibc returns large activations to the system at every free, and page faults then dominate; a kernel reads these at
@@ -99,7 +100,7 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str 
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    about, limit = f"{chapter.stem} ({given.get('profile', DEFAULT_PROFILE)})", cell_timeout()
+    about, limit = f"{chapter.stem} ({profile_name(str(given.get('profile', DEFAULT_PROFILE)))})", cell_timeout()
     # Two runs of one chapter may go on at once: each process writes a file of its own.
     partial = copy.with_suffix(f".{platform.node()}-{os.getpid()}.partial.ipynb")
     failed = copy.with_suffix(".failed.ipynb")
@@ -309,9 +310,13 @@ def surroundings(book: Path) -> str:
 
 
 def inputs_of(chapter: Path, given: Mapping[str, object], around: str) -> str:
-    """A digest of what one run of a chapter depends on: its cells (not their outputs), parameters, surroundings."""
+    """A digest of what one run of a chapter depends on: its cells (not their outputs), parameters, surroundings.
+
+    A profile's file may change and keep its name, so what it says counts.
+    """
     cells = [{**cell, "outputs": [], "execution_count": None} for cell in json.loads(chapter.read_bytes())["cells"]]
-    return hashlib.sha256(json.dumps([cells, dict(given), around]).encode()).hexdigest()
+    scale = repr(get_profile(str(given["profile"]))) if given.get("profile") else ""
+    return hashlib.sha256(json.dumps([cells, dict(given), scale, around]).encode()).hexdigest()
 
 
 def finished_with(copy: Path) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from advfeat.autoattack import installed
 from advfeat.estimates import Estimate
 from advfeat.measures import accuracy
+from advfeat.profiles import profile_name
 from advfeat.records import BOOK, Measured, Record, load_record, readable_records, results_root, save_record
 from advfeat.run import Run, Trained
 from advfeat.verdicts import rows_of_book, table
@@ -62,7 +63,7 @@ def save(
     ``values`` maps an id to an estimate, the attack it was taken under, and the network it is about (a seed stands for
     the profile's own network); ``settings`` are parameters of the chapter beyond the profile.
     """
-    own = f"{run.profile.network}, width {run.profile.width}"
+    own = f"{run.profile.network.name}, width {run.profile.network.width}"
 
     def measured(item: Estimate, attack: str, of: Trained | int) -> Measured:
         network, of_seed = (own, of) if isinstance(of, int) else (of.network, of.seed)
@@ -103,10 +104,11 @@ def check_record(
     Raises:
         ValueError: that is so; the message names the settings, or the file.
     """
-    folder = results_root() / chapter / profile
+    name = profile_name(profile)
+    folder = results_root() / chapter / name
     if (folder / "record.json").exists():
         wanted = Run(profile, **settings).describe()
-        for other, run in load_record(chapter, profile).runs.items():
+        for other, run in load_record(chapter, name).runs.items():
             config = run["config"]
             differ = [name for name, value in wanted.items() if config.get(name) != value]
             differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
@@ -165,9 +167,12 @@ def autoattacked(
         ModuleNotFoundError: the measurement is ``required``, as for a record, and AutoAttack is not installed.
     """
     profile = run.profile
-    if profile.autoattack_eps and (required or installed()):
-        return {eps: accuracy(trained.model, run.autoattacked(trained, eps)) for eps in radii or profile.autoattack_eps}
-    if profile.autoattack_eps:
+    if profile.evaluation.autoattack_eps and (required or installed()):
+        return {
+            eps: accuracy(trained.model, run.autoattacked(trained, eps))
+            for eps in radii or profile.evaluation.autoattack_eps
+        }
+    if profile.evaluation.autoattack_eps:
         display(Markdown('*AutoAttack is not installed here: `pip install "advfeat[autoattack]"` adds it.*'))
     else:
         display(

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advfeat.profiles import PROFILES, get_profile
+from advfeat.profiles import PROFILES, get_profile, is_file
 
 DEFAULT_PROFILE = "planted"
 
@@ -107,17 +107,18 @@ def listing(chapter: Path) -> str:
 
 def profile_listing() -> str:
     """The profiles, one a line."""
-    return "\n".join(f"  {profile.name}: {profile.description}" for profile in PROFILES.values())
+    table = "\n".join(f"  {profile.name}: {profile.description}" for profile in PROFILES.values())
+    return f'{table}\n  or a file of your own that ends in .toml, with a line such as: extends = "{DEFAULT_PROFILE}"'
 
 
 def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str, Any]:
     """The values for papermill: text is read by the module's one rule, by the type that the chapter declares.
 
-    ``released`` names a folder, and becomes absolute: the chapter runs in another one.
+    ``released``, a folder, becomes absolute, and so does a profile's file: the chapter runs in another folder.
 
     Raises:
         Refused: unknown name, wrong type, a seed outside [0, 2**32), unknown profile, or overrides that the profile
-            does not take.
+            does not take, or a profile's file that cannot be used.
     """
     known = parameters_of(chapter)
     checked: dict[str, Any] = {}
@@ -139,12 +140,14 @@ def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str
             ) from error
         if name == "seed" or name.endswith("_seed"):
             _check_seed(chapter, name, value)
-        checked[name] = absolute(str(value)) if name == "released" and value else value
-    if checked.get("profile", DEFAULT_PROFILE) not in PROFILES:
-        raise Refused(f"no profile {checked['profile']!r}; there are\n{profile_listing()}")
+        place = value and (name == "released" or (name == "profile" and is_file(str(value))))
+        checked[name] = absolute(str(value)) if place else value
+    profile = checked.get("profile", DEFAULT_PROFILE)
+    if profile not in PROFILES and not is_file(profile):
+        raise Refused(f"no profile {profile!r}; there are\n{profile_listing()}")
     try:
-        get_profile(checked.get("profile", DEFAULT_PROFILE), checked.get("overrides") or {})
-    except (TypeError, ValueError) as error:
+        get_profile(profile, checked.get("overrides") or {})
+    except (TypeError, ValueError, OSError) as error:
         raise Refused(f"{chapter.stem}: {error}") from error
     return checked
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from advfeat.autoattack import installed
-from advfeat.data import cifar10
+from advfeat.datasets import DATASETS, SIDE
 from advfeat.notebook import check_record
 from advfeat.parameters import Refused, code_cells, default_of, parameters_of
 from advfeat.records import results_root
-from advfeat.released import released
 from advfeat.run import Run
 
 _OF_RUN = ("profile", "device", "overrides", "released")
@@ -49,12 +48,11 @@ def check_run(chapter: Path, given: Mapping[str, Any]) -> list[str]:
 
 def _check_images(run: Run, code: str) -> list[str]:
     """Data and store; of released sets those that the chapter asks for are read."""
-    if run.profile.data == "cifar10":
-        for train in (True, False):
-            cifar10(train=train)
+    if DATASETS[run.profile.data.name].from_files:
+        _ = run.train_set, run.test_set
     if run.released is not None:
         for kind in sorted(set(_KINDS.findall(code))):
-            released(kind, run.released)
+            run.released.read(kind)
     root, warnings = run.store.root, []
     reason = _unwritable(root)
     if reason and not (root.is_dir() and any(root.iterdir())):
@@ -82,7 +80,7 @@ def _check_recording(chapter: Path, run: Run, code: str, given: Mapping[str, Any
     root = results_root()
     if reason := _unwritable(root):
         raise OSError(f"the folder of the records {root} cannot be written ({reason}); ADVFEAT_RESULTS names another")
-    if run.profile.autoattack_eps and re.search(r"\bautoattacked\(", code) and not installed():
+    if run.profile.evaluation.autoattack_eps and re.search(r"\bautoattacked\(", code) and not installed():
         raise ModuleNotFoundError(
             f"a record at profile {run.profile.name!r} needs AutoAttack, which is not installed: "
             'pip install "advfeat[autoattack]" adds it'
@@ -90,9 +88,8 @@ def _check_recording(chapter: Path, run: Run, code: str, given: Mapping[str, Any
 
 
 def _bytes_of_a_dataset(run: Run) -> int:
-    side = 32 if run.profile.data == "cifar10" else 16
     # Pieces and whole lie side by side until the whole is written, as 32-bit numbers in three channels.
-    return 2 * run.profile.train_images * 3 * side * side * 4
+    return 2 * run.profile.data.train_images * 3 * SIDE * SIDE * 4
 
 
 def _unwritable(folder: Path) -> str:

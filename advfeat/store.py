@@ -119,6 +119,28 @@ class Store:
         made = self._dataset(recipe)
         return _read_dataset(made) if made.tensors.exists() else None
 
+    def finished_with_fewer(self, recipe: Recipe, count: str) -> Dataset | None:
+        """The finished dataset of the recipe that is this one but for a smaller number ``count``, the largest there is.
+
+        ``count`` names a whole number of the recipe, from 1 on. Nothing is made, and nobody is waited for; a folder
+        without the note of its recipe is passed over.
+
+        Raises:
+            ValueError: it is damaged, or was made by another recipe.
+        """
+        for smaller in sorted(self._noted(count), reverse=True):
+            if 0 < smaller < recipe[count] and (found := self.finished_dataset({**recipe, count: smaller})) is not None:
+                return found
+        return None
+
+    def _noted(self, number: str) -> set[int]:
+        """The whole numbers of that name in the recipes of all datasets."""
+        found = []
+        for note in self.root.glob("datasets/*/recipe.json"):
+            with suppress(OSError, ValueError, AttributeError):  # a note that cannot be read says nothing
+                found.append(json.loads(note.read_bytes()).get(number))
+        return {value for value in found if type(value) is int}
+
     def _dataset(self, recipe: Recipe) -> _Artifact:
         return _Artifact(self, "datasets", "dataset.safetensors", "dataset.json", recipe)
 

@@ -78,22 +78,22 @@ class TrainConfig:
         inputs.flag("flip", self.flip)
         if self.threat is not None:
             check_threat(self.threat)
-        for name, accepted in {
-            "epochs": self.epochs >= 0,
-            "batch_size": self.batch_size >= 1,
-            "lr": 0 < self.lr < math.inf,
-            "warmup": 0 <= self.warmup < 1,
-            "momentum": 0 <= self.momentum < 1,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
-            "shift": self.shift >= 0,
-            "attack_steps": self.attack_steps >= 1,
-            "attack_step_size": 0 < self.attack_step_size < math.inf,
-            "attack_mode": self.attack_mode in ("eval", "train"),
-            "precision": self.precision in ("float32", "bfloat16", "fast"),
-        }.items():
+        for name, accepted, words in (
+            ("epochs", self.epochs >= 0, "0 or more"),
+            ("batch_size", self.batch_size >= 1, "1 or more"),
+            ("lr", 0 < self.lr < math.inf, "a positive number"),
+            ("warmup", 0 <= self.warmup < 1, "in [0, 1)"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
+            ("shift", self.shift >= 0, "0 or more"),
+            ("attack_steps", self.attack_steps >= 1, "1 or more"),
+            ("attack_step_size", 0 < self.attack_step_size < math.inf, "a positive number"),
+            ("attack_mode", self.attack_mode in ("eval", "train"), "eval or train"),
+            ("precision", self.precision in ("float32", "bfloat16", "fast"), "float32, bfloat16 or fast"),
+        ):
             if not accepted:
-                raise ValueError(f"{name}={getattr(self, name)!r} is out of range; see TrainConfig")
+                raise ValueError(f"{name}={getattr(self, name)!r} is out of range; it must be {words}")
         # A step that leaps over the ball is one in other units.
         if self.threat is not None and 0 < self.threat.eps < math.inf:
             limit = 2 * self.threat.eps

@@ -694,7 +694,10 @@ def rows() -> dict[str, Row]:
         lambda kind, root: _absent(released.released, kind, root),
         {"kind": name("D_R"), "root": other(folder, 3, 0.5)},
     )
-    table["released.release"] = Row(lambda root: _absent(released.release, root), {"root": other(folder, 3, 0.5)})
+    table["released.Release"] = Row(
+        lambda root: _absent(released.Release, root, images=3, device=torch.device("cpu")),
+        {"root": other(folder, 3, 0.5)},
+    )
     table["data.image_folder"] = Row(
         lambda path, **named: _absent(data_module.image_folder, path, **named),
         {"path": other(folder, 3, 0.5), "size": whole(8, 1)},

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "train.TrainConfig.on": "hands on to kernels.fast_dtype",
     "train.resumed_elsewhere": "reads the rows that train has written",
     "data.unit_range": "is given what a reader has decoded",
+    "released.Release.read": "hands on to released.released",
     "records.readable_records": "test_records",
     "models.batch_statistics": "runs inside training, on a model that train has looked at",
     "models.Classifier.represent": "behind the normalisation: what it is given belongs to the engine",

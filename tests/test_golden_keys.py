@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat import kernels
-from advfeat import run as run_module
+from advfeat import kernels, making
 from advfeat.profiles import PROFILES
-from advfeat.run import CONSTRUCTED, Run, Trained
+from advfeat.recipes import CONSTRUCTED
+from advfeat.run import Run, Trained
 from advfeat.store import Store
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
@@ -46,10 +46,17 @@ class AnyNetwork:
         return self
 
 
+class AnyRecipe:
+    """Stands for the recipe of a network, of which other keys only know the parts."""
+
+    def key_parts(self) -> dict[str, object]:
+        return {"kind": "any", "seed": 3}
+
+
 def asked_for(run: Run) -> dict[str, Callable[[], object]]:
     """Everything that a run can be asked for, by its name."""
     profile = run.profile
-    some = Trained(AnyNetwork(), [], {"kind": "any", "seed": 3})
+    some = Trained(AnyNetwork(), [], AnyRecipe())
     asked: dict[str, Callable[[], object]] = {
         "standard": lambda: run.standard(seed=3),
         "source": lambda: run.source(seed=3),
@@ -60,18 +67,18 @@ def asked_for(run: Run) -> dict[str, Callable[[], object]]:
         "control": lambda: run.control(seed=3),
         "AutoAttack at 0.25": lambda: run.autoattacked(some, 0.25),
     }
-    for eps in (0.1, *profile.robust_eps):
+    for eps in (0.1, *profile.training.robust_eps):
         asked[f"robust at {eps}"] = lambda eps=eps: run.robust(seed=3, eps=eps)
     for kind in CONSTRUCTED:
         asked[kind] = lambda kind=kind: run.constructed(kind, source_seed=5)
         asked[f"on {kind}"] = lambda kind=kind: run.trained_on(kind, source_seed=5, seed=3)
-    for name in profile.architectures:
+    for name in profile.transfer.architectures:
         asked[f"standard {name}"] = lambda name=name: run.standard(seed=3, architecture=name)
         asked[f"source {name}"] = lambda name=name: run.source(seed=3, architecture=name)
         asked[f"D_det by {name}"] = lambda name=name: run.constructed("D_det", source_seed=5, source=name)
         asked[f"{name} on D_det"] = lambda name=name: run.trained_on("D_det", source_seed=5, seed=3, architecture=name)
-        asked[f"{name} on D_det by {profile.transfer_source}"] = lambda name=name: run.trained_on(
-            "D_det", source_seed=5, seed=3, architecture=name, source=profile.transfer_source or None
+        asked[f"{name} on D_det by {profile.transfer.source}"] = lambda name=name: run.trained_on(
+            "D_det", source_seed=5, seed=3, architecture=name, source=profile.transfer.source or None
         )
     return asked
 
@@ -90,7 +97,7 @@ def keys(profile: str, precision: torch.dtype, patch: pytest.MonkeyPatch) -> dic
 
     patch.setattr(Store, "model", model)
     patch.setattr(Store, "dataset", dataset)
-    patch.setattr(run_module, "build_model", lambda *_, **__: AnyNetwork())
+    patch.setattr(making, "build_model", lambda *_, **__: AnyNetwork())
     patch.setattr(kernels, "fast_dtype", lambda _: precision)
     run = Run(profile, device="cpu")
     run.train_set = run.test_set = Named()

@@ -245,7 +245,7 @@ def test_no_network_has_a_layer_that_cannot_be_trained_at_any_width(name, width)
 
 def test_networks_of_the_profiles_are_those_that_they_were():
     for profile in PROFILES.values():
-        for name, scale in profile.architectures.items():
+        for name, scale in profile.transfer.architectures.items():
             with torch.device("meta"):
                 features, _ = TORCHVISION[name](scale)
             assert strided_points(features) == []

@@ -257,14 +257,14 @@ def test_moments_follow_the_numbers_of_the_world(filters):
 
 
 def _trained(dataset, config, seed=0):
-    model = build_model(PROFILE.network, width=PROFILE.width, seed=seed)
+    model = build_model(PROFILE.network.name, width=PROFILE.network.width, seed=seed)
     train(model, dataset, config, seed=seed)
     return model
 
 
 @pytest.fixture(scope="module")
 def training_set():
-    return planted(WORLD, PROFILE.train_images, seed=1)
+    return planted(WORLD, PROFILE.data.train_images, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -274,11 +274,11 @@ def test_set():
 
 @pytest.fixture(scope="module")
 def standard(training_set):
-    return _trained(training_set, PROFILE.standard)
+    return _trained(training_set, PROFILE.training.standard)
 
 
 def test_shapes_alone_make_standard_training_robust():
-    model = _trained(planted(WORLD, PROFILE.train_images, seed=1, textures=False), PROFILE.standard)
+    model = _trained(planted(WORLD, PROFILE.data.train_images, seed=1, textures=False), PROFILE.training.standard)
     unseen = planted(WORLD, 500, seed=2, textures=False)
     assert accuracy(model, unseen).value >= WORLD.shape_reliability - 0.05
     assert robust_accuracy(model, unseen, L2(0.25), steps=20).value >= 0.5
@@ -290,43 +290,49 @@ def test_with_textures_it_is_accurate_and_fragile(standard, test_set):
 
 
 def test_adversarial_training_falls_back_on_shapes(training_set, test_set):
-    model = _trained(training_set, PROFILE.robust)
+    model = _trained(training_set, PROFILE.training.robust)
     assert abs(accuracy(model, test_set).value - WORLD.shape_reliability) <= 0.05
     assert robust_accuracy(model, test_set.subset(slice(500)), L2(0.5), steps=20).value >= 0.7
 
 
 @pytest.mark.parametrize("target", ["random", "next"])
 def test_non_robust_features_suffice(target, standard, training_set, test_set):
-    attack = {"steps": PROFILE.construct_steps, "step_size": PROFILE.construct_step_size}
+    attack = {"steps": PROFILE.targeting.steps, "step_size": PROFILE.targeting.step_size}
     if target == "random":
-        dataset, config = random_target_dataset(standard, training_set, L2(0.5), seed=3, **attack), PROFILE.on_rand
+        dataset, config = (
+            random_target_dataset(standard, training_set, L2(0.5), seed=3, **attack),
+            PROFILE.training.on_rand,
+        )
         # Its labels agree with the textures that the attack wrote, and with no shape.
         assert signal_kept(dataset, training_set, WORLD.textures()).value >= 0.9
         assert abs(signal_kept(dataset, training_set, WORLD.shapes()).value) <= 0.1
     else:
-        dataset, config = deterministic_target_dataset(standard, training_set, L2(0.5), **attack), PROFILE.on_det
+        dataset, config = (
+            deterministic_target_dataset(standard, training_set, L2(0.5), **attack),
+            PROFILE.training.on_det,
+        )
     assert accuracy(_trained(dataset, config, seed=10), test_set).value >= 0.6
 
 
 def test_matching_with_a_robust_network_keeps_shapes_and_drops_textures(training_set, test_set):
     """Swapped networks, labels of the start image or a search inside a ball would each fail one of these lines."""
-    few = training_set.subset(slice(PROFILE.match_images))
-    source = _trained(training_set, PROFILE.matched_with)
-    dataset = robust_dataset(source, few, steps=PROFILE.match_steps, step_size=PROFILE.match_step_size, seed=0)
+    few = training_set.subset(slice(PROFILE.matching.images))
+    source = _trained(training_set, PROFILE.matching.robust_source)
+    dataset = robust_dataset(source, few, steps=PROFILE.matching.steps, step_size=PROFILE.matching.step_size, seed=0)
     assert signal_kept(dataset, few, WORLD.shapes()).value >= 0.9
     assert signal_kept(dataset, few, WORLD.textures()).value <= 0.1
-    model, subset = _trained(dataset, PROFILE.on_matched), test_set.subset(slice(500))
+    model, subset = _trained(dataset, PROFILE.training.on_matched), test_set.subset(slice(500))
     # The same training on either set; one network is robust, the other is not.
-    of_original = robust_accuracy(_trained(few, PROFILE.on_matched), subset, L2(0.25), steps=20).value
+    of_original = robust_accuracy(_trained(few, PROFILE.training.on_matched), subset, L2(0.25), steps=20).value
     assert robust_accuracy(model, subset, L2(0.25), steps=20).value >= of_original + 0.4
 
 
 def test_matching_with_an_ordinary_network_keeps_textures_and_drops_shapes(standard, training_set, test_set):
-    few = training_set.subset(slice(PROFILE.match_images))
-    size = PROFILE.nonrobust_step_size
-    dataset = nonrobust_dataset(standard, few, steps=PROFILE.match_steps, step_size=size, seed=0)
+    few = training_set.subset(slice(PROFILE.matching.images))
+    size = PROFILE.matching.nonrobust_step_size
+    dataset = nonrobust_dataset(standard, few, steps=PROFILE.matching.steps, step_size=size, seed=0)
     assert signal_kept(dataset, few, WORLD.textures()).value >= 0.8
     assert abs(signal_kept(dataset, few, WORLD.shapes()).value) <= 0.1
-    model = _trained(dataset, PROFILE.on_matched)
+    model = _trained(dataset, PROFILE.training.on_matched)
     assert accuracy(model, test_set).value >= 0.6
     assert robust_accuracy(model, test_set.subset(slice(500)), L2(0.25), steps=20).value <= 0.05

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 import torch
 
-from advfeat import preflight
+from advfeat import datasets, preflight
 from advfeat.parameters import Refused
 from advfeat.planted import PlantedWorld, planted
 from advfeat.preflight import check_run
@@ -68,7 +68,7 @@ def test_missing_raw_data_is_refused_unless_the_chapter_needs_none(chapter, tmp_
 def release(tmp_path, monkeypatch):
     """A folder with two released sets, and CIFAR-10 in place."""
     world = planted(PlantedWorld(), 20, seed=0)
-    monkeypatch.setattr(preflight, "cifar10", lambda **_: world)
+    monkeypatch.setattr(datasets, "cifar10", lambda **_: world)
     for kind in ("D_rand", "D_det"):
         folder = tmp_path / "sets" / FOLDERS[kind]
         folder.mkdir(parents=True)
@@ -136,7 +136,7 @@ def test_a_full_disk_is_said_before(chapter, monkeypatch):
 
 def test_a_record_that_needs_autoattack_is_refused_without_it(chapter, monkeypatch):
     path = chapter("run.robust(seed=0)", "found = autoattacked(run, trained, required=record)")
-    monkeypatch.setattr(preflight, "cifar10", lambda **_: None)
+    monkeypatch.setattr(datasets, "cifar10", lambda **_: planted(PlantedWorld(), 20, seed=0))
     monkeypatch.setattr(preflight, "installed", lambda: False)
     refuses(path, r'needs AutoAttack.*pip install "advfeat\[autoattack\]"', profile="cifar10-cpu", record=True)
     assert check_run(path, {"profile": "cifar10-cpu", "record": False}) == []

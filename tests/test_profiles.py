@@ -20,35 +20,38 @@ def test_every_profile_can_be_run(name):
     assert profile == PROFILES[name]
     assert profile.name == name
     assert profile.description
-    assert profile.data in ("planted", "cifar10")
-    build_model(profile.network, width=profile.width)  # raises where network or width do not exist
-    build_model(profile.network, width=profile.source_width)
-    ordinary = (profile.standard, profile.on_matched, profile.on_rand, profile.on_det)
-    ordinary += (profile.architecture_standard, profile.architecture_det)
-    for config in (*ordinary, profile.robust, profile.match_source, profile.overfit):
-        assert config.batch_size <= profile.train_images
+    assert profile.data.name in ("planted", "cifar10")
+    build_model(profile.network.name, width=profile.network.width)  # raises where network or width do not exist
+    build_model(profile.network.name, width=profile.network.source_width)
+    training = profile.training
+    ordinary = (training.standard, training.on_matched, training.on_rand, training.on_det)
+    ordinary += (profile.transfer.standard, profile.transfer.det)
+    for config in (*ordinary, training.robust, profile.matching.source, training.overfit):
+        assert config.batch_size <= profile.data.train_images
         assert config.epochs >= 1
-    assert profile.overfit.batch_size <= profile.overfit_images <= profile.train_images
-    assert profile.on_matched.batch_size <= profile.match_images
-    assert profile.match_images <= profile.train_images
-    assert profile.robust.threat is not None
+    assert profile.training.overfit.batch_size <= profile.training.overfit_images <= profile.data.train_images
+    assert profile.training.on_matched.batch_size <= profile.matching.images
+    assert profile.matching.images <= profile.data.train_images
+    assert profile.training.robust.threat is not None
     assert all(config.threat is None for config in ordinary)
-    assert min(profile.match_sweep) < profile.match_steps
-    assert profile.match_steps not in profile.match_sweep
-    assert all(type(steps) is int and steps >= 1 for steps in profile.match_sweep)
-    assert min(profile.match_step_size, profile.nonrobust_step_size) > 0
-    assert profile.match_start in ("other", "noise")
-    assert 0 < profile.eval_images <= profile.test_images
-    assert max(profile.watch_images, profile.autoattack_images, profile.transfer_images) <= profile.test_images
-    assert set(profile.architectures) <= set(TORCHVISION)
-    for architecture, scale in profile.architectures.items():
+    assert min(profile.matching.sweep) < profile.matching.steps
+    assert profile.matching.steps not in profile.matching.sweep
+    assert all(type(steps) is int and steps >= 1 for steps in profile.matching.sweep)
+    assert min(profile.matching.step_size, profile.matching.nonrobust_step_size) > 0
+    assert profile.matching.start in ("other", "noise")
+    assert 0 < profile.evaluation.images <= profile.data.test_images
+    evaluation = profile.evaluation
+    most = max(profile.watching.images, evaluation.autoattack_images, profile.transfer.images)
+    assert most <= profile.data.test_images
+    assert set(profile.transfer.architectures) <= set(TORCHVISION)
+    for architecture, scale in profile.transfer.architectures.items():
         with torch.device("meta"):
             build_model(architecture, **dataclasses.asdict(scale)).eval()(torch.empty(1, 3, 32, 32))
-    for radii in (profile.eval_eps, profile.curve_eps, profile.robust_eps, profile.autoattack_eps):
+    for radii in (evaluation.eps, evaluation.curve_eps, training.robust_eps, evaluation.autoattack_eps):
         assert list(radii) == sorted(radii)
     # The attack can reach the edge of its ball, and so can the one that trains the robust network.
-    assert profile.construct_steps * profile.construct_step_size >= profile.eps
-    for config in (profile.robust, profile.matched_with, profile.overfit):
+    assert profile.targeting.steps * profile.targeting.step_size >= profile.targeting.eps
+    for config in (training.robust, profile.matching.robust_source, training.overfit):
         assert config.attack_steps * config.attack_step_size >= config.threat.eps
 
 
@@ -61,43 +64,52 @@ def test_overrides_replace_single_numbers_and_leave_the_table():
     table = dict(PROFILES)
     changed = get_profile("planted", {"eps": 0.25, "train_images": 500, "standard": {"epochs": 3}, "eval_eps": [0, 1]})
     original = PROFILES["planted"]
+    standard = dataclasses.replace(original.training.standard, epochs=3)
     assert changed == dataclasses.replace(
-        original, eps=0.25, train_images=500, eval_eps=(0.0, 1.0),
-        standard=dataclasses.replace(original.standard, epochs=3),
-    )  # fmt: skip
+        original,
+        targeting=dataclasses.replace(original.targeting, eps=0.25),
+        data=dataclasses.replace(original.data, train_images=500),
+        evaluation=dataclasses.replace(original.evaluation, eps=(0.0, 1.0)),
+        training=dataclasses.replace(original.training, standard=standard),
+    )
+    by_group = {"targeting": {"eps": 0.25}, "data": {"train_images": 500}, "training": {"standard": {"epochs": 3}}}
+    assert get_profile("planted", {**by_group, "evaluation": {"eps": [0, 1]}}) == changed
     assert table == PROFILES
     assert get_profile("planted", {}) == get_profile("planted", None) == original
 
 
 def test_a_tuple_keeps_whole_numbers_whole():
     changed = get_profile("planted", {"match_sweep": [3, 5], "curve_eps": [0, 1], "autoattack_eps": [1]})
-    assert (changed.match_sweep, changed.curve_eps, changed.autoattack_eps) == ((3, 5), (0.0, 1.0), (1.0,))
-    assert [type(value) for value in (*changed.match_sweep, *changed.autoattack_eps)] == [int, int, float]
+    sweep, evaluation = changed.matching.sweep, changed.evaluation
+    assert (sweep, evaluation.curve_eps, evaluation.autoattack_eps) == ((3, 5), (0.0, 1.0), (1.0,))
+    assert [type(value) for value in (*sweep, *evaluation.autoattack_eps)] == [int, int, float]
 
 
 def test_an_override_reaches_into_the_threat():
-    assert get_profile("planted", {"robust": {"threat": {"eps": 0.25}}}).robust.threat == L2(0.25)
+    assert get_profile("planted", {"robust": {"threat": {"eps": 0.25}}}).training.robust.threat == L2(0.25)
 
 
 def test_an_override_reaches_into_one_architecture_and_leaves_the_others():
-    before, after = PROFILES["planted"], get_profile("planted", {"architectures": {"vgg16": {"boost": 1}}})
-    assert after.architectures["vgg16"] == dataclasses.replace(before.architectures["vgg16"], boost=1.0)
-    assert {**after.architectures, "vgg16": before.architectures["vgg16"]} == before.architectures
+    before = PROFILES["planted"].transfer.architectures
+    after = get_profile("planted", {"architectures": {"vgg16": {"boost": 1}}}).transfer.architectures
+    assert after["vgg16"] == dataclasses.replace(before["vgg16"], boost=1.0)
+    assert {**after, "vgg16": before["vgg16"]} == before
 
 
 def test_a_depth_may_be_given_where_there_is_none_and_taken_away_where_there_is_one():
     for name, depth in (("cifar10-cpu", 2), ("planted", None)):
-        assert PROFILES[name].architectures["vgg16"].depth != depth
-        assert get_profile(name, {"architectures": {"vgg16": {"depth": depth}}}).architectures["vgg16"].depth == depth
+        assert PROFILES[name].transfer.architectures["vgg16"].depth != depth
+        changed = get_profile(name, {"architectures": {"vgg16": {"depth": depth}}})
+        assert changed.transfer.architectures["vgg16"].depth == depth
 
 
 def test_a_profile_is_checked_however_it_is_made():
     with pytest.raises(ValueError, match="data='mnist' must be one of planted, cifar10"):
-        dataclasses.replace(PROFILES["planted"], data="mnist")
+        dataclasses.replace(PROFILES["planted"].data, name="mnist")
 
 
 def test_a_whole_number_may_stand_for_a_float():
-    eps = get_profile("planted", {"eps": 1}).eps
+    eps = get_profile("planted", {"eps": 1}).targeting.eps
     assert eps == 1.0
     assert isinstance(eps, float)
 

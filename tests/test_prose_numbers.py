@@ -58,7 +58,7 @@ def settings() -> set[str]:
         value
         for profile in PROFILES.values()
         for field in ("eps", "match_eps", "eval_eps", "curve_eps", "robust_eps", "autoattack_eps")
-        for value in _values(getattr(profile, field))
+        for value in _values(profile.recorded()[field])
     }
     return {f"{value:g}" for value in chosen}
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 import torch
 
-from advfeat import kernels
-from advfeat import run as run_module
+from advfeat import datasets, kernels, making
 from advfeat.attacks import L2, Linf, match_representation
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
@@ -17,9 +17,10 @@ from advfeat.measures import accuracy, robust_accuracy
 from advfeat.models import build_model, whiten
 from advfeat.planted import PlantedWorld, planted
 from advfeat.profiles import get_profile
+from advfeat.recipes import CONSTRUCTED, Recipes, plain
 from advfeat.records import provenance
 from advfeat.released import FOLDERS
-from advfeat.run import CONSTRUCTED, Run
+from advfeat.run import Run
 from advfeat.store import Store
 from advfeat.train import train
 
@@ -74,7 +75,7 @@ def test_chapters_find_what_another_one_has_made(monkeypatch):
 
     builders = ("random_target_dataset", "deterministic_target_dataset", "robust_dataset", "nonrobust_dataset")
     for name in ("train", *builders):
-        monkeypatch.setattr(run_module, name, never)
+        monkeypatch.setattr(making, name, never)
     second = open_run()
     assert same_weights(second.standard(seed=0), standard)
     assert same_weights(second.robust(seed=0), robust)
@@ -92,7 +93,7 @@ def test_attacked_data_come_from_the_training_images_and_the_source():
         assert made.name == kind
         assert torch.equal(made.truth["source_labels"], run.train_set.labels)
         distance = (made.images.double() - run.train_set.images.double()).flatten(1).norm(dim=1)
-        assert float(distance.max()) <= run.profile.eps * (1 + 1e-5)
+        assert float(distance.max()) <= run.profile.targeting.eps * (1 + 1e-5)
     assert torch.equal(run.constructed("D_det", source_seed=0).labels, (run.train_set.labels + 1) % 10)
     first, other = (run.constructed("D_rand", source_seed=seed) for seed in (0, 1))
     assert first.fingerprint() != other.fingerprint()
@@ -103,10 +104,10 @@ def test_matched_data_come_from_the_right_network_and_keep_their_labels():
     run = open_run()
     profile = run.profile
     for kind, build, source, step_size in (
-        ("D_R", robust_dataset, run.match_source, profile.match_step_size),
-        ("D_NR", nonrobust_dataset, run.standard, profile.nonrobust_step_size),
+        ("D_R", robust_dataset, run.match_source, profile.matching.step_size),
+        ("D_NR", nonrobust_dataset, run.standard, profile.matching.nonrobust_step_size),
     ):
-        numbers = {"steps": profile.match_steps, "step_size": step_size, "start": profile.match_start}
+        numbers = {"steps": profile.matching.steps, "step_size": step_size, "start": profile.matching.start}
         expected = build(source(seed=1).model, run.train_set.subset(slice(0, 30)), seed=1, **numbers)
         made = run.constructed(kind, source_seed=1)
         assert made.name == kind
@@ -123,7 +124,7 @@ def test_what_autoattack_found_is_kept_for_its_network_radius_and_images(monkeyp
         asked.append((len(dataset), threat))
         return dataset.replace(images=dataset.images * 0.5)
 
-    monkeypatch.setattr(run_module, "autoattacked_dataset", attacked)
+    monkeypatch.setattr(making, "autoattacked_dataset", attacked)
     run = open_run(autoattack_images=7)
     standard, other = run.standard(seed=0), run.standard(seed=1)
     found = run.autoattacked(standard, 0.25)
@@ -162,7 +163,7 @@ def test_a_network_on_a_constructed_set_does_not_begin_as_its_source_did(monkeyp
         began[rest["description"]] = {name: value.clone() for name, value in model.state_dict().items()}
         return train(model, dataset, config, seed=seed, **rest)
 
-    monkeypatch.setattr(run_module, "train", remember)
+    monkeypatch.setattr(making, "train", remember)
     run = open_run(source_width=TINY["width"])
     run.trained_on(kind, source_seed=0, seed=0)
     (source,) = began.keys() - {kind}
@@ -180,17 +181,17 @@ def test_each_constructed_dataset_has_its_own_training():
         recipe = open_run(**{field: {"epochs": 1, "batch_size": 20, "lr": 0.01}}).trained_on(
             kind, source_seed=0, seed=0
         )
-        assert recipe.recipe["train"]["lr"] == 0.01
-        assert recipe.recipe["data"]["kind"] == kind
+        assert recipe.recipe.training.lr == 0.01
+        assert recipe.recipe.data.kind == kind
 
 
 def test_another_radius_is_another_network_and_the_profiles_own_is_the_same():
     run = open_run()
     robust = run.robust(seed=0)
-    assert same_weights(run.robust(seed=0, eps=run.profile.robust.threat.eps), robust)
+    assert same_weights(run.robust(seed=0, eps=run.profile.training.robust.threat.eps), robust)
     wide = run.robust(seed=0, eps=1.0)
-    assert wide.recipe["train"]["threat"] == "l2 eps=1"
-    assert wide.recipe["train"]["attack_step_size"] == 2 * run.profile.robust.attack_step_size
+    assert wide.recipe.key_parts()["train"]["threat"] == "l2 eps=1"
+    assert wide.recipe.training.attack_step_size == 2 * run.profile.training.robust.attack_step_size
     assert not same_weights(wide, robust)
 
 
@@ -198,20 +199,20 @@ def test_the_overfitted_network_sees_few_images_and_is_watched_on_unseen_ones():
     run = open_run()
     overfitted = run.overfitted(seed=3)
     profile = run.profile
-    again = build_model(profile.network, width=profile.width, seed=3)
+    again = build_model(profile.network.name, width=profile.network.width, seed=3)
     seen, unseen = run.train_set.subset(slice(0, 20)), run.test_set.subset(slice(0, 10))
     whiten(again, seen.images)
-    rows = train(again, seen, profile.overfit, seed=3)
+    rows = train(again, seen, profile.training.overfit, seed=3)
     # Watching it has not changed it: to the bit the network that is trained unwatched.
     assert all(torch.equal(again.state_dict()[key], value) for key, value in overfitted.model.state_dict().items())
     assert [row["accuracy"] for row in overfitted.history] == [row["accuracy"] for row in rows]
-    last, threat = overfitted.history[-1], profile.robust.threat
+    last, threat = overfitted.history[-1], profile.training.robust.threat
     assert last["test_accuracy"] == accuracy(again, unseen).value
-    watched = robust_accuracy(again, unseen, threat, steps=profile.watch_steps)
+    watched = robust_accuracy(again, unseen, threat, steps=profile.watching.steps)
     assert last["robust_test_accuracy"] == watched.value
     control = run.overfitted(seed=3, attacked=False)
-    assert control.recipe["train"] == {**overfitted.recipe["train"], "threat": None}
-    assert control.recipe["data"] == overfitted.recipe["data"]
+    assert control.recipe.training == dataclasses.replace(overfitted.recipe.training, threat=None)
+    assert control.recipe.data == overfitted.recipe.data
     assert not same_weights(control, overfitted)
 
 
@@ -219,7 +220,7 @@ def test_the_overfitted_network_sees_few_images_and_is_watched_on_unseen_ones():
 def downloaded(tmp_path, monkeypatch):
     """A folder of released sets and, in place of CIFAR-10's own files, images of the same shape."""
     world = planted(PlantedWorld(), 60, seed=0).replace(name="CIFAR-10")
-    monkeypatch.setattr(run_module, "cifar10", lambda **_: world)
+    monkeypatch.setattr(datasets, "cifar10", lambda **_: world)
     for kind, folder in FOLDERS.items():
         place = tmp_path / folder
         place.mkdir()
@@ -234,7 +235,7 @@ def test_released_sets_take_the_place_of_the_constructed_ones(downloaded, monkey
         pytest.fail("nothing is constructed")
 
     for name in ("random_target_dataset", "deterministic_target_dataset", "robust_dataset", "nonrobust_dataset"):
-        monkeypatch.setattr(run_module, name, never)
+        monkeypatch.setattr(making, name, never)
     run = Run("cifar10-small", device="cpu", overrides=TINY, released=downloaded)
     own = Run("cifar10-small", device="cpu", overrides=TINY)
     for kind in CONSTRUCTED:
@@ -242,7 +243,7 @@ def test_released_sets_take_the_place_of_the_constructed_ones(downloaded, monkey
         assert made.info["dataset"] == "released"
         assert torch.equal(made.images, run.train_set.images)  # as many as the profile has training images
         trained = run.trained_on(kind, source_seed=0, seed=1)
-        assert trained.recipe["data"] == {"kind": kind, "released": made.fingerprint()}
+        assert trained.recipe.key_parts()["data"] == {"kind": kind, "released": made.fingerprint()}
     assert torch.equal(run.constructed("D_det", source_seed=0).labels, (run.train_set.labels + 1) % 10)
     assert run.describe() == {**own.describe(), "released": True}
 
@@ -351,13 +352,13 @@ def test_architectures_are_trained_on_the_images_and_on_d_det_each_once(monkeypa
     det = first.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16")
     assert standard.network == det.network == "vgg16, width 4, depth 1, patch 4, boost 32"
     assert not same_weights(standard, det)
-    assert standard.recipe["train"]["lr"] == 0.1
-    assert det.recipe["train"]["lr"] == 0.05
+    assert standard.recipe.training.lr == 0.1
+    assert det.recipe.training.lr == 0.05
 
     def never(*args: object, **kwargs: object) -> None:
         pytest.fail("it was in the store")
 
-    monkeypatch.setattr(run_module, "train", never)
+    monkeypatch.setattr(making, "train", never)
     second = open_run(**SMALL_VGG)
     assert same_weights(second.standard(seed=1, architecture="vgg16"), standard)
     assert same_weights(second.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16"), det)
@@ -367,7 +368,7 @@ def test_another_architecture_can_be_the_source_of_attacked_images():
     run = open_run(**SMALL_VGG)
     source = run.source(seed=0, architecture="vgg16")
     assert source.network.startswith("vgg16, width 4")
-    assert source.recipe["train"]["lr"] == SMALL_VGG["architecture_standard"]["lr"]
+    assert source.recipe.training.lr == SMALL_VGG["architecture_standard"]["lr"]
     made = {kind: run.constructed(kind, source_seed=0, source="vgg16") for kind in ("D_rand", "D_det")}
     for kind, dataset in made.items():
         # Its step towards the target, not that of the profile's own source.
@@ -377,7 +378,7 @@ def test_another_architecture_can_be_the_source_of_attacked_images():
     )
     assert made["D_det"].fingerprint() == expected.fingerprint()
     learned = run.trained_on("D_det", source_seed=0, seed=1, architecture="vgg16", source="vgg16")
-    assert learned.recipe["data"]["source"] == source.recipe
+    assert learned.recipe.data.source == source.recipe
     assert open_run(**SMALL_VGG).source(seed=0, architecture="vgg16").recipe == source.recipe
 
 
@@ -387,8 +388,8 @@ def test_a_source_shares_no_first_weights_with_those_that_its_images_are_shown_t
     source = run.source(seed=0, architecture="vgg16").recipe
     shown = run.standard(seed=0, architecture="vgg16").recipe
     learned = run.trained_on("D_det", source_seed=0, seed=0, architecture="vgg16", source="vgg16").recipe
-    assert len({recipe.get("weights", recipe["seed"]) for recipe in (source, shown, learned)}) == 3
-    assert {**source, "weights": None} == {**shown, "weights": None}
+    assert len({recipe.init_seed for recipe in (source, shown, learned)}) == 3
+    assert dataclasses.replace(source, init_seed=0) == dataclasses.replace(shown, init_seed=0)
 
 
 def test_the_profile_s_own_network_by_name_begins_with_weights_of_its_own():
@@ -396,8 +397,8 @@ def test_the_profile_s_own_network_by_name_begins_with_weights_of_its_own():
     run = open_run(network="resnet18", architectures={"resnet18": {"width": 4}, "vgg16": {"width": 4}})
     run.store = Keys(run.train_set)
     twin, other = (run.standard(seed=0, architecture=name).recipe for name in ("resnet18", "vgg16"))
-    assert twin["weights"] != twin["seed"]
-    assert "weights" not in other
+    assert twin.init_seed != twin.seed
+    assert other.init_seed == other.seed
 
 
 def test_an_architecture_that_the_profile_does_not_have_is_refused():
@@ -421,7 +422,7 @@ def test_radii_that_print_alike_are_told_apart_and_others_keep_their_words():
         (Linf(0.03137), "linf eps=0.03137"),
         (L2(0.1 + 0.2), "l2 eps=0.30000000000000004"),
     ):
-        assert run_module._plain(threat) == words
+        assert plain(threat) == words
     assert keys({**TINY, "eps": 0.5})["D_rand"] != keys({**TINY, "eps": 0.5 + 2**-40})["D_rand"]
 
 
@@ -435,9 +436,9 @@ def test_recipes_and_records_name_the_precision_that_the_device_computes_faster(
         trainings = [item for item in described.values() if isinstance(item, dict) and "precision" in item]
         assert len(trainings) == 9
         assert {training["precision"] for training in trainings} == {name}
-        recipe = run._model_recipe({}, run.profile.robust, 0)
-        assert recipe["train"]["precision"] == name
-        keys.add(json.dumps(recipe))
+        recipes = Recipes(run.profile, "fingerprint", str(dtype))
+        assert recipes.robust(seed=0).training.precision == name
+        keys.add(json.dumps(recipes.constructed("D_R", source_seed=0).key_parts()))
     assert len(keys) == 2
     assert Run("planted", device="cpu").profile == get_profile("planted")
 

@@ -123,6 +123,32 @@ def test_a_dataset_comes_back_whole(tmp_path):
     assert other.fingerprint() != made.fingerprint()
 
 
+def test_the_longest_of_the_shorter_searches_is_found_by_the_notes_of_what_is_finished(tmp_path, monkeypatch):
+    store, dataset = Store(tmp_path), noise()
+    recipe = {"kind": "D_R", "step_size": 0.5, "steps": 1000}
+    assert store.finished_with_fewer(recipe, "steps") is None
+    for steps, change in (
+        (3, {}),
+        (40, {}),
+        (1000, {}),
+        (2000, {}),
+        (500, {"step_size": 0.25}),
+        (700, {"kind": "D_NR"}),
+    ):
+        store.dataset({**recipe, "steps": steps, **change}, lambda _, steps=steps: dataset.replace(name=f"{steps}"))
+    begun = tmp_path / "datasets" / store.key({**recipe, "steps": 900})
+    begun.mkdir()
+    (begun / "recipe.json").write_text(json.dumps({**recipe, "steps": 900}))  # begun, and not finished
+    for place, note in (("damaged", "{"), ("foreign", "[]"), ("other", '{"steps": [1]}'), ("word", '{"steps": "9"}')):
+        (tmp_path / "datasets" / place).mkdir()
+        (tmp_path / "datasets" / place / "recipe.json").write_text(note)
+    looked, finished = [], Store.finished_dataset
+    monkeypatch.setattr(Store, "finished_dataset", lambda self, of: looked.append(of["steps"]) or finished(self, of))
+    assert store.finished_with_fewer(recipe, "steps").name == "40"
+    assert looked == [900, 700, 500, 40]  # what is noted, not every number below a thousand
+    assert store.finished_with_fewer({**recipe, "steps": 3}, "steps") is None
+
+
 def test_a_model_comes_back_whole_and_is_trained_once(tmp_path):
     history = [{"epoch": 1, "loss": 0.1 + 0.2, "seconds": 1.5}]
 

@@ -74,12 +74,12 @@ class Course:
     @cached_property
     def train_set(self) -> Dataset:
         """4,000 images to learn from."""
-        return self.images(get_profile("planted").train_images, seed=1)
+        return self.images(get_profile("planted").data.train_images, seed=1)
 
     @cached_property
     def test_set(self) -> Dataset:
         """1,000 images to test on."""
-        return self.images(get_profile("planted").test_images, seed=2)
+        return self.images(get_profile("planted").data.test_images, seed=2)
 
     def images(self, n: int, *, seed: int) -> Dataset:
         """``n`` fresh images of the class's world; seeds 1 and 2 begin with the training and the test images."""
@@ -106,13 +106,13 @@ class Course:
         if kind not in NETWORKS:
             raise ValueError(f"kind must be one of {', '.join(NETWORKS)}, got {kind!r}")
         profile = get_profile("planted")
-        config = profile.standard if kind == "standard" else profile.matched_with
+        config = profile.training.standard if kind == "standard" else profile.matching.robust_source
         world = {"world": dataclasses.asdict(self.world)}
-        return self._trained(world, lambda: self.train_set, config, profile.width, seed=0)
+        return self._trained(world, lambda: self.train_set, config, profile.network.width, seed=0)
 
     def learn(self, images: Float[Tensor, "n 3 32 32"], labels: Int[Tensor, " n"]) -> Classifier:
         """A fresh, narrow network trained on ``images`` in [0, 1] with ``labels`` in the ordinary way, in eval mode."""
-        config = dataclasses.replace(get_profile("planted").on_det, epochs=8, batch_size=50)
+        config = dataclasses.replace(get_profile("planted").training.on_det, epochs=8, batch_size=50)
         dataset = self.train_set.replace(images=images, labels=labels, truth={}, info={}, name="yours")
         return self._trained({"images": dataset.fingerprint()}, lambda: dataset, config, 16, seed=1)
 
@@ -120,7 +120,7 @@ class Course:
         self, seen: dict[str, Any], images: Callable[[], Dataset], config: TrainConfig, width: int, *, seed: int
     ) -> Classifier:
         """A network from the store, or trained for it; ``seen`` names what it is trained on."""
-        network = get_profile("planted").network
+        network = get_profile("planted").network.name
 
         def fit(model: Classifier, checkpoint: Checkpoint) -> list[dict[str, float]]:
             return train(model, images(), config, seed=seed, checkpoint=checkpoint, description="class network")
