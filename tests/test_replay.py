@@ -20,7 +20,7 @@ from advfeat import replay
 from advfeat.attacks import L2, Linf, match_representation, pgd
 from advfeat.kernels import NetworkInput
 from advfeat.models import Classifier, build_model, freeze, refold
-from advfeat.replay import MAX_RECORDINGS, WARM_UP, MIN_STEPS_TO_RECORD, Recording, recording
+from advfeat.replay import MAX_RECORDINGS, MIN_STEPS_TO_RECORD, WARM_UP, Recording, recording
 
 pytestmark = pytest.mark.numbers
 
