@@ -37,7 +37,7 @@ RULE = (
     "paper's number or goes beyond it. *Same direction, smaller*: it ends before the paper's number, so the size is "
     "not reproduced. *Same direction, size uncertain*: it reaches the paper's number, but also the half of the way "
     "that is nearer to no effect. *Shown*: it lies on the right side, and the paper has no confirmed number to compare "
-    "it with. A claim about several networks must hold for each of them."
+    "it with. A claim about several networks must be true of each."
 )
 """The rule, in words, as the front page prints it."""
 

@@ -1,4 +1,4 @@
-"""Folded networks: what goes, what stays, what is refused by name, and copies that follow the weights."""
+"""Folded networks: folded and unfolded layers, refusals by name, and copies that follow the weights."""
 
 from __future__ import annotations
 

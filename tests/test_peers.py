@@ -1,4 +1,4 @@
-"""Which other libraries there are; with those that are installed, that all make one and the same attack."""
+"""The other libraries that are installed are found, and all of them make the same attack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The authors' released sets: every form in which the files may come gives the same dataset; nothing else is run."""
+"""The authors' released sets: every accepted form of the files gives the same dataset, and no code in them is run."""
 
 from __future__ import annotations
 

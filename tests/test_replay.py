@@ -1,4 +1,4 @@
-"""Steps on fixed memory: when they are recorded, what a recording may be reused for, and that it gives the same bits.
+"""Steps on fixed memory: when they are recorded, when a recording is reused, and that it gives the same bits.
 
 Where there is no GPU, a tape plays its part: while the step runs once, every PyTorch operation is written down with the
 memory that it works on, and the list is then run again and again, without the step's Python.
