@@ -218,7 +218,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="chapters with their parameters, and profiles")
     for name, text in (
-        ("run", "run one chapter; the executed copy goes to runs/<profile>/, named by what was given"),
+        ("run", "run one chapter; the executed copy goes to runs/<profile>/, with its parameters in the name"),
         ("record", "the same with record=True: the chapter saves its numbers to book/results/"),
     ):
         command = commands.add_parser(name, help=text)

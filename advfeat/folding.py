@@ -252,7 +252,7 @@ def _check(node: fx.Node, layers: dict[str, Any]) -> None:
         layer = layers[str(node.target)]
         named = f"layer {node.target} ({type(layer).__name__})"
         if type(layer) not in KNOWN | DROPOUT:
-            raise TypeError(f"{named} is not known to treat each image on its own; folding.KNOWN lists what is")
+            raise TypeError(f"{named} is not known to treat each image on its own; folding.KNOWN lists accepted layers")
         _refuse_hooks(layer, named)
         across = isinstance(layer, nn.Softmax | nn.Unflatten) and layer.dim in (0, None)
         if across or (isinstance(layer, nn.Flatten) and layer.start_dim == 0):

@@ -263,7 +263,7 @@ def _value(node: Any, text: str) -> object:
     if isinstance(node, yaml.ScalarNode):
         return node.value if node.style else _word_or_number(node.value)
     if text[node.start_mark.index] not in "{[":
-        raise ValueError("a dict stands in braces")
+        raise ValueError("a dict needs braces")
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, text) for item in node.value]
     found: dict[str, object] = {}

@@ -7,7 +7,7 @@ non-robust feature):
 
 The shape is drawn for a wrong class on a known share of the images, so no classifier that uses shapes alone can be
 better than that share allows. The texture is right nearly always, but it is shorter in l2 than the perturbations that
-the book studies: whoever relies on it is accurate and fragile.
+the book studies: a classifier that relies on it is accurate and fragile.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ _COLUMNS = ("value", "low", "high", "n", "seeds", "network", "attack")
 
 
 def index_rows() -> list[dict[str, object]]:
-    """One row per recorded number of every readable record, sorted by id and profile: what ``index.json`` holds.
+    """One row per recorded number of every readable record, sorted by id and profile; the content of ``index.json``.
 
     Device and commit are those of the record's first run.
     """

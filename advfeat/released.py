@@ -32,7 +32,7 @@ def released(kind: str, root: Path | str) -> Dataset:
 
     Raises:
         ValueError: another ``kind``, or a file that is damaged or has other contents than described.
-        FileNotFoundError: the set is not there; the message names the folders that were tried.
+        FileNotFoundError: the set does not exist; the message names the folders that were tried.
 
     Source: MadryLab/constructed-datasets, README and issues 4, 7 and 11.
     """

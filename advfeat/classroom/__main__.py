@@ -28,7 +28,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     _folder(command)
 
-    command = commands.add_parser("zip", help="pack what students get")
+    command = commands.add_parser("zip", help="pack the archive for students")
     command.add_argument("--to", type=_path, help="the archive (default: in the folder of the class)")
     _folder(command)
 
@@ -38,7 +38,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _limits(command)
     _folder(command)
 
-    command = commands.add_parser("rehearse", help="grade a class of students who do not exist")
+    command = commands.add_parser("rehearse", help="grade a class of simulated students")
     command.add_argument("assignment")
     command.add_argument("--students", type=int, default=40, help="how many (default 40)")
     _limits(command)

@@ -1,4 +1,4 @@
-"""Find the notebooks of a class in what the instructor downloaded, and put them where the grade book expects them."""
+"""Find the notebooks of a class in the instructor's download, and put them where the grade book expects them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _Helpers = dict[tuple[str, ...], bytes]
 
 @dataclass(frozen=True)
 class Submission:
-    """What one student handed in.
+    """The submission of one student.
 
     Attributes:
         student: name of the student's folder.

@@ -1,4 +1,4 @@
-"""Grade what a class handed in: run every notebook under limits, keep the grade book, write feedback pages."""
+"""Grade the submissions of a class: run every notebook under limits, keep the grade book, write feedback pages."""
 
 from __future__ import annotations
 

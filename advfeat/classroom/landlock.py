@@ -78,8 +78,8 @@ def _call(number: int, *arguments: int | bytes | None) -> int:
     return ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
 
 
-def _checked(result: int, what: str) -> int:
+def _checked(result: int, step: str) -> int:
     if result < 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"Landlock could not {what}: {os.strerror(error)}")
+        raise OSError(error, f"Landlock could not {step}: {os.strerror(error)}")
     return result

@@ -116,7 +116,7 @@ def names_set(name: str, assignment: str) -> bool:
 
 
 def mentions_set(name: str, assignment: str) -> bool:
-    """Whether the name of the problem set stands in ``name``."""
+    """Whether ``name`` contains the name of the problem set."""
     return bool(re.search(_pattern(assignment), name, re.IGNORECASE))
 
 

@@ -161,7 +161,7 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _checked(result: int, what: str) -> None:
+def _checked(result: int, step: str) -> None:
     if result < 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"it could not {what}: {os.strerror(error)}")
+        raise OSError(error, f"it could not {step}: {os.strerror(error)}")

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from advfeat.classroom.release import Classroom
 
 _MARKERS = re.compile(r"^ *### (BEGIN|END) SOLUTION\n?", re.MULTILINE)
-# The students of every ten, by number, who leave answers open, and those with a mistake that stops or breaks the run.
+# Of every ten students, by number: those who leave answers open, and those with code that fails or never ends.
 _LEFT_OPEN = (1, 3, 5)
 _SPOILED = {
     7: "a_name_that_is_defined_nowhere",

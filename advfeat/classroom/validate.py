@@ -80,7 +80,7 @@ def _known(notebook: NotebookNode) -> list[str]:
 
 
 def changed(notebook: NotebookNode) -> list[NotebookNode]:
-    """The locked cells that are no longer what they were when the notebook was made."""
+    """The locked cells that have changed since the notebook was made."""
     locked = [cell for cell in notebook.cells if _mark(cell).get("locked") and "checksum" in _mark(cell)]
     return [cell for cell in locked if _mark(cell)["checksum"] != checksum(cell)]
 
