@@ -1,7 +1,7 @@
-"""The directive ``paper-numbers``: a table of every number of the paper's main text beside what is recorded of it.
+"""The directive ``paper-numbers``: a table of every number of the paper's main text beside the recorded numbers.
 
-It is made when the pages are built, from ``paper.json`` and ``results/index.json`` beside the page that holds it, so a
-new record appears there by itself.
+The table is made when the pages are built, from ``paper.json`` and ``results/index.json`` beside its page, so a new
+record appears in it by itself.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ NOT_COMPUTED = "*not in this book*"
 
 
 def table_rows(paper: dict[str, dict[str, Any]], index: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """One row per number of the paper and profile that recorded it; one that says so where none did or no chapter does.
+    """One row per number of the paper and profile that recorded it; a number without a record gets one row.
 
     Args:
-        paper: id → ``value`` (None: shown in a plot, or not confirmed), ``where`` in the paper (what follows a
-            semicolon is about the source), ``computed`` (label of our figure, the link of the row); ``format`` if it
-            is not a rate, ``printed`` if its source gives more or fewer places, ``data`` if it is not CIFAR-10, which
-            then begins the id. Entries ``by`` others than the paper have no row.
+        paper: id → ``value`` (None: shown in a plot, or not confirmed), ``where`` in the paper (text after a semicolon
+            is about the source), ``computed`` (label of our figure, the link of the row); ``format`` if it is not a
+            rate, ``printed`` if its source gives more or fewer places, ``data`` if it is not CIFAR-10, in which case
+            the id begins with it. Entries ``by`` others than the paper have no row.
         index: rows of ``results/index.json``. A record counts if its profile is of the same data.
     """
     rows = []
@@ -51,7 +51,7 @@ def table_rows(paper: dict[str, dict[str, Any]], index: list[dict[str, Any]]) ->
 
 
 class PaperNumbers(SphinxDirective):
-    """The table, as the page's own Markdown would write it."""
+    """The table, parsed like the Markdown of the page."""
 
     def run(self) -> list[nodes.Node]:
         """Called by Sphinx."""

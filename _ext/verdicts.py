@@ -19,11 +19,11 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from advfeat.verdicts import RULE, rows_of_book, table
 
-PROFILE = "cifar10-cpu"  # of a recorded number whose profile the page does not name
+PROFILE = "cifar10-cpu"  # the profile of a recorded number if the page does not name one
 
 
 def number(text: str, index: list[dict[str, Any]]) -> str:
-    """A recorded number with its interval, in percent, or a dash; ``text`` is its id, or ``its id @ its profile``."""
+    """A recorded number with its interval, in percent, or a dash; ``text`` is its ``id`` or ``id @ profile``."""
     key, _, profile = (part.strip() for part in text.partition("@"))
     found = [row for row in index if row["id"] == key and row["profile"] == (profile or PROFILE)]
     return f"{found[0]['value']:.1%} [{found[0]['low']:.1%}, {found[0]['high']:.1%}]" if found else "–"
@@ -63,7 +63,7 @@ def _asked(text: str) -> tuple[str, str, str]:
 
 
 def _folders(env: Any) -> tuple[Path, Path]:
-    """The folder of the page, which is the book's, and that of the records; the page depends on what they hold."""
+    """The folder of the book, which holds the page, and the folder of the records; notes the page's dependencies."""
     book = Path(env.doc2path(env.docname)).parent
     results = Path(os.environ.get("ADVFEAT_RESULTS") or book / "results")
     for path in (book / "claims.json", book / "paper.json", results / "index.json"):
@@ -72,7 +72,7 @@ def _folders(env: Any) -> tuple[Path, Path]:
 
 
 class Verdicts(SphinxDirective):
-    """The claims of the front page with their verdicts, and the rule, as the page's own Markdown would write them."""
+    """The claims of the front page with their verdicts, and the rule, parsed like the Markdown of the page."""
 
     def run(self) -> list[nodes.Node]:
         """Called by Sphinx."""
@@ -85,7 +85,7 @@ class Verdicts(SphinxDirective):
 
 
 class Recorded(SphinxRole):
-    """One recorded number with its interval; a dash where it is not recorded, in a folder of one's own, say."""
+    """One recorded number with its interval; a dash if it is not recorded, for example in another results folder."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Called by Sphinx."""

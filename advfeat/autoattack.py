@@ -1,8 +1,8 @@
-"""AutoAttack, the standard strong evaluation: the only file that knows the package that brings it.
+"""AutoAttack, the standard strong evaluation: the only file that imports its package.
 
-The package is the authors' own code, an optional extra: ``pip install "advfeat[autoattack]"``. Two other packages carry
-a version of theirs and would answer otherwise: torchattacks runs APGD and FAB for 10 steps instead of 100 (and in ℓ2
-steps every image of a batch by the first one's step size), and adversarial-robustness-toolbox replaces the two targeted
+The package is the authors' own code, an optional extra: ``pip install "advfeat[autoattack]"``. Two other packages have
+versions of their own, with other results: torchattacks runs APGD and FAB for 10 steps instead of 100 (and in ℓ2 it
+moves all images of a batch by the step size of the first), and adversarial-robustness-toolbox replaces the two targeted
 attacks by an untargeted APGD and DeepFool.
 """
 
@@ -31,7 +31,7 @@ MIN_SIDE = 5
 
 
 def installed() -> bool:
-    """Whether the extra is there."""
+    """Whether the extra is installed."""
     return find_spec("pyautoattack") is not None
 
 
@@ -44,17 +44,18 @@ def autoattack(
     seed: int = 0,
     batch_size: int = 500,
 ) -> Float[Tensor, "n c h w"]:
-    """The adversarial images of AutoAttack's ``standard`` version inside ``threat``; unchanged where it found none.
+    """The adversarial images of AutoAttack's ``standard`` version inside ``threat``; images that resist are unchanged.
 
-    Four attacks one after the other, each on the images that withstood those before it: APGD on the cross-entropy (100
-    steps), APGD towards each of up to 9 wrong classes (100 steps each), FAB towards the same, and Square, which sees no
-    gradient (5,000 queries).
+    Four attacks run one after the other, each on the images that withstood the attacks before: APGD on the
+    cross-entropy (100 steps), APGD targeted at each of up to 9 wrong classes (100 steps each), FAB targeted at the same
+    classes, and Square, which uses no gradient (5,000 queries).
 
     Args:
-        model: maps images to logits, in eval mode and in float32: what it answers decides what is an adversarial image.
-        seed: of the random starts and of Square's draws; the global generators are left as they were.
-        batch_size: images attacked at once. The draws run through a whole batch, so the image that is found depends on
-            it and on the order of the images, by a few hundredths of a pixel's range: note it beside what was made.
+        model: maps images to logits, in eval mode and in float32, because its answers decide which images are
+            adversarial.
+        seed: seed of the random starts and of Square's draws; the global generators are restored.
+        batch_size: images attacked at once. The draws run through a whole batch, so the images depend on the batch size
+            and on their order, by a few hundredths of a pixel's range: record the batch size with the images.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
@@ -96,9 +97,9 @@ def autoattack(
     attack = AutoAttack(model, norm=threat.norm, eps=threat.eps, device=images.device, seed=seed)
     # Nine target classes are its fixed number; with fewer than ten classes it would run out of them.
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
-    # It seeds the global generators, and one of its checks switches off whatever traces this process (a debugger, say).
+    # AutoAttack seeds the global generators, and one of its checks switches off a tracer of this process (a debugger).
     tracer = sys.gettrace()
-    # One of its attacks calls backward(), which would leave gradients in the parameters.
+    # One of the four attacks calls backward(), which would leave gradients in the parameters.
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in learning:

@@ -1,8 +1,8 @@
-"""The benchmark: ``python -m advfeat.bench``. The gate first, then contests with other libraries, then where time goes.
+"""The benchmark, ``python -m advfeat.bench``: the gate, contests with other libraries, and where the time goes.
 
-``make bench`` runs it in an environment that holds the other libraries, ``make gpu-check`` on a machine with a GPU and
-perhaps without a network. A failed gate ends it before anything is timed. On a CPU only ratios are kept, and one time
-as a projection: others would say more about the machine than about the program. On a GPU times are kept with its name.
+``make bench`` runs the benchmark in an environment that holds the other libraries, ``make gpu-check`` on a machine with
+a GPU and perhaps without a network. If the gate fails, nothing is timed. On a CPU only ratios and one projected time
+are kept: other times would say more about the machine than about the program. On a GPU times are kept with its name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from advfeat import costs, gate, kernels, records, speed
 from advfeat.attacks import L2, pgd
 from advfeat.construct import random_target_dataset
-from advfeat.contest import BARE, EPS, OURS, Case, Contest, Row
+from advfeat.contest import BARE, EPS, OURS, Contest, Row, TimedCase
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.peers import presence
@@ -36,28 +36,29 @@ CHAPTER = "13-fast-attacks"
 ROOT = Path(__file__).resolve().parent.parent
 FULL_IMAGES, FULL_STEPS = 50_000, 100
 GATE_SHAPES = ((3, 7, 5), (3, 32, 32))
-"""Of the images in the gate: one that fills no block of a kernel, and CIFAR-10's."""
+"""Image shapes in the gate: one that fills no block of a kernel, and that of CIFAR-10."""
 TITLES = {"user": "As a user calls them", "engine": "Engine only: everyone attacks our frozen network"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """The extent of a benchmark.
 
     Attributes:
-        cases: of the contests, the most telling first: those for which no time is left are named and left out.
-        minutes: for the contests.
-        rounds: of everything else.
-        part: images and steps of the attack on resnet18 that is taken apart.
-        lines: steps and numbers of images against which the cost is measured; the first number is also the batch.
-        drops: numbers of steps of the robust accuracies that are measured with and without early drop.
-        few: images of these, and of the construction beside a plain loop.
+        cases: cases of the contests, the most informative first; when the time is up, the rest are named and left out.
+        minutes: time for the contests.
+        rounds: rounds of every other measurement.
+        part: images and steps of the attack on resnet18 whose parts are timed.
+        lines: numbers of steps and numbers of images at which the cost is measured; the first number of images is also
+            the batch size.
+        drops: numbers of PGD steps at which robust accuracy is timed with and without early drop.
+        few: images for the early drop and for the comparison with a plain loop.
         subset: images and steps from which the construction of 50,000 images is projected.
-        width: of the networks in the contests, if not their own.
-        epochs: of the ordinary network of the planted world, if not its own.
+        width: width of the networks in the contests; None for the default of each.
+        epochs: epochs of the ordinary network of the planted world; None for those of its profile.
     """
 
-    cases: tuple[Case, ...]
+    cases: tuple[TimedCase, ...]
     minutes: float = 8
     rounds: int = 3
     part: tuple[int, int] = (128, 2)
@@ -70,20 +71,20 @@ class Plan:
 
 
 PLANS = {
-    # Few steps where one takes seconds: the whole should take a quarter of an hour on two cores.
+    # A case has few steps where one step takes seconds: the benchmark should take a quarter of an hour on two cores.
     "cpu": Plan(
         (
-            Case("resnet18", 128, 2, rounds=10, weight=5),
-            Case("resnet18", 1, 20),
-            Case("resnet9", 128, 5),
-            Case("resnet9", 1, 20),
-            Case("resnet9", 1000, 1, rounds=4),
-            Case("resnet18", 1000, 1, rounds=2, all_peers=False),
+            TimedCase("resnet18", 128, 2, rounds=10, weight=5),
+            TimedCase("resnet18", 1, 20),
+            TimedCase("resnet9", 128, 5),
+            TimedCase("resnet9", 1, 20),
+            TimedCase("resnet9", 1000, 1, rounds=4),
+            TimedCase("resnet18", 1000, 1, rounds=2, all_peers=False),
         ),
         minutes=9,
     ),
     "cuda": Plan(
-        tuple(Case(network, batch, 20) for network in ("resnet18", "resnet9") for batch in (1000, 16, 128, 1)),
+        tuple(TimedCase(network, batch, 20) for network in ("resnet18", "resnet9") for batch in (1000, 16, 128, 1)),
         minutes=2.5,
         rounds=5,
         part=(1000, 20),
@@ -92,10 +93,11 @@ PLANS = {
         subset=(1000, FULL_STEPS),
     ),
     "full": Plan(
-        tuple(Case(network, batch, 20) for network in ("resnet18", "resnet9") for batch in (128, 1, 1000)), minutes=1e9
+        tuple(TimedCase(network, batch, 20) for network in ("resnet18", "resnet9") for batch in (128, 1, 1000)),
+        minutes=1e9,
     ),
     "quick": Plan(
-        (Case("resnet18", 8, 2, rounds=2), Case("resnet9", 1, 2, rounds=2)),
+        (TimedCase("resnet18", 8, 2, rounds=2), TimedCase("resnet9", 1, 2, rounds=2)),
         rounds=2,
         part=(4, 1),
         lines=((1, 2, 3), (8, 16, 24)),
@@ -109,10 +111,10 @@ PLANS = {
 
 
 class Findings:
-    """What has been measured so far: printed at once, kept for the record.
+    """The measurements so far: printed at once, kept for the record.
 
     Args:
-        folder: where what is printed is also written, as ``bench.txt``.
+        folder: folder of ``bench.txt``, a copy of everything that is printed.
     """
 
     def __init__(self, device: torch.device, folder: Path) -> None:
@@ -126,8 +128,8 @@ class Findings:
         self.log = folder / "bench.txt"
         self.log.write_text("", encoding="utf-8")
 
-    def say(self, *lines: str) -> None:
-        """Print, also to the file in the folder."""
+    def report(self, *lines: str) -> None:
+        """Print the lines, and append them to ``bench.txt``."""
         print(*lines, sep="\n", flush=True)
         with self.log.open("a", encoding="utf-8") as stream:
             print(*lines, sep="\n", file=stream)
@@ -138,36 +140,36 @@ class Findings:
         self.values[f"bench/{self.device.type}/{key}"] = measured
 
     def keep_time(self, key: str, value: float) -> None:
-        """Keep seconds, if they are those of a GPU."""
+        """Keep a time in seconds if it was measured on a GPU."""
         if self.device.type == "cuda":
             self.seconds[key] = value
 
 
 def contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping[str, str]) -> None:
-    """Both comparisons of every case, in shares of the time by its weight."""
+    """Both comparisons of every case; each case gets a share of the time by its weight."""
     deadline, left = time.monotonic() + 60 * plan.minutes, 2 * sum(case.weight for case in plan.cases)
     for comparison, title in TITLES.items():
-        findings.say(
+        findings.report(
             "", title, "network  batch steps contender     robust  time over ours: median [quartiles] of pairs"
         )
         ranking = list(versions)
         for case in plan.cases:
             now = time.monotonic()
             if now > deadline:
-                findings.say(f"{case.network:8s} {case.batch:5d} {case.steps:5d} not measured: the time was up")
+                findings.report(f"{case.network:8s} {case.batch:5d} {case.steps:5d} not measured: the time was up")
                 continue
             peers = list(versions) if case.all_peers else ranking[:1]
             row = contest.compare(comparison, case, peers, deadline=now + (deadline - now) * case.weight / left)
             left -= case.weight
             ranking = row.ranking or ranking
             for line in row.lines():
-                findings.say(told(line))
+                findings.report(format_row(line))
                 findings.rows.append({**line, "version": versions.get(str(line["contender"]), "")})
-            keep(row, findings, versions)
+            keep_ratios(row, findings, versions)
 
 
-def keep(row: Row, findings: Findings, versions: Mapping[str, str]) -> None:
-    """The ids of one row: our ratio to the fastest peer, and to the bare forward pass and gradient."""
+def keep_ratios(row: Row, findings: Findings, versions: Mapping[str, str]) -> None:
+    """Keep two ratios of one row: the fastest peer over ours, and ours over the bare forward pass and gradient."""
     case, name = row.case, f"{row.comparison}/{row.case.name}"
     about = f"l2 PGD-{case.steps}, batch {case.batch}"
     if OURS in row.times:
@@ -179,8 +181,8 @@ def keep(row: Row, findings: Findings, versions: Mapping[str, str]) -> None:
         findings.keep(f"{name}-bare", row.over_bare(), case.network, f"{about}, ours over forward and gradient")
 
 
-def told(line: Mapping[str, Any]) -> str:
-    """One line of the table."""
+def format_row(line: Mapping[str, Any]) -> str:
+    """One line of the printed table."""
     robust = "" if line["robust"] is None else f"{line['robust']:.1%}"
     start = f"{line['network']:8s} {line['batch']:5d} {line['steps']:5d} {line['contender']:12s} {robust:>7s}  "
     if line["void"]:
@@ -192,7 +194,7 @@ def told(line: Mapping[str, Any]) -> str:
 
 
 def where_time_goes(contest: Contest, findings: Findings, plan: Plan) -> None:
-    """One step on resnet18 in parts, beside the rates of the machine; and the update beside a copy and its twin."""
+    """The parts of one step on resnet18 beside the rates of the machine, and the update beside a copy and its twin."""
     (batch, steps), (model, data) = plan.part, contest.network("resnet18")
     frozen, threat, data = freeze(model), L2(EPS["resnet18"]), data.subset(slice(0, batch))
 
@@ -207,14 +209,14 @@ def where_time_goes(contest: Contest, findings: Findings, plan: Plan) -> None:
         "rest of the network": (found.network - found.convolutions) / found.total,
         "update of the images": found.step / found.total,
     }
-    # Both axes in units of the roof's corner: where the machine needs as long to compute as to fetch.
+    # Both axes of the roofline are in units of its ridge point, where computing takes as long as moving the data.
     corner = rates.matrix / rates.copy
     convolutions = (found.operations / found.bytes / corner, found.operations / found.convolutions / rates.matrix)
     updating = (found.step_operations / found.step_bytes / corner, found.step_operations / found.step / rates.matrix)
     whole = found.operations / found.total / rates.matrix
-    findings.say("", f"Where one step goes: resnet18, batch {batch}, {str(frozen.dtype).removeprefix('torch.')}")
-    findings.say(*(f"  {name:22s} {share:6.1%} of the step" for name, share in shares.items()))
-    findings.say(
+    findings.report("", f"Where one step goes: resnet18, batch {batch}, {str(frozen.dtype).removeprefix('torch.')}")
+    findings.report(*(f"  {name:22s} {share:6.1%} of the step" for name, share in shares.items()))
+    findings.report(
         f"  {whole:.1%} of the machine's rate for a matrix product; its convolutions alone {convolutions[1]:.1%}",
         f"  the update moves its bytes at {update['copy']} of the rate of a copy",
         f"  the lines of PyTorch that specify the update take {update['twin']} times as long",
@@ -238,26 +240,26 @@ def ordinary(device: torch.device, epochs: int | None) -> tuple[Classifier, Data
 
 
 def lines_and_drop(contest: Contest, findings: Findings, plan: Plan) -> None:
-    """Whether cost is a line and memory flat, what early drop is worth, and the engine beside a plain loop."""
+    """Whether cost is linear and memory constant, what early drop saves, and the engine beside a plain loop."""
     device, (steps, images) = contest.device, plan.lines
     model, data = contest.network("resnet9")
     found = costs.cost_lines(model, data, L2(EPS["resnet9"]), steps=steps, images=images, batch_size=images[0],
                              rounds=plan.rounds, device=device)  # fmt: skip
     findings.series |= found
-    findings.say("", "Cost: resnet9, multiples of the first value")
+    findings.report("", "Cost: resnet9, multiples of the first value")
     for axis in ("steps", "images"):
         off = speed.from_a_line(found[axis], found[f"time_by_{axis}"])
         pairs = (f"{int(x)}: {y:.2f}" for x, y in zip(found[axis], found[f"time_by_{axis}"], strict=True))
-        findings.say(f"  time by {axis:6s}  {', '.join(pairs)}; at most {off:.0%} from a line")
+        findings.report(f"  time by {axis:6s}  {', '.join(pairs)}; at most {off:.0%} from a line")
     if "memory_by_images" in found:
-        findings.say(f"  memory by images  {', '.join(f'{value:.3f}' for value in found['memory_by_images'])}")
+        findings.report(f"  memory by images  {', '.join(f'{value:.3f}' for value in found['memory_by_images'])}")
     model, data, test = ordinary(device, plan.epochs)
-    findings.say("", "The ordinary network of the planted world: cnn4")
+    findings.report("", "The ordinary network of the planted world: cnn4")
     for many in plan.drops:
         some = test.subset(slice(0, plan.few))
         ratio, stands = costs.early_drop(model, some, L2(0.5), steps=many, rounds=plan.rounds, device=device)
         robust = float(stands.float().mean())
-        findings.say(
+        findings.report(
             f"  l2 PGD-{many}: robust accuracy {robust:.1%} with early drop and without, {ratio} times as long without"
         )
         about = f"l2 PGD-{many}, robust_accuracy without early drop over with"
@@ -275,7 +277,7 @@ def lines_and_drop(contest: Contest, findings: Findings, plan: Plan) -> None:
 
 
 def construction(contest: Contest, findings: Findings, plan: Plan, deadline: float) -> None:
-    """The rate of D_rand with resnet18, and what it makes of 50,000 images and 100 steps."""
+    """The time to construct D_rand with resnet18: 50,000 images and 100 steps, projected from a subset."""
     images, steps = plan.subset
     model, data = contest.network("resnet18")
 
@@ -288,31 +290,31 @@ def construction(contest: Contest, findings: Findings, plan: Plan, deadline: flo
     projected = [value / (images * steps) * FULL_IMAGES * FULL_STEPS for value in times["build"]]
     about = f"l2 PGD-{FULL_STEPS} of {FULL_IMAGES:,} images, projected from {images:,} images and {steps} steps"
     if device.type == "cuda" and time.monotonic() + 1.2 * median(projected) < deadline:
-        # The same thousand images fifty times over: the engine does not know.
+        # The same thousand images fifty times over cost the same as 50,000 different ones.
         whole = torch.arange(FULL_IMAGES, device=device) % len(data)
         projected = [speed.clock(functools.partial(build, data.subset(whole), FULL_STEPS), device)]
         about = f"l2 PGD-{FULL_STEPS} of {FULL_IMAGES:,} images, measured"
-    findings.say("", f"D_rand with resnet18, {about}: {median(projected):,.0f} s on {findings.made['device']}")
+    findings.report("", f"D_rand with resnet18, {about}: {median(projected):,.0f} s on {findings.made['device']}")
     findings.values[f"time/{device.type}/D_rand"] = Measured(
         median(projected), len(projected), "resnet18", about, low=min(projected), high=max(projected)
     )
 
 
 def benchmark(device: torch.device, folder: Path, plan: Plan, *, deadline: float = float("inf")) -> Path:
-    """Everything, in order; what is printed also goes to ``folder``. Returns the path of the record.
+    """Run the whole benchmark; everything printed also goes to ``folder``. Returns the path of the record.
 
     Args:
-        deadline: of ``time.monotonic``; the construction of all 50,000 images is left out if it would end later.
+        deadline: a value of ``time.monotonic``; all 50,000 images are constructed only if that would end before it.
 
     Raises:
-        gate.GateFailed: before anything is timed.
+        gate.GateFailed: the engine computes something wrong; nothing is timed then.
     """
     verdicts = [verdict for shape in GATE_SHAPES for verdict in gate.check_engine(shape=shape, device=device)]
     gate.require(verdicts)
     findings = Findings(device, folder)
-    findings.say("The gate: the engine against float64, largest error over all pixels", *map(str, verdicts[-16:]))
+    findings.report("The gate: the engine against float64, largest error over all pixels", *map(str, verdicts[-16:]))
     (versions, absent), made = presence(), findings.made
-    findings.say(
+    findings.report(
         "",
         f"device {made['device']}, {made['threads']} threads, torch {made['versions']['torch']}",
         f"peers  {', '.join(f'{name} {known}' for name, known in versions.items()) or 'none'}",
@@ -336,7 +338,7 @@ def benchmark(device: torch.device, folder: Path, plan: Plan, *, deadline: float
         series=findings.series, tables={"contests": findings.rows},
         provenance={**made, "data": "planted", "fingerprint": fingerprint},
     )  # fmt: skip
-    findings.say("", f"Recorded in {path}")
+    findings.report("", f"Recorded in {path}")
     return path
 
 

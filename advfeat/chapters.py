@@ -1,8 +1,8 @@
 """Run the chapters of the book: one at any profile, all of them for the pages, or in place before a commit.
 
-``python -m advfeat.chapters list|run|record|refresh|book|again``; ``make`` has a target for each. What can be checked
-is checked before the first cell runs. A wrong chapter, profile or parameter, and whatever else a run could not end well
-with, ends with exit code 2 and says what is accepted; a failing cell ends with 1.
+``python -m advfeat.chapters list|run|record|refresh|book|again``; ``make`` has a target for each. Everything that can
+be checked is checked before the first cell runs. A wrong chapter, profile or parameter, and any other condition under
+which a run is bound to fail, gives exit code 2 and a message that says what is accepted; a failing cell gives 1.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 RUNS, STAGE = ROOT / "runs", ROOT / "runs" / "stage"
 
-_EXTRA = 'what runs and builds the book comes with: pip install -e ".[book]" -c constraints.txt'
+_EXTRA = 'the packages that run and build the book are installed by: pip install -e ".[book]" -c constraints.txt'
 
 
 def chapters() -> list[Path]:
@@ -89,19 +89,19 @@ def refresh(chapter: Path) -> None:
 
 
 def solutions(markdown: str) -> dict[str, str]:
-    """Label of an exercise → the code of its folded solution, its blocks one after the other; "" where it has none."""
+    """Label of an exercise → the code of its folded solution, with all blocks joined; "" if it has no code."""
     found = re.findall(r"^:::+\{solution\} (\S+)\n(.*?)^:::+$", markdown, re.MULTILINE | re.DOTALL)
     blocks = {label: re.findall(r"^```python\n(.*?)^```$", body, re.MULTILINE | re.DOTALL) for label, body in found}
     return {label: "\n".join(code) for label, code in blocks.items()}
 
 
 def expectation(chapter: Path) -> Path:
-    """Write to ``runs/again`` what another run of a chapter should give, for nbval; return the path.
+    """Write to ``runs/again`` the expected result of another run of a chapter, for nbval; return the path.
 
-    It is the copy that the pages were built from, but with the committed outputs in the cells that are to be the same
-    on every machine (``nbval-check-output``), and with the code of the folded solutions behind the last cell. They run
-    in the state in which the chapter ends, one after the other, as for a reader who tries them all, and nothing that
-    they show is compared.
+    This is the copy that the pages were built from, with two changes. Cells whose output must be the same on every
+    machine (``nbval-check-output``) have the committed outputs. The code of the folded solutions follows the last cell:
+    the solutions run one after the other in the final state of the chapter, as for a reader who tries them all, and
+    their outputs are not compared.
 
     Raises:
         Refused: the chapter has not been run for the pages, or has been changed since.
@@ -132,16 +132,16 @@ def expectation(chapter: Path) -> Path:
 def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
     """Run every chapter, build the pages in ``runs/stage``, return the path of the first page.
 
-    The executed chapters lie in ``runs/book/<profile>``. One that is whole there, and whose cells, parameters and
-    surroundings are still those that it was made from, is not run again.
+    The executed chapters lie in ``runs/book/<profile>``. A chapter is not run again if its executed copy is whole and
+    its cells, parameters and surroundings have not changed since.
 
     Args:
-        jobs: how many chapters run at a time, each in processes of its own.
-        fresh: run every chapter, whatever an earlier build has left.
+        jobs: number of chapters that run at a time, each in processes of its own.
+        fresh: run every chapter again, even if its executed copy is up to date.
 
     Raises:
-        Refused: unknown profile, or a chapter that does not take one or could not end well; Jupyter Book is missing.
-        Failed: a chapter failed, the build warned about anything, or another one is under way.
+        Refused: unknown profile, a chapter without a profile or bound to fail, or Jupyter Book is missing.
+        Failed: a chapter failed, the build gave a warning, or another build is under way.
     """
     scripts = sysconfig.get_path("scripts")
     program = shutil.which("jupyter-book", path=scripts) or shutil.which("jupyter-book")
@@ -168,9 +168,9 @@ def _build(program: str, plans: Sequence[tuple[Path, dict[str, Any]]], done: Pat
         if task not in waiting:
             print(f"{task.chapter.stem} ({done.name}) is done: nothing that it depends on has changed since")
     spent = execute_all(waiting, jobs)
-    # The committed notebooks stay behind: a page must never show the outputs of another run.
-    behind = shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
-    shutil.copytree(BOOK, STAGE / "book", ignore=behind)
+    # The committed notebooks are not copied: a page must never show the outputs of another run.
+    ignored = shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
+    shutil.copytree(BOOK, STAGE / "book", ignore=ignored)
     for name in ("_static", "_ext"):
         shutil.copytree(ROOT / name, STAGE / name)
     for name in ("_config.yml", "_toc.yml"):
@@ -195,7 +195,7 @@ def _check_run(chapter: Path, checked: Mapping[str, Any]) -> None:
 
 
 def run_chapter(arguments: argparse.Namespace) -> None:
-    """``run`` and ``record``."""
+    """The commands ``run`` and ``record``."""
     chapter = find_chapter(arguments.chapter)
     given: dict[str, str | bool] = {}
     for name, text in arguments.parameters:
@@ -219,7 +219,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="chapters with their parameters, and profiles")
     for name, text in (
-        ("run", "run one chapter; the executed copy goes to runs/<profile>/, named by what was given"),
+        ("run", "run one chapter; the executed copy goes to runs/<profile>/, with its parameters in the name"),
         ("record", "the same with record=True: the chapter saves its numbers to book/results/"),
     ):
         command = commands.add_parser(name, help=text)
@@ -227,10 +227,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--profile", help=f"scale of the run, or its file (default {DEFAULT_PROFILE})")
         command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     commands.add_parser("refresh", help="run in place, on the defaults").add_argument("chapter", help="or: all")
-    commands.add_parser("again", help="write what another run should give, with the solutions as cells, to runs/again/")
+    commands.add_parser("again", help="write the expected result of another run, with the solutions, to runs/again/")
     book = commands.add_parser("book", help="run all, build pages")
     book.add_argument("--profile", default=DEFAULT_PROFILE)
-    book.add_argument("--fresh", action="store_true", help="run again what is done and has not changed, too")
+    book.add_argument("--fresh", action="store_true", help="also run the chapters that are up to date")
     book.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="chapters at a time")
     return parser.parse_args(argv)
 
@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except (KeyboardInterrupt, SystemExit) as asked:
         with suppress(OSError):  # the terminal may be gone
-            print("\nEnded on request: what was finished stays, and the same command goes on.", file=sys.stderr)
+            print("\nEnded on request: finished work is kept; the same command continues.", file=sys.stderr)
         return asked.code if isinstance(asked, SystemExit) and isinstance(asked.code, int) else 130
     finally:
         for number, handler in before.items():
@@ -278,15 +278,15 @@ def _run_command(arguments: argparse.Namespace) -> None:
 
 
 def _without_checkout() -> str:
-    """What an installed package without the book beside it can do."""
-    place = "<its repository>"
+    """The message for a package that is installed without the book beside it."""
+    address = "<its repository>"
     with suppress(importlib.metadata.PackageNotFoundError):
         links = importlib.metadata.metadata("advfeat").get_all("Project-URL") or []
-        place = next((link.split(", ")[1] for link in links if link.startswith("Homepage")), place)
+        address = next((link.split(", ")[1] for link in links if link.startswith("Homepage")), address)
     return (
-        f"There are no chapters: {BOOK} is not there, or holds none. What is installed is the library (import advfeat) "
-        "and its benchmark (python -m advfeat.bench). Chapters, records and pages need a checkout:\n"
-        f'  git clone {place} && cd advfeat && pip install -e ".[book]" -c constraints.txt'
+        f"There are no chapters: {BOOK} does not exist, or holds none. Only the library is installed (import advfeat), "
+        "with its benchmark (python -m advfeat.bench). Chapters, records and pages need a checkout:\n"
+        f'  git clone {address} && cd advfeat && pip install -e ".[book]" -c constraints.txt'
     )
 
 

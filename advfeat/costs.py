@@ -1,4 +1,4 @@
-"""What an attack costs: by steps and images, in memory, with early drop, beside a plain loop; and its update alone."""
+"""The cost of an attack: by steps and images, in memory, with early drop, beside a plain loop; and its update alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def cost_lines(
 ) -> dict[str, list[float]]:  # fmt: skip
     """The time of PGD against its steps (on one batch) and against images (with the fewest steps), and the memory.
 
-    Each as a multiple of its first value; the best of ``rounds``. Memory is left out where the system does not tell.
+    Every series is a multiple of its first value; times are the best of ``rounds``. Memory is left out if the system
+    does not report it.
     """
     frozen = freeze(model)
 
@@ -50,7 +51,7 @@ def cost_lines(
 def early_drop(
     model: Classifier, data: Dataset, threat: Threat, *, steps: int, rounds: int, device: torch.device
 ) -> tuple[Ratio, Tensor]:
-    """Time of ``withstands`` without dropping fooled images over its time with it, and the answer.
+    """Time of ``withstands`` without early drop of fooled images over its time with early drop, and the answers.
 
     Raises:
         RuntimeError: the two answers differ for an image.
@@ -68,16 +69,17 @@ def early_drop(
 
 
 def update_beside_copy(device: torch.device, *, count: int | None = None, rounds: int = 7) -> dict[str, Ratio]:
-    """What the ℓ2 update of ``count`` images costs beside other things that it could be measured by.
+    """The cost of the ℓ2 update of ``count`` images, beside a copy and beside its twin.
 
-    ``copy``: time to copy as many bytes as an update has to move over its own time, so the share that it reaches of the
-    rate of a copy. ``twin``: time of the lines of PyTorch that specify it over its own; 1 where these are what runs.
+    ``copy``: time to copy as many bytes as an update moves over the time of the update, which is the share of the copy
+    rate that the update reaches. ``twin``: time of the PyTorch lines that specify the update over the time of the
+    update; 1 where the twin itself is the update.
     """
     count = count or (8192 if device.type == "cuda" else 512)
     generator = torch.Generator().manual_seed(0)
     origin = torch.rand(count, 3, 32, 32, generator=generator).to(device).to(memory_format=torch.channels_last)
     gradient, adv = origin.flip(0), origin.clone()
-    # An update reads three arrays and writes one; a copy of twice the size of one reads two and writes two.
+    # An update reads three arrays and writes one; a copy of two arrays reads two and writes two, as many bytes.
     source = torch.cat([origin.flatten(), gradient.flatten()])
     target = torch.empty_like(source)
 
@@ -104,9 +106,9 @@ def plain_pgd(
     step_size: float,
     targeted: bool = False,
 ) -> Float[Tensor, "n c h w"]:
-    """``attacks.pgd`` in ℓ2 as one writes it the first time: the loss of the whole network, ``backward()``, a step.
+    """``attacks.pgd`` in ℓ2 as a first version is written: the loss of the whole network, ``backward()``, a step.
 
-    What the engine is measured by. The gradients of the weights, computed on the way, are dropped.
+    This is the baseline of the engine. ``backward()`` also computes the gradients of the weights, which are dropped.
 
     Raises:
         TypeError: another threat than an ``L2``.
@@ -137,7 +139,7 @@ def beside_plain(
 ) -> tuple[Ratio, dict[str, Tensor]]:
     """Time of ``plain_pgd`` on ``model`` over that of the engine, freezing included, and the images of each.
 
-    Both go towards the labels of ``data``, as the construction of chapter 5 does.
+    Both attacks are targeted at the labels of ``data``, as in the construction of chapter 5.
     """
     made: dict[str, Tensor] = {}
 

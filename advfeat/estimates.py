@@ -1,4 +1,4 @@
-"""Numbers with their 95 % intervals: measured once, recorded, and over several seeds together."""
+"""Numbers with their 95 % intervals: a single estimate, a recorded number, and a summary over several seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from advfeat import inputs
 
 
 def signless_zero(spec: str) -> str:
-    """The format ``spec`` of a number with a z behind alignment and sign: what rounds to zero has no minus."""
+    """The format ``spec`` with a z after alignment and sign: a number that rounds to zero has no minus sign."""
     return re.sub(r"^((?:.?[<>=^])?[-+ ]?)z?", r"\1z", spec, count=1)
 
 
@@ -26,9 +26,9 @@ def signless_zero(spec: str) -> str:
 class Estimate:
     """A value with its 95 % interval and the number of images behind it.
 
-    A ``rate`` is a share of the images, in [0, 1], and prints in percent; anything else prints as a plain number. A
-    format of one's own goes to all three numbers: ``f"{estimate:.2f}"``. ``within`` are the bounds of what such a
-    number can be at all, such as (-1, 1) for a correlation.
+    A ``rate`` is a share of the images, in [0, 1], and prints in percent; any other estimate prints as a plain number.
+    A format applies to all three numbers: ``f"{estimate:.2f}"``. ``within`` are the bounds of the possible values, such
+    as (-1, 1) for a correlation.
     """
 
     value: float
@@ -49,7 +49,7 @@ class Estimate:
 
     @classmethod
     def of_rate(cls, hits: int, n: int) -> Estimate:
-        """A proportion with Wilson's score interval, which holds near 0 and 1 too.
+        """A proportion with Wilson's score interval, which is valid near 0 and 1, too.
 
         Raises:
             ValueError: ``n`` is not positive or ``hits`` not in [0, n].
@@ -64,11 +64,12 @@ class Estimate:
     def of_mean(cls, values: Float[Tensor, " n"]) -> Estimate:
         """The mean of one number per image with Student's interval, m ± t(0.975, n − 1) · s / √n.
 
-        Exact for normal values and, by the central limit theorem, close for others from some hundred images on; a
-        bootstrap says the same there, at the price of a random answer. Shares of images are for ``of_rate``.
+        The interval is exact for normal values and, by the central limit theorem, close for others from some hundred
+        images on, where a bootstrap gives the same interval, but with random error. For shares of images use
+        ``of_rate``.
 
         Raises:
-            ValueError: fewer than two values, or one that is not finite.
+            ValueError: fewer than two values, or a value that is not finite.
         """
         inputs.tensor("values", values, "n", inputs.FLOATS)
         if len(values) < 2 or not bool(values.isfinite().all()):
@@ -82,11 +83,11 @@ class Estimate:
     def of_correlation(cls, pairs: Float[Tensor, "n 2"]) -> Estimate:
         """Pearson's r of n pairs with Fisher's interval, tanh(artanh r ± 1.96 / √(n − 3)).
 
-        It is about further pairs drawn like these, not about the error of each number. With few pairs it is wide: at
-        n = 5 an r of 0.9 is compatible with one of 0.09.
+        The interval allows for the choice of the pairs, not for the error of each number. With few pairs it is wide: at
+        n = 5 an r of 0.9 is compatible with a true correlation of 0.09.
 
         Raises:
-            ValueError: fewer than four pairs, or one side never changes.
+            ValueError: fewer than four pairs, or one side is constant.
         """
         inputs.tensor("pairs", pairs, "n 2", inputs.FLOATS)
         inputs.look(("pairs", pairs, inputs.FINITE))
@@ -101,11 +102,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Measured:
-    """One recorded number: its value, the images behind it, and what was measured how.
+    """One recorded number: its value, the number of images behind it, the network and the attack.
 
-    A rate in [0, 1] needs no more, for its interval follows from n. Any other number brings its 95 % interval, ``low``
-    and ``high``, and perhaps the bounds ``within`` which it lies whatever happens. ``seed`` is that of the network.
-    Runs of several seeds may share one network, the source of a constructed dataset, say; it counts once.
+    For a rate in [0, 1] this is enough, because its interval follows from n. Any other number has a 95 % interval of
+    its own, ``low`` and ``high``, and optionally the bounds ``within`` which every possible value lies. ``seed`` is the
+    seed of the network. Runs of several seeds may share one network, such as the source of a constructed dataset; it
+    counts once.
     """
 
     value: float
@@ -129,7 +131,7 @@ class Measured:
 
     @property
     def rate(self) -> bool:
-        """Whether this is a share in [0, 1], which brings no interval."""
+        """Whether the number is a share in [0, 1], which has no interval of its own."""
         return self.low is None and self.high is None
 
     @property
@@ -143,7 +145,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(Estimate):
-    """A recorded number over all seeds; n is the smallest number of images behind one of them."""
+    """A recorded number over all seeds; n is the smallest number of images behind any seed."""
 
     seeds: int
     network: str
@@ -151,11 +153,11 @@ class Summary(Estimate):
 
 
 def summarise(measured: Sequence[Measured]) -> Summary:
-    """The mean over seeds of one value, measured once or more; runs that share a network count as one, at their mean.
+    """The mean over seeds of one value; runs that share a network count as one, with their mean.
 
-    The interval adds two independent sources of error: the choice of test images (for a rate Wilson's interval, else
-    the recorded one, averaged) and, from two seeds on, the spread between seeds (Student's t). With two seeds the
-    second is wide, and it should be: two runs say little about a third.
+    The interval adds two independent sources of error. The first is the choice of test images: Wilson's interval for a
+    rate, the mean of the recorded intervals for any other number. The second, from two seeds on, is the spread between
+    seeds (Student's t). With two seeds it is wide, as it should be: two runs say little about a third.
     """
     by_seed = [[item for item in measured if item.seed == seed] for seed in {item.seed: None for item in measured}]
 
@@ -167,10 +169,10 @@ def summarise(measured: Sequence[Measured]) -> Summary:
     spread = _student(seeds - 1) * float(values.std(ddof=1)) / math.sqrt(seeds) if seeds > 1 else 0.0
     rate = all(item.rate for item in measured)
     if rate:
-        # Wilson's interval for the images: unlike the usual half-width it does not vanish at 0 and 1.
+        # Unlike the interval from the normal approximation, Wilson's does not vanish at 0 and 1.
         low, high = _wilson(mean, n)
     else:
-        # The seeds saw the same images, so their errors may agree: averaged, not divided by the root of the number.
+        # All seeds saw the same images, so their errors may agree: the intervals are averaged, not divided by √seeds.
         low, high = float(of_each("low").mean()), float(of_each("high").mean())
     low, high = mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread)
     least, most = (0.0, 1.0) if rate else measured[0].within or (-math.inf, math.inf)
@@ -198,9 +200,9 @@ def _normal() -> float:
 
 
 def _wilson(rate: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a rate over n images; the rate may be a mean over seeds, so no whole count."""
+    """Wilson's 95 % score interval of a rate over n images; n times the rate need not be a whole number."""
     z = _normal()
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # Without the rounding, which could leave [0, 1].
+    # At 0 and 1 the end is exact; rounding could put it outside [0, 1].
     return 0.0 if rate == 0 else centre - half, 1.0 if rate == 1 else centre + half

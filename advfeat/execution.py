@@ -1,8 +1,8 @@
-"""One chapter, run from its first cell to its last: environment, execution, what an orderly end leaves, what is whole.
+"""One chapter, run from its first cell to its last: environment, execution, orderly end, and whether the run is whole.
 
-papermill injects the parameters and runs the cells. What it notes about them is not relied on: after a dead kernel, a
-timeout or ``sys.exit(0)`` it calls cells completed that never ran. A run is whole if every code cell was executed and
-none of them shows an error.
+papermill injects the parameters and runs the cells. Its notes about the cells are ignored: after a dead kernel, a
+timeout or ``sys.exit(0)`` papermill reports cells as completed that never ran. A run is whole if every code cell was
+executed and none of them shows an error.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from advfeat.parameters import DEFAULT_PROFILE, Refused, absolute, code_cells
 from advfeat.profiles import get_profile, profile_name
 from advfeat.records import provenance, results_root
 
-# glibc returns large activations to the system at every free, and page faults then dominate; a kernel reads these at
-# its start. The Makefile exports the same, for whatever does not come through here.
+# glibc returns large activations to the system at every free, and page faults then dominate. A process reads these
+# settings at its start. The Makefile exports the same settings for programs that are not started from here.
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "268435456",
 }
 
-# Folders that a person may name relative to where the command was typed; a chapter runs in the folder of the book.
+# Folders that may be given relative to the working folder; a chapter itself runs in the folder of the book.
 FOLDERS = ("ADVFEAT_DATA", "ADVFEAT_STORE", "ADVFEAT_RESULTS")
 
-# Seconds: in effect for ever. By default papermill gives a kernel a minute to start, and the last output of a cell four
-# seconds to arrive, and a busy machine takes longer. If the kernel has died, the wait ends all the same.
-_PATIENCE = 7 * 24 * 3600
+# A week in seconds, in effect no limit. By default papermill gives a kernel a minute to start and the last output of a
+# cell four seconds to arrive, and a busy machine takes longer. If the kernel dies, the wait ends at once.
+_UNLIMITED = 7 * 24 * 3600
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _UNWRITABLE = _FULL | {errno.EACCES, errno.EFBIG, errno.EIO, errno.EPERM, errno.EROFS}
 
-# Variables that can change what a chapter computes or shows. The place of the progress bars does not.
-_TELLING = ("ADVFEAT_", "ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH")
-_UNTOLD = {"ADVFEAT_PROGRESS", "ADVFEAT_CELL_TIMEOUT"}
+# Variables that can change the numbers or outputs of a chapter, by prefix, and exceptions that cannot.
+_RELEVANT = ("ADVFEAT_", "ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH")
+_IRRELEVANT = {"ADVFEAT_PROGRESS", "ADVFEAT_CELL_TIMEOUT"}
 
 
 class Failed(RuntimeError):
@@ -64,7 +64,7 @@ class Failed(RuntimeError):
 
 
 class Task(NamedTuple):
-    """A chapter to run, where the executed copy goes, checked parameters, and a digest of what the run depends on."""
+    """A chapter to run: the path of the executed copy, checked parameters, and a digest of the run's dependencies."""
 
     chapter: Path
     copy: Path
@@ -73,10 +73,10 @@ class Task(NamedTuple):
 
 
 def cell_timeout() -> int | None:
-    """Seconds that one cell may take: ``ADVFEAT_CELL_TIMEOUT``, by default None, so without a limit.
+    """Seconds that one cell may take, from ``ADVFEAT_CELL_TIMEOUT``; None, the default, for no limit.
 
     Raises:
-        Refused: the variable holds anything but a whole number of seconds, 1 or more.
+        Refused: the variable is not a whole number of seconds, 1 or more.
     """
     text = os.environ.get("ADVFEAT_CELL_TIMEOUT", "")
     if not text:
@@ -87,13 +87,13 @@ def cell_timeout() -> int | None:
 
 
 def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str = "") -> float:
-    """Run ``chapter`` with checked parameters, write the executed ``copy``, return the seconds it took.
+    """Run ``chapter`` with checked parameters, write the executed ``copy``, return the seconds that the run took.
 
-    ``copy`` appears when it is complete, with ``inputs`` noted in it. While the chapter runs, its state is in
-    ``<copy>.<machine>-<process>.partial.ipynb``; after a failing cell it stays, as ``<copy>.failed.ipynb``.
+    ``copy`` is written when the run is complete, with ``inputs`` noted in it. While the chapter runs, its state is in
+    ``<copy>.<machine>-<process>.partial.ipynb``; after a failing cell the state is kept as ``<copy>.failed.ipynb``.
 
     Raises:
-        Failed: a cell failed, was left out or took longer than ``cell_timeout`` allows, the kernel died, or the copy
+        Failed: a cell failed, was skipped or took longer than ``cell_timeout`` allows, the kernel died, or the copy
             cannot be written.
     """
     import papermill
@@ -113,7 +113,7 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str 
     start = time.perf_counter()
 
     def stopped(why: str) -> Failed:
-        """Where the run ended and why; keeps the notebook up to there."""
+        """The error that says where the run ended and why; the notebook up to there is kept."""
         source, where, kept = "", "before its first cell", ""
         if begun:
             cells = [text for text, _ in code_cells(chapter) if text.strip()]
@@ -136,11 +136,11 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str 
             language="python",
             cwd=str(chapter.parent),
             execution_timeout=limit,
-            start_timeout=_PATIENCE,
-            iopub_timeout=_PATIENCE,
+            start_timeout=_UNLIMITED,
+            iopub_timeout=_UNLIMITED,
             progress_bar=False,
             extra_arguments=["--IPKernelApp.log_level=40"],  # errors; it warns of TCP on this machine, each time
-            # An error ends the run where it happens, in a cell tagged ``raises-exception``, too.
+            # An error ends the run even in a cell that is tagged ``raises-exception``.
             force_raise_errors=True,
             on_cell_execute=lambda cell, **_: begun.append(cell.source),
         )
@@ -156,7 +156,7 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str 
         raise stopped(f"The cell took longer than the {limit} s that ADVFEAT_CELL_TIMEOUT allows.") from error
     except DeadKernelError as error:
         raise stopped(
-            "The kernel died: the cell ended its own process, or the system did, most often for want of memory."
+            "The kernel died: the cell ended its own process, or the system killed it, most often for lack of memory."
         ) from error
     except Failed:
         raise
@@ -165,7 +165,7 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str 
             raise stopped(_unwritable(partial, error)) from error
         raise stopped(f"{type(error).__name__}: {error}") from error
     finally:
-        # Interrupted, it would stay for good: the next process has another name.
+        # After an interrupt nobody else would delete the file: the next process uses another name.
         with suppress(OSError):
             partial.unlink(missing_ok=True)
     seconds = time.perf_counter() - start
@@ -174,7 +174,7 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str 
 
 
 class Incomplete(NamedTuple):
-    """The first code cell of an executed notebook that was not executed, or shows an error."""
+    """The first code cell of a notebook that was not executed, or shows an error."""
 
     where: str
     source: str
@@ -182,10 +182,10 @@ class Incomplete(NamedTuple):
 
 
 def incomplete(notebook: Path) -> Incomplete | None:
-    """The first cell that keeps a run from being whole, None if it is: counts and outputs tell, saved statuses do not.
+    """The first cell without an execution count or with an error; None if the run is whole.
 
     Raises:
-        Refused: the file is no notebook.
+        Refused: the file is not a notebook.
     """
     code_cells(notebook)
     cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
@@ -200,9 +200,9 @@ def incomplete(notebook: Path) -> Incomplete | None:
 
 
 def normalise(copy: Path, inputs: str = "") -> None:
-    """Take out of an executed notebook what differs between two equal runs: times, paths, versions, random ids.
+    """Remove all differences between two equal runs from an executed notebook: times, paths, versions, random ids.
 
-    ``inputs``, what it depends on, is noted in its metadata.
+    ``inputs``, the digest of the run's dependencies, is noted in the metadata.
     """
     notebook = json.loads(copy.read_text(encoding="utf-8"))
     notebook["metadata"] = {
@@ -216,14 +216,14 @@ def normalise(copy: Path, inputs: str = "") -> None:
             metadata.pop(key, None)
         if "injected-parameters" in metadata.get("tags", []):
             cell["id"] = "injected-parameters"
-            metadata["tags"].append("hide-input")  # tags of the parameters cell are not handed on
+            metadata["tags"].append("hide-input")  # papermill does not copy the tags of the parameters cell
         if not metadata.get("tags", True):
             del metadata["tags"]
     copy.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
 def execute_all(tasks: Sequence[Task], jobs: int) -> dict[str, float]:
-    """``execute`` on each task, ``jobs`` at a time; what has not begun when one fails is left out."""
+    """``execute`` on each task, ``jobs`` at a time; tasks that have not begun when one fails are skipped."""
     if jobs == 1:
         return {task.chapter.stem: execute(*task) for task in tasks}
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=end_orderly)
@@ -231,7 +231,7 @@ def execute_all(tasks: Sequence[Task], jobs: int) -> dict[str, float]:
     try:
         return {stem: future.result() for stem, future in running.items()}
     except BrokenProcessPool as error:
-        raise Failed("a process that ran chapters was ended from outside, perhaps for want of memory") from error
+        raise Failed("a process that ran chapters was killed from outside, perhaps for lack of memory") from error
     except (KeyboardInterrupt, SystemExit):
         for future in running.values():
             future.cancel()
@@ -246,20 +246,20 @@ def _execute_or_leave(task: Task) -> float:
     try:
         return execute(*task)
     except (KeyboardInterrupt, SystemExit):
-        # The pool would take this for an answer, and give its process the next chapter.
+        # The pool would take the exception for a result, and give its process the next chapter.
         os._exit(1)
 
 
 def end_orderly() -> dict[int, Any]:
-    """Let SIGTERM, which schedulers send, and SIGHUP end this process as Ctrl-C does: kernel and half a notebook go.
+    """Let SIGTERM, which schedulers send, and SIGHUP end this process as Ctrl-C does, with its kernel and partial file.
 
-    A signal that is ignored, as ``nohup`` has it, stays so. Returns what the signals did before.
+    A signal that is ignored, as under ``nohup``, stays ignored. Returns the previous handlers.
     """
 
     def end(number: int, _: FrameType | None) -> NoReturn:
-        for other in ends:  # the end has begun; another signal would cut it short
+        for other in ends:  # another signal would interrupt the orderly end
             signal.signal(other, signal.SIG_IGN)
-        # The cell that was waited for ends with its kernel, and asyncio would show that as an error nobody looked at.
+        # The running cell ends with its kernel, and asyncio would report that as an unhandled error.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise SystemExit(128 + number)
 
@@ -271,7 +271,7 @@ def end_orderly() -> dict[int, Any]:
 
 
 def prepare_environment() -> None:
-    """Set what the kernels inherit; what the caller has set stays, with folders made absolute."""
+    """Set the variables that kernels inherit; the caller's own values are kept, with folders made absolute."""
     for name, value in ALLOCATOR.items():
         os.environ.setdefault(name, value)
     for name in FOLDERS:
@@ -279,23 +279,23 @@ def prepare_environment() -> None:
             os.environ[name] = absolute(os.environ[name])
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one of the user's account
     os.environ.setdefault("PYTHONUTF8", "1")  # Windows would read the book's own files in a code page
-    os.environ.setdefault("ADVFEAT_PROGRESS", _place_for_progress())
+    os.environ.setdefault("ADVFEAT_PROGRESS", _terminal_for_progress())
 
 
-def _place_for_progress() -> str:
-    """A kernel has no terminal of its own; this is where its progress bars reach the person who waits, or ``off``."""
+def _terminal_for_progress() -> str:
+    """Path of this process's terminal for the progress bars of kernels, which have none of their own; or ``off``."""
     try:
         # Windows has terminals, but no names for them.
         named = os.isatty(2) and hasattr(os, "ttyname")
-        place = Path(os.ttyname(2) if named else f"/proc/{os.getpid()}/fd/2")
-        with place.open("ab"):
-            return str(place)
+        terminal = Path(os.ttyname(2) if named else f"/proc/{os.getpid()}/fd/2")
+        with terminal.open("ab"):
+            return str(terminal)
     except OSError:  # a socket, a terminal of another user, or a system that does not tell
         return "off"
 
 
 def surroundings(book: Path) -> str:
-    """A digest of what all chapters depend on: library, records, published numbers, packages, machine and settings."""
+    """A digest of all chapters' dependencies: library, records, published numbers, packages, machine, settings."""
     library = sorted(Path(__file__).parent.rglob("*.py"))
     results = sorted(path for path in results_root().rglob("*") if path.is_file() and not path.name.startswith("."))
     files = (*library, *results, *sorted(book.glob("*.json")))
@@ -304,7 +304,7 @@ def surroundings(book: Path) -> str:
         "files": [[*path.parts[-3:], hashlib.sha256(path.read_bytes()).hexdigest()] for path in files],
         "packages": sorted({f"{one.name}=={one.version}" for one in distributions()}),
         "machine": [made[key] for key in ("device", "threads", "platform")] + [sys.version],
-        "variables": sorted((k, v) for k, v in os.environ.items() if k.startswith(_TELLING) and k not in _UNTOLD),
+        "variables": sorted((k, v) for k, v in os.environ.items() if k.startswith(_RELEVANT) and k not in _IRRELEVANT),
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -320,7 +320,7 @@ def inputs_of(chapter: Path, given: Mapping[str, object], around: str) -> str:
 
 
 def finished_with(copy: Path) -> str:
-    """The ``inputs`` that a whole copy was made from; "" where there is none."""
+    """The ``inputs`` noted in a whole copy; "" if there is no whole copy."""
     try:
         return "" if incomplete(copy) else json.loads(copy.read_bytes())["metadata"]["advfeat"]["inputs"]
     except (OSError, Refused, KeyError, TypeError):
@@ -328,9 +328,9 @@ def finished_with(copy: Path) -> str:
 
 
 def file_name(chapter: Path, given: Mapping[str, object], defaults: Mapping[str, object]) -> str:
-    """Name of the executed copy: the chapter's own, and every parameter but the profile that is not at its default.
+    """Name of the executed copy: the chapter's own, with every parameter but the profile that is not at its default.
 
-    Such as ``05-non-robust-features.seed=1.ipynb``; a long value is told by the first digits of its hash.
+    An example is ``05-non-robust-features.seed=1.ipynb``; a long value is replaced by the first digits of its hash.
     """
     parts = [chapter.stem]
     for name, value in sorted(given.items()):
@@ -359,7 +359,7 @@ def _unwritable(path: Path, error: OSError) -> str:
 
 
 def _sweep(copy: Path) -> None:
-    """Remove what killed processes of this machine left of ``copy`` unfinished."""
+    """Remove partial files of ``copy`` that killed processes of this machine have left."""
     import psutil
 
     pattern = f"{escape(copy.stem)}.{escape(platform.node())}-*.partial.ipynb"

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, brought to the disk, then given their name."""
+"""Files that are either whole or absent: written under a temporary name, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import torch
 
 # .name.process@machine.part; earlier versions wrote .name.process.part and .name.part
 _PARTIAL = re.compile(r"\..+?(?:\.(?P<process>\d+)(?:@(?P<machine>.*))?)?\.part")
-_ABANDONED = 24 * 3600  # seconds without a change, after which nobody is still writing a file
+_ABANDONED = 24 * 3600  # seconds without a change after which a partial file is taken for abandoned
 _CURES = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there and start again, nothing half-written is left"
@@ -30,7 +30,7 @@ _CURES = {
 }
 
 
-# What reading a damaged file of PyTorch has been seen to raise, and their kin.
+# Errors that PyTorch raises for a damaged file: those that were seen, and related ones.
 _UNREADABLE = (
     AssertionError, AttributeError, EOFError, LookupError, OSError, OverflowError, RuntimeError, TypeError, ValueError,
     struct.error, zipfile.BadZipFile,
@@ -40,11 +40,11 @@ _UNREADABLE = (
 def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
     """Replace a file by ``content``: text (as UTF-8), bytes, or a function that writes the file whose path it gets.
 
-    Whatever happens, ``path`` is either as before or whole, after a power failure, too. The file has the mode that the
-    umask asks for. One process must not write one path twice at a time; several processes may.
+    Whatever happens, even a power failure, ``path`` is either unchanged or whole. The mode of the file follows the
+    umask. Several processes may write one path at the same time, but several threads of one process must not.
 
     Raises:
-        OSError: it cannot be written; the message says why, names the file and the cure.
+        OSError: the file cannot be written; the message gives the reason, the file and the cure.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.part")
     try:
@@ -70,14 +70,14 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
 
 
 def refusal(code: int, path: Path, cure: str) -> OSError:
-    """The exception for an error of the system: its words, the cure and the path."""
+    """The exception for a system error: the system's message, the cure and the path."""
     return OSError(code, f"{os.strerror(code)}; {cure}", str(path))
 
 
 def sweep(folder: Path) -> None:
-    """Delete what ``write_whole`` left half-written in ``folder`` when its process was killed.
+    """Delete the partial files in ``folder`` of killed processes that were writing with ``write_whole``.
 
-    A process of another machine cannot be asked whether it lives; its files go when they have not changed for a day.
+    Whether a process of another machine is alive is unknown; its files are deleted if they have not changed for a day.
     """
     for partial in folder.glob(".*.part"):
         found = _PARTIAL.fullmatch(partial.name)
@@ -90,17 +90,17 @@ def sweep(folder: Path) -> None:
 
 
 def load_tensors(stream: io.BytesIO | io.BufferedReader, path: Path) -> Any:
-    """What ``torch.save`` wrote, on the CPU: tensors and plain values only, and nothing else is executed.
+    """Load a file of ``torch.save`` on the CPU: tensors and plain values only; no code in the file is executed.
 
-    ``torch.load`` itself takes no notice of the checksums in the file.
+    The checksums in the file are checked here, because ``torch.load`` ignores them.
 
     Args:
-        stream: the content, which can be sought in.
-        path: the file that messages name.
+        stream: the content, seekable.
+        path: the file named in messages.
 
     Raises:
-        ValueError: it is damaged or incomplete.
-        UnpicklingError: it holds more than tensors and plain values.
+        ValueError: the file is damaged or incomplete.
+        UnpicklingError: the file holds more than tensors and plain values.
     """
     try:
         if zipfile.is_zipfile(stream):
@@ -122,7 +122,7 @@ def load_tensors(stream: io.BytesIO | io.BufferedReader, path: Path) -> Any:
 
 
 def _ends_with(stream: io.BytesIO | io.BufferedReader, name: str) -> bool:
-    """Whether a file ends in a name: unpickling takes it for the whole name, without its last letter at times."""
+    """Whether a file ends in a name, with or without one more byte: unpickling takes a cut name for a whole one."""
     stream.seek(0, os.SEEK_END)
     stream.seek(max(0, stream.tell() - 200))
     end = stream.read().replace(b"\n", b".")
@@ -130,7 +130,7 @@ def _ends_with(stream: io.BytesIO | io.BufferedReader, name: str) -> bool:
 
 
 def _code(error: Exception) -> int | None:
-    """The system's number of an error; libraries in Rust have it in their text."""
+    """The error number of the system; errors of Rust libraries have it in their message."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
@@ -138,14 +138,14 @@ def _code(error: Exception) -> int | None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk, where the system can tell."""
+    """Wait until a file, or the list of a folder, is on the disk, if the system can tell."""
     if path.is_dir() and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems cannot do it for a folder, or not at all.
+        # Some network file systems cannot flush a folder, or cannot flush at all.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise
     finally:

@@ -12,60 +12,61 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-# Layers that in eval mode treat each image on its own and draw nothing at random. Any other layer may not: it is
-# refused rather than trusted. A function is trusted unless it is listed further down.
+# Layers that in eval mode treat each image on its own and draw nothing at random. Any other layer is refused. A
+# function is trusted unless it is listed further down.
 KNOWN: set[type[nn.Module]] = {
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.Identity, nn.Flatten, nn.Unflatten,
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.PixelShuffle, nn.PixelUnshuffle,
     nn.Upsample, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU,
     nn.Mish, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softmax,
 }  # fmt: skip
-# In eval mode they return their input.
+# Layers that return their input in eval mode.
 DROPOUT: set[type[nn.Module]] = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout}
-# Functions that draw, or mix images, when they are told to be training: where that argument stands, and its default.
+# Functions that draw at random or mix images in training mode → position and default of their argument ``training``.
 TRAINING = {
     "dropout": (2, True), "dropout1d": (2, True), "dropout2d": (2, True), "dropout3d": (2, True),
     "alpha_dropout": (2, False), "feature_alpha_dropout": (2, False), "batch_norm": (5, False),
 }  # fmt: skip
-DRAWING = {
+RANDOM_FUNCTIONS = {
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli", "poisson",
     "binomial", "multinomial", "rrelu", "rrelu_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_",
     "cauchy_", "geometric_", "log_normal_",
 }  # fmt: skip
-# Functions that treat each image on its own whatever they are given; so do these two along or from the channels on.
-ALONE: set[Any] = {
+# Functions that treat each image on its own, whatever their arguments.
+PER_IMAGE: set[Any] = {
     operator.add, operator.iadd, operator.sub, operator.mul, operator.imul, operator.truediv, torch.add, torch.relu,
     torch.sigmoid, torch.tanh, F.relu, F.relu_, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.avg_pool2d,
     F.max_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, "relu", "relu_", "sigmoid", "tanh", "contiguous",
 }  # fmt: skip
+# Functions that treat each image on its own when they work along the channels or from the channels on.
 FROM_CHANNELS_ON: set[Any] = {torch.cat, torch.flatten, "flatten"}
-# Sides of the images that a network is tried on, in this order: small ones cost little, and some take one size only.
+# Sides of the images that a network is tried on, in this order: small images cost little, and some networks take one
+# size only.
 SIDES = (8, 4, 16, 32, 28, 64, 24, 40, 48, 96, 128, 160, 192, 224, 227, 256, 299)
 
 
 def fold(features: nn.Module, *, through_pooling: bool) -> fx.GraphModule:
     """``features`` with each BatchNorm folded into the convolution before it.
 
-    w' = w · γ/√(σ² + ε) and b' = β + (b − μ) · γ/√(σ² + ε), exact up to rounding. A BatchNorm after anything else, or
-    after a convolution whose output goes elsewhere too, stays; dropout goes. The layers are those of ``features``,
-    changed in place: hand in a copy in eval mode. Which BatchNorm went into which convolution is noted in
-    ``meta["folds"]``, for ``refold``.
+    w' = w · γ/√(σ² + ε) and b' = β + (b − μ) · γ/√(σ² + ε), exact up to rounding. A BatchNorm after any other layer, or
+    after a convolution whose output has other users, stays; dropout is removed. The layers of ``features`` are changed
+    in place: pass a copy in eval mode. ``meta["folds"]`` maps each convolution to its BatchNorm, for ``refold``.
 
     Args:
-        through_pooling: fold also where a max-pooling lies between the two and every γ is positive: a maximum
-            commutes with increasing maps only.
+        through_pooling: fold also where a max-pooling lies between the two and every γ is positive; a maximum commutes
+            with increasing maps only.
 
     Raises:
         TypeError: a layer that is not in ``KNOWN`` or ``DROPOUT``, works across the images of a batch or has hooks, a
-            BatchNorm without running statistics, a function that draws at random (``DRAWING``) or is called as in
-            training (``TRAINING``), or control flow that depends on the input; named, with the reason. Whether other
-            functions treat each image on its own is not looked at here but tried out, see ``check_each_alone``.
+            BatchNorm without running statistics, a function that draws at random (``RANDOM_FUNCTIONS``) or is called in
+            training mode (``TRAINING``), or control flow that depends on the input. The message names it, with the
+            reason. ``check_each_alone`` tries out whether the other functions treat each image on its own.
     """
     _forget_layout(features)
     graph, tracer = _traced(features)
     layers: dict[str, Any] = dict(features.named_modules())
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    # Weights that something else reads as well must stay as they are.
+    # Weights that are also read outside their layer must stay as they are.
     read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
     folds: dict[str, str] = {}
     for node in list(graph.nodes):
@@ -94,17 +95,17 @@ def fold(features: nn.Module, *, through_pooling: bool) -> fx.GraphModule:
 def check_each_alone(features: fx.GraphModule, *, named: str, channels: int, like: Tensor) -> None:
     """Refuse features that mix the images of a batch, found by two images in three batches.
 
-    Nothing is tried where every layer and function is one that treats each image on its own (``KNOWN``, ``ALONE``), as
-    in all networks of ``models.build_model``. Elsewhere: beside other images, in a batch of the same size, the answer
-    to an image must be the same up to 1e-4 of the largest output: there the same kernels run, so even rounding is
-    hardly different. In a smaller batch, at another place, it must be the same up to 5 %, which no rounding reaches; so
-    the size of the batch does not enter either. The images are as small as the network can take. Nothing is drawn from
-    a global generator.
+    Nothing is tried where every layer and function is known to treat each image on its own (``KNOWN``, ``PER_IMAGE``),
+    as in all networks of ``models.build_model``. Otherwise there are two conditions. Beside other images, in a batch of
+    the same size, the output for an image must be the same up to 1e-4 of the largest output: the same kernels run, so
+    even rounding hardly differs. In a smaller batch, at another position, it must be the same up to 5 %, which rounding
+    does not reach, so the batch size does not matter either. The images are as small as the network accepts. The
+    global generators are not used.
 
     Args:
-        named: what messages call the features.
-        channels: of an image.
-        like: on the device and in the dtype of the features.
+        named: name of the features in messages.
+        channels: channels of an image.
+        like: a tensor on the device and in the dtype of the features.
 
     Raises:
         TypeError: the answer to an image depends on the other images of its batch.
@@ -128,17 +129,17 @@ def check_each_alone(features: fx.GraphModule, *, named: str, channels: int, lik
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
             continue  # a network for larger images
         if [len(answer) for answer in answers] != [7, 7, 4]:
-            continue  # or one that cuts them into the pieces of a fixed size
+            continue  # a network that cuts images into pieces of a fixed size
         beside_first, beside_second, in_smaller = (answer.double().flatten(1) for answer in answers)
         if _differ(beside_first[2:4], beside_second[2:4], 1e-4) or _differ(beside_first[3:4], in_smaller[1:2], 0.05):
             raise TypeError(
-                f"{named} mixes the images of a batch: its answer to an image depends on the other "
-                "images beside it, so no attack on that image alone is an attack on the network"
+                f"{named} mixes the images of a batch: its output for an image depends on the other "
+                "images of the batch, so an attack on that image alone is no attack on the network"
             )
         return
     warnings.warn(
-        f"{named} takes no square images of side {', '.join(map(str, SIDES))}, so it could not be "
-        "tried out whether it treats each image on its own",
+        f"{named} takes no square images of side {', '.join(map(str, SIDES))}, so whether it treats each image on its "
+        "own is not known",
         stacklevel=3,
     )
 
@@ -146,16 +147,16 @@ def check_each_alone(features: fx.GraphModule, *, named: str, channels: int, lik
 def _is_known_alone(node: fx.Node, layers: dict[str, Any]) -> bool:
     if node.op == "call_module":
         layer = layers[str(node.target)]
-        # Counted from the end, a dimension may be that of the images.
+        # A negative dimension, counted from the end, may be that of the images.
         return all(getattr(layer, name, None) in (1, None) for name in ("dim", "start_dim"))
     if node.op in ("call_function", "call_method"):
         along = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("start_dim"))
-        return node.target in ALONE or (node.target in FROM_CHANNELS_ON and type(along) is int and along == 1)
+        return node.target in PER_IMAGE or (node.target in FROM_CHANNELS_ON and type(along) is int and along == 1)
     return node.op in ("placeholder", "output")
 
 
 def _differ(one: Tensor, two: Tensor, share: float) -> bool:
-    # What is not finite in either is another fault, and not for this question.
+    # Values that are not finite are another fault, which is not checked here.
     known = one.isfinite() & two.isfinite()
     one, two = torch.where(known, one, 0.0), torch.where(known, two, 0.0)
     return bool((one - two).abs().max() > share * torch.maximum(one.abs(), two.abs()).max()) if one.numel() else False
@@ -165,10 +166,10 @@ def _differ(one: Tensor, two: Tensor, share: float) -> bool:
 def refold(folded: nn.Module, features: nn.Module) -> None:
     """Bring ``folded``, made from a copy of ``features``, up to date with the weights and statistics of the original.
 
-    Only weights are written: nothing is traced, and no value is looked at, so the host does not wait for a GPU.
+    Only weights are written: nothing is traced, and no value is read back, so the host does not wait for a GPU.
 
     Raises:
-        ValueError: ``folded`` was not made from such a network.
+        ValueError: ``folded`` was not made from a network with the layers of ``features``.
     """
     folds: dict[str, str] = getattr(folded, "meta", {}).get("folds", {})
     originals = dict(features.named_modules())
@@ -189,7 +190,7 @@ def refold(folded: nn.Module, features: nn.Module) -> None:
 
 
 def open_last_relu(folded: fx.GraphModule, leak: float) -> None:
-    """Let the last ReLU, if there is one, pass on ``leak`` of the gradient where its output is 0."""
+    """Make the last ReLU, if there is one, pass on ``leak`` of the gradient where its output is 0."""
     layers: dict[str, Any] = dict(folded.named_modules())
     for node in reversed(folded.graph.nodes):
         called = node.op == "call_function" and node.target in (F.relu, F.relu_, torch.relu, torch.relu_)
@@ -205,7 +206,7 @@ def open_last_relu(folded: fx.GraphModule, leak: float) -> None:
 
 
 class _LeakyGradientReLU(nn.Module):
-    """max(x, 0), whose gradient is ``leak`` instead of 0 where x is negative."""
+    """max(x, 0) with a gradient of ``leak`` instead of 0 where x is negative."""
 
     def __init__(self, leak: float) -> None:
         super().__init__()
@@ -224,7 +225,7 @@ def _traced(features: nn.Module) -> tuple[fx.Graph, fx.Tracer]:
         graph = tracer.trace(features)
     except (fx.proxy.TraceError, RuntimeError) as error:
         raise TypeError(f"{type(features).__name__} cannot be traced, so it cannot be folded: {error}") from error
-    # What is drawn without a look at the input would be drawn once and for all.
+    # A random draw that does not depend on the input happens during tracing, and would become a constant.
     if not torch.equal(state, torch.get_rng_state()):
         raise TypeError(f"{type(features).__name__} draws at random, so an image would not get the same answer twice")
     return graph, tracer
@@ -251,7 +252,7 @@ def _check(node: fx.Node, layers: dict[str, Any]) -> None:
         layer = layers[str(node.target)]
         named = f"layer {node.target} ({type(layer).__name__})"
         if type(layer) not in KNOWN | DROPOUT:
-            raise TypeError(f"{named} is not known to treat each image on its own; folding.KNOWN lists what is")
+            raise TypeError(f"{named} is not known to treat each image on its own; folding.KNOWN lists accepted layers")
         _refuse_hooks(layer, named)
         across = isinstance(layer, nn.Softmax | nn.Unflatten) and layer.dim in (0, None)
         if across or (isinstance(layer, nn.Flatten) and layer.start_dim == 0):
@@ -260,11 +261,11 @@ def _check(node: fx.Node, layers: dict[str, Any]) -> None:
             raise TypeError(f"{named} keeps no running statistics: it would mix the images of a batch")
     elif node.op in ("call_function", "call_method"):
         name = str(getattr(node.target, "__name__", node.target))
-        if name in DRAWING:
+        if name in RANDOM_FUNCTIONS:
             raise TypeError(f"{name} draws at random, so an image would not get the same answer twice")
-        place, default = TRAINING.get(name, (0, False))
-        told = node.args[place] if name in TRAINING and len(node.args) > place else default
-        if name in TRAINING and node.kwargs.get("training", told) is not False:
+        position, default = TRAINING.get(name, (0, False))
+        training = node.args[position] if name in TRAINING and len(node.args) > position else default
+        if name in TRAINING and node.kwargs.get("training", training) is not False:
             raise TypeError(f"{name} is called as in training, whatever the mode of the network")
 
 
@@ -274,7 +275,7 @@ def _bypass(node: Any) -> None:
 
 
 def _feeds_only_this(node: Any, kind: type[nn.Module], layers: dict[str, Any]) -> bool:
-    """Whether ``node`` calls a layer of this kind, and nothing but the one that asks takes its output."""
+    """Whether ``node`` calls a layer of this kind whose output has one user only."""
     called = isinstance(node, fx.Node) and node.op == "call_module" and isinstance(layers[str(node.target)], kind)
     return called and len(node.users) == 1
 
@@ -284,21 +285,21 @@ def _increasing(norm: nn.BatchNorm2d) -> bool:
 
 
 def lay_out_for_float32(features: nn.Module) -> None:
-    """On a CPU in float32: let wide convolutions on at most 8×8 points read channel by channel.
+    """On a CPU in float32: give wide convolutions on at most 8×8 points their input channel by channel.
 
-    All other layers have channels last, as in bfloat16 and on GPUs. But oneDNN's float32 kernels for that layout leave
-    a third of the rate unused where an image is small and its channels are many: half of the work of a ResNet-18.
+    All other layers have channels last, as in bfloat16 and on GPUs. But oneDNN's float32 kernels for channels last lose
+    a third of the rate where an image is small and its channels are many: half of the work of a ResNet-18.
     """
     for layer in features.modules():
         if not isinstance(layer, nn.Conv2d) or layer.kernel_size[0] == 1:
             continue
         if min(layer.in_channels, layer.out_channels) >= 256:
-            layer.weight.data = layer.weight.data.contiguous()  # channels last in the weight alone would decide
+            layer.weight.data = layer.weight.data.contiguous()  # a weight with channels last would decide the layout
             layer.register_forward_pre_hook(_small_by_channel)
 
 
 def _forget_layout(features: nn.Module) -> None:
-    """Undo ``lay_out_for_float32``: a network that was frozen may be frozen once more."""
+    """Undo ``lay_out_for_float32``: a frozen network may be frozen once more."""
     for layer in features.modules():
         for key, hook in list(layer._forward_pre_hooks.items()):
             if hook is _small_by_channel:

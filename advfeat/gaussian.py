@@ -3,7 +3,7 @@
     y uniform on {-1, +1},  x ~ N(y μ, Σ),  ℓ(x, y; μ, Σ) = ½ log det Σ + ½ zᵀ Σ⁻¹ z + ½ d log 2π,  z = x - y μ.
 
 Everything is computed in float64, in the eigenbasis of a covariance. There the worst perturbation under a price λ per
-unit of ‖δ‖² / 2 is δ_i = z_i / (λ s_i - 1), and what remains is to find the price.
+unit of ‖δ‖² / 2 is δ_i = z_i / (λ s_i - 1), so only the price has to be found.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Gaussians:
             raise ValueError("weights must not all be 0: they are no direction")
 
     def accuracy(self, weights: Float64[Tensor, " d"], *, eps: float = 0.0) -> float:
-        """Share of points of these classes on which sign(wᵀ x) is right whatever ‖δ‖₂ ≤ eps is added.
+        """Share of points of these classes on which sign(wᵀ (x + δ)) is right for every ‖δ‖₂ ≤ eps.
 
         Φ((wᵀμ - eps ‖w‖₂) / √(wᵀ Σ w)), exact: the worst δ is -eps y w / ‖w‖₂.
 
@@ -131,7 +131,7 @@ def multiplier(covariance: Float64[Tensor, "d d"], *, eps: float) -> float:
         price = math.exp(log_price)
         return math.log(float((1 / _inflated(s, price)).sum())) - 2 * (log_price + math.log(eps))
 
-    # A little wider than the bracket, which has no inside where all eigenvalues are equal.
+    # The margin keeps the bracket from being empty where all eigenvalues are equal.
     return math.exp(brentq(excess, low - 1e-6, high + 1e-6, xtol=1e-14, rtol=1e-14))
 
 
@@ -158,9 +158,9 @@ def robust_mle(fit: Gaussians, *, eps: float) -> Gaussians:
 def exact_robust_mle(fit: Gaussians, *, eps: float, points: int = 4096, seed: int = 0) -> Gaussians:
     """The Θ that minimises the loss against an adversary who may move *every* point by eps: no relaxation.
 
-    The mean and the eigenvectors stay, by symmetry and convexity; the logarithms of the eigenvalues minimise a convex
-    function, an expectation over N(0, Σ_*). It is taken over ``points`` quasi-random points (a power of two) whose
-    second moments are made exact.
+    By symmetry and convexity the mean and the eigenvectors stay. The logarithms of the eigenvalues minimise a convex
+    function, an expectation over N(0, Σ_*). The expectation is taken over ``points`` quasi-random points (a power of
+    two), scaled to have the exact second moments.
 
     Raises:
         ValueError: ``eps`` is negative or not finite, or ``points`` is not a power of two, 2 or more.
@@ -183,7 +183,7 @@ def exact_robust_mle(fit: Gaussians, *, eps: float, points: int = 4096, seed: in
         return 0.5 * float(log_s.sum() + ratio.sum()), 0.5 * (1 - ratio).numpy()
 
     found = minimize(objective, start.log().numpy(), jac=True, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-9})
-    # Rounding ends the search before such a gradient does; what counts is that Σ is the second moment it should be.
+    # Rounding stops the optimiser before gtol does, so the result is checked by its second moments.
     if (left := float(np.abs(2 * found.jac).max())) > 1e-6:
         raise RuntimeError(f"no robust fit at eps={eps}: the second moments are still off by {left:.1e}")
     return Gaussians(fit.mean, _compose(basis, torch.from_numpy(np.exp(found.x))))
@@ -241,10 +241,10 @@ def adversarial_training(
     steps: int,
     rate: float,
 ) -> list[Gaussians]:
-    """The standard fit, then after each of ``steps`` rounds the fit so far: attack the sample, move part of the way to
-    the standard fit to the attacked sample.
+    """The standard fit, followed by the fit after each of ``steps`` rounds.
 
-    Each round is a natural gradient step of length ``rate`` on the attacked sample; 1 is to refit entirely.
+    A round attacks the sample and moves the fit part of the way, ``rate``, to the standard fit to the attacked sample.
+    This is a natural gradient step of length ``rate`` on the attacked sample; at 1 the round refits entirely.
 
     Raises:
         ValueError: ``rate`` is not in (0, 1], or ``steps`` negative or no whole number; and as ``standard_mle``.
@@ -268,7 +268,7 @@ def adversarial_training(
 
 
 def vulnerability(covariance: Float64[Tensor, "d d"], *, price: float) -> float:
-    """tr[(I + (C Σ - I)⁻¹)²] - d with C = ``price``: what an adversary adds to E[zᵀ Σ⁻¹ z], twice what it adds to E[ℓ].
+    """tr[(I + (C Σ - I)⁻¹)²] - d with C = ``price``: the rise of E[zᵀ Σ⁻¹ z] under attack, twice the rise of E[ℓ].
 
     Source: Theorem 1 of Ilyas et al. 2019.
 
@@ -281,7 +281,7 @@ def vulnerability(covariance: Float64[Tensor, "d d"], *, price: float) -> float:
 
 
 def alignment(mean: Float64[Tensor, " d"], covariance: Float64[Tensor, "d d"]) -> float:
-    """cos(μ, Σ⁻¹ μ): the direction between the classes against the gradient of the classifier; in (0, 1].
+    """cos(μ, Σ⁻¹ μ), between the direction from class to class and the gradient of the classifier; in (0, 1].
 
     Raises:
         TypeError, ValueError: as ``Gaussians``; also a ``mean`` of 0, which has no direction.
@@ -306,17 +306,17 @@ def worst_alignment(covariance: Float64[Tensor, "d d"]) -> float:
 
 
 def _spectrum(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, smallest first, and eigenvectors (columns) of what must be a covariance."""
+    """Eigenvalues, smallest first, and eigenvectors (columns) of a covariance, which is checked."""
     inputs.instance("covariance", covariance, Tensor, "a tensor")
     if covariance.dtype != torch.float64:
         raise TypeError(f"covariance must be float64, got {covariance.dtype}")
-    # An entry near 0 may be a difference of large ones, so its rounding error has their scale. NaN is not below it.
+    # An entry near 0 may be a difference of large entries, so its rounding error is on their scale. A NaN is refused.
     size = covariance.abs()
     square = covariance.ndim == 2 and covariance.shape[0] == covariance.shape[1] > 0
     if not square or not bool((covariance - covariance.T).abs().le(1e-10 * size + 1e-12 * size.max()).all()):
         raise ValueError(f"covariance must be a symmetric matrix, got {covariance}")
     s, basis = torch.linalg.eigh(covariance)
-    # What is singular comes out of the sums above and below 0, by rounding.
+    # By rounding, the smallest eigenvalue of a singular matrix comes out slightly above or below 0.
     if not s[0] > len(s) * torch.finfo(s.dtype).eps * s[-1]:
         raise ValueError(f"covariance must be positive definite, its smallest eigenvalue is {float(s[0]):g}")
     return s, basis
@@ -329,7 +329,7 @@ def _compose(basis: Tensor, s: Tensor) -> Tensor:
 
 
 def _inflated(s: np.ndarray, price: float) -> np.ndarray:
-    """Eigenvalues of Σ_r: the formula of Theorem 2 is a square, and as one it loses no digits."""
+    """Eigenvalues of Σ_r: the formula of Theorem 2, written as the square that it is, which loses no digits."""
     return np.square(0.5 * (np.sqrt(s) + np.sqrt(s + 4 / price)))
 
 
@@ -362,10 +362,10 @@ def _slope(s: Tensor, nu: Tensor) -> Tensor:
 
 
 def _dual(squares: Tensor, s: Tensor, eps: float) -> Tensor:
-    """For each row q of ``squares`` the ν ≥ 0 at which Σ_i q_i / (λ s_i - 1)² = eps²; 0 where even that is too large.
+    """For each row q of ``squares`` the ν ≥ 0 at which Σ_i q_i / (λ s_i - 1)² = eps²; 0 where no such ν exists.
 
-    Newton's method on 1 / ‖δ‖, which is concave and increasing in ν: from the left it climbs to the root and never
-    passes it. At the start the components along s_min alone have length eps.
+    This is Newton's method on 1 / ‖δ‖, which is concave and increasing in ν: started left of the root, it climbs to the
+    root and never passes it. At the start the components along s_min alone have length eps.
     """
     inputs.number("eps", eps, least=0)
     if eps == 0:
@@ -378,7 +378,7 @@ def _dual(squares: Tensor, s: Tensor, eps: float) -> Tensor:
         length = weighted.sum(1).sqrt()
         steepness = torch.where(squares > 0, weighted * ratio / slope, 0.0).sum(1) / length**3
         step = (1 / eps - 1 / length) / steepness
-        # In the hard case δ is shorter than eps even at ν = 0, and a step would go below it.
+        # In the hard case δ is shorter than eps even at ν = 0, and a Newton step would make ν negative.
         moved = torch.where(length > eps, nu + step, nu)
         if bool((moved - nu <= 1e-13 * moved).all()):
             return moved
@@ -394,7 +394,7 @@ def _worst_shift(z: Tensor, s: Tensor, eps: float, *, on_average: bool = False) 
     slope = _slope(s, _dual(squares.mean(0, keepdim=True) if on_average else squares, s, eps))
     shift = torch.where(z != 0, z / slope, 0.0)
     spent = shift.square().sum(1)
-    # What is left in the hard case goes along the smallest eigenvalue; both signs are equally bad.
+    # In the hard case the rest of the budget goes along the smallest eigenvalue; both signs raise the loss equally.
     left = (eps**2 - (spent.mean() if on_average else spent)).clamp_min(0).sqrt()
     shift[:, s.argmin()] += torch.where(left > 1e-6 * eps, left, 0.0)
     return shift

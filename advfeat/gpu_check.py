@@ -1,9 +1,9 @@
-"""What only a GPU can show, in one command: ``python -m advfeat.gpu_check``, or ``make gpu-check``.
+"""All checks that need a GPU, in one command: ``python -m advfeat.gpu_check``, or ``make gpu-check``.
 
-Compiled kernels against their float64 twins, recorded steps against plain ones, the gate, then the benchmark: within
-eight minutes, everything into one folder. Needs PyTorch with CUDA and Triton, torchvision, SciPy, Pillow, tqdm,
-filelock and jaxtyping, and for the tests pytest and hypothesis; no network, no notebook tools and none of the other
-attack libraries. Those that are there are compared with.
+The command compares compiled kernels with their float64 twins and recorded steps with plain ones, then runs the gate
+and the benchmark. It takes at most eight minutes and writes everything into one folder. It needs PyTorch with CUDA and
+Triton, torchvision, SciPy, Pillow, tqdm, filelock and jaxtyping, and for the tests pytest and hypothesis. It needs no
+network, no notebook tools and no other attack library; those that are installed are compared with the engine.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ TEST_SECONDS = 180
 
 
 def run_tests(folder: Path) -> bool:
-    """Run the tests of whatever differs on a GPU, their report to ``tests.txt``; whether they passed."""
-    # Warnings are errors where all versions are known; here they are only told.
+    """Run the tests whose subject differs on a GPU; write ``tests.txt`` and return whether all passed."""
+    # Warnings are errors where all versions are known; here they are only reported.
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "filterwarnings=default", *TESTS]
     path = folder / "tests.txt"
     with path.open("w", encoding="utf-8") as log:

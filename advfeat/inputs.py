@@ -1,8 +1,8 @@
-"""Whether an argument is what a function takes: the one place that knows how to ask, and what to say if it is not.
+"""Checks of arguments, with their messages: whether an argument is of the kind that a function accepts.
 
-Every check raises ``TypeError`` for another type or dtype and ``ValueError`` for another shape or value; its message
-begins with the argument's name and says what is accepted and what came. Names, types, shapes and single numbers cost
-next to nothing. The values of tensors are looked at together, by ``look``: on a GPU one read-back for a whole call.
+Every check raises ``TypeError`` for a wrong type or dtype and ``ValueError`` for a wrong shape or value. The message
+begins with the argument's name and says what is accepted and what was given. Checks of names, types, shapes and single
+numbers cost next to nothing. ``look`` checks the values of several tensors at once: on a GPU one read-back per call.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INT64 = (torch.int64,)
 BOOL = (torch.bool,)
 BOX = (0.0, 1.0)
-"""What pixels may be."""
+"""The range of pixel values."""
 FINITE = (-math.inf, math.inf)
-"""Any number, but neither NaN nor infinite."""
+"""The range of all finite numbers: no NaN, no infinity."""
 
 _trusted: ContextVar[bool] = ContextVar("trusted", default=False)
 
 
 @contextmanager
 def trusted() -> Iterator[None]:
-    """Let ``look`` pass: for loops over pieces of what has been looked at as a whole, such as a ``Dataset``."""
+    """Switch ``look`` off, for loops over pieces of a whole that has been checked, such as a ``Dataset``."""
     token = _trusted.set(True)
     try:
         yield
@@ -52,7 +52,7 @@ def whole(name: str, value: Any, *, least: int | None = None, most: int | None =
 
 
 def seed(value: Any, name: str = "seed") -> None:
-    """A whole number in [0, 2³²): PyTorch's generator keeps 32 bits, so larger seeds would be other ones once more."""
+    """A whole number in [0, 2³²): PyTorch's generator keeps 32 bits, so larger seeds would repeat smaller ones."""
     if not _is_whole(value):
         raise TypeError(f"{name} must be an integer in [0, 2**32), got {_shown(value)}")
     if not 0 <= value < 2**32:
@@ -60,7 +60,7 @@ def seed(value: Any, name: str = "seed") -> None:
 
 
 def real(name: str, value: object) -> None:
-    """A number, whichever."""
+    """Any number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {_shown(value)}")
 
@@ -90,7 +90,7 @@ def number(
 
 
 def step_size(value: Any, *, limit: float, of: object, name: str = "step_size") -> None:
-    """A positive length in pixel units, at most ``limit``, the diameter of what the steps stay inside."""
+    """A positive length in pixel units, at most ``limit``, the diameter of the set that the steps stay inside."""
     number(name, value, above=0)
     if value > limit * (1 + 1e-6):
         raise ValueError(f"{name} must be at most {limit:g}, the diameter of {of}, got {value}; in levels of 255?")
@@ -117,25 +117,25 @@ def text(name: str, value: object) -> None:
 
 
 def path(name: str, value: object) -> None:
-    """Where a file or folder lies."""
+    """The path of a file or folder."""
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} must be a path, got {_shown(value)}")
 
 
 def instance(name: str, value: object, kinds: type | tuple[type, ...], words: str) -> None:
-    """An object of one of these types; ``words`` say which."""
+    """An object of one of these types; ``words`` describes them in the message."""
     if not isinstance(value, kinds):
         raise TypeError(f"{name} must be {words}, got {_shown(value)}")
 
 
 def function(name: str, value: object, words: str) -> None:
-    """Something that can be called; ``words`` say with what."""
+    """A callable; ``words`` describes its arguments in the message."""
     if not callable(value):
         raise TypeError(f"{name} must be a function {words}, got {_shown(value)}")
 
 
 def generator(value: object, name: str = "generator") -> None:
-    """A ``torch.Generator`` of the CPU: draws are made there, so that they are the same on every device."""
+    """A ``torch.Generator`` of the CPU: all draws are made there, so that they are the same on every device."""
     if not isinstance(value, torch.Generator):
         raise TypeError(f"{name} must be a torch.Generator, got {_shown(value)}")
     if value.device.type != "cpu":
@@ -143,7 +143,7 @@ def generator(value: object, name: str = "generator") -> None:
 
 
 def network(value: object, name: str = "model", *, inside: bool = False) -> None:
-    """A network; with ``inside`` one whose representation can be asked for."""
+    """A network; with ``inside``, a network that gives its representation."""
     if not isinstance(value, nn.Module):
         raise TypeError(f"{name} must be a torch.nn.Module that maps images to logits, got {_shown(value)}")
     if inside and not callable(getattr(value, "representation", None)):
@@ -154,7 +154,7 @@ def network(value: object, name: str = "model", *, inside: bool = False) -> None
 
 
 def logits(found: object, count: int, classes: int = 1, *, name: str = "model", what: str = "logits") -> None:
-    """What a network answered to ``count`` images: a row of at least ``classes`` logits for each."""
+    """The output of a network for ``count`` images: a row of at least ``classes`` logits for each."""
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != count or not found.is_floating_point():
         raise TypeError(f"{name} must answer {count} images with {what} ({count}, classes), got {_shown(found)}")
     if found.shape[1] < classes:
@@ -178,11 +178,11 @@ def tensor(
     """A tensor of one of the ``dtypes`` and of a shape such as ``"n 3 h w"``, exactly: nothing is broadcast.
 
     Args:
-        like: whose shape the letters that are known come from.
-        sizes: letters that are known already.
+        like: name of the tensor that determined ``sizes``, for the message.
+        sizes: letter → size that is known already.
 
     Returns:
-        ``sizes`` and the letters that are known now, for the next tensor.
+        ``sizes`` with the letters of this tensor, for the next tensor.
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {_shown(value)}")
@@ -194,20 +194,20 @@ def tensor(
     for letter, size in zip(letters, value.shape, strict=False):
         fits &= size == (int(letter) if letter.isdigit() else known.setdefault(letter, size))
     if not fits:
-        said = ", ".join(_LONG.get(letter, letter) for letter in letters) + ("," if len(letters) == 1 else "")
-        given = [f"{_LONG.get(letter, letter)}={sizes[letter]}" for letter in letters if letter in sizes]
+        said = ", ".join(_DIMENSIONS.get(letter, letter) for letter in letters) + ("," if len(letters) == 1 else "")
+        given = [f"{_DIMENSIONS.get(letter, letter)}={sizes[letter]}" for letter in letters if letter in sizes]
         known_from = f" with {', '.join(given)}" + (f" as {like} has" if like else "") if given else ""
         raise ValueError(f"{name} must have shape ({said}){known_from}, got {tuple(value.shape)}")
     return known
 
 
-_LONG = {"h": "height", "w": "width"}
+_DIMENSIONS = {"h": "height", "w": "width"}
 
 
 def images(value: Any, name: str = "images", *, model: object = None, least: int = 0, **sizes: int) -> dict[str, Any]:
     """float32 images (n, channels, height, width): ``least`` or more, with the channels of ``model``, on its device.
 
-    Their values are left to ``look``.
+    The pixel values are checked by ``look``.
     """
     known = tensor(name, value, "n c h w", FLOAT32, like="", **sizes)
     mean: Any = getattr(model, "mean", None)
@@ -223,7 +223,7 @@ def images(value: Any, name: str = "images", *, model: object = None, least: int
 
 
 def labels(value: Any, name: str = "labels", *, count: int | None = None, beside: str = "images") -> None:
-    """One class number, int64, for each of ``count`` images (``beside`` names them); ``look`` sees to the values."""
+    """One class number, int64, for each of ``count`` images (``beside`` names them); ``look`` checks the values."""
     hint = "one class number per image, int64; labels.argmax(1) makes that of one-hot rows"
     if isinstance(value, Tensor) and (value.dtype != torch.int64 or value.ndim != 1):
         wrong = TypeError if value.dtype != torch.int64 else ValueError
@@ -235,13 +235,13 @@ def labels(value: Any, name: str = "labels", *, count: int | None = None, beside
 
 
 def look(*named: tuple[str, Tensor, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Look once at the values of several tensors, each of which must be finite and lie in its range.
+    """Check the values of several tensors at once; each must be finite and lie in its range.
 
     Args:
-        named: name, tensor, and the (smallest, largest) value accepted; for whole numbers too.
+        named: name, tensor, and the smallest and largest accepted value, for each tensor.
 
     Returns:
-        Name → smallest and largest value, of tensors that hold any; nothing where they are trusted.
+        Name → smallest and largest value, for tensors that are not empty; empty inside ``trusted``.
     """
     full = [(name, values.detach(), ends) for name, values, ends in named if values.numel()]
     if _trusted.get() or not full:
@@ -273,7 +273,7 @@ def _hint(low: float, high: float) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value in few words."""
+    """A short description of a value."""
     if isinstance(value, Tensor):
         return f"a tensor {value.dtype} {tuple(value.shape)}"
     if value is None or isinstance(value, bool | str | Real):

@@ -1,9 +1,9 @@
-"""What a chapter takes: the parameters cell, and how a value typed on a command line is read by its annotation.
+"""The parameters of a chapter: the parameters cell, and how a value typed on a command line is read by its annotation.
 
-One rule for every value. Numbers are decimal, as ``10``, ``-0.5`` or ``1e-3``; zeros in front change nothing. Truth
-values are ``true`` and ``false``, nothing is ``null`` or ``none``, and lists and dicts are written as in JSON, where a
-plain word needs no quotes. Whatever YAML or Python would also read, in a way of its own, is refused: other bases,
-underscores, times, dates, ``yes`` and ``no``, infinity, a key given twice. A text is taken as it stands.
+One rule holds for every value. Numbers are decimal, such as ``10``, ``-0.5`` or ``1e-3``; leading zeros change nothing.
+Truth values are ``true`` and ``false``, the empty value is ``null`` or ``none``, and lists and dicts are written as in
+JSON, except that a plain word needs no quotes. Other forms that YAML or Python would accept are refused: other bases,
+underscores, times, dates, ``yes`` and ``no``, infinity, a key given twice. A string is taken as it is.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from advfeat.profiles import PROFILES, get_profile, is_file
 DEFAULT_PROFILE = "planted"
 
 KINDS = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "list": list}
-"""What a parameter may be annotated with; also ``list[int]`` and the like, and several joined by a bar."""
+"""Accepted annotations of a parameter; also ``list[int]`` and the like, and several joined by a bar."""
 
 SEEDS = 2**32
-"""Seeds lie in [0, SEEDS): beyond, PyTorch's generator on the CPU takes two numbers for one seed."""
+"""Seeds lie in [0, SEEDS): PyTorch's generator on the CPU gives larger seeds the same numbers as smaller ones."""
 
 ACCEPTED = (
     "Numbers are decimal (10, -0.5, 1e-3), truth values true or false, nothing is null, and lists and dicts are "
     'written as in JSON, {"eps": 0.25}, where a plain word needs no quotes'
 )
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,300}")  # more digits than a float has room for are no number
+_WHOLE = re.compile(r"[+-]?[0-9]{1,300}")  # a number with more digits may not fit into a float
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NAMED = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None, "none": None}
-# Words that YAML or JSON's relatives read as something else than themselves.
+# Words that YAML or a dialect of JSON reads as a value of another type.
 _AMBIGUOUS = {"true", "false", "yes", "no", "on", "off", "y", "n", "null", "none", "nan", "inf", "infinity"}
 
 
 class Refused(ValueError):
-    """A wrong chapter, profile or parameter, or a run that could not end well. The message says what is accepted."""
+    """A wrong chapter, profile or parameter, or a run that is bound to fail. The message says what is accepted."""
 
 
 class Parameter(NamedTuple):
@@ -53,10 +53,10 @@ class Parameter(NamedTuple):
 
 
 def parameters_of(chapter: Path) -> dict[str, Parameter]:
-    """Name → what the chapter's parameters cell says of it.
+    """Name → parameter, from the chapter's parameters cell.
 
     Raises:
-        Refused: the file is no notebook, or the cell no Python.
+        Refused: the file is not a notebook, or the cell is not Python.
     """
     source = next((text for text, tags in code_cells(chapter) if "parameters" in tags), "")
     try:
@@ -81,7 +81,7 @@ def code_cells(chapter: Path) -> list[tuple[str, list[str]]]:
     """The source and the tags of every code cell of a notebook.
 
     Raises:
-        Refused: the file is no notebook.
+        Refused: the file is not a notebook.
     """
     try:
         cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"]
@@ -92,7 +92,7 @@ def code_cells(chapter: Path) -> list[tuple[str, list[str]]]:
 
 
 def default_of(parameter: Parameter) -> object:
-    """The value of a default, or None where it is computed rather than written down."""
+    """The value of a default that is a literal; None for any other expression."""
     try:
         return ast.literal_eval(parameter.default)
     except (ValueError, SyntaxError):
@@ -112,7 +112,7 @@ def profile_listing() -> str:
 
 
 def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str, Any]:
-    """The values for papermill: text is read by the module's one rule, by the type that the chapter declares.
+    """The values for papermill: each text is read by the module's rule, as the type that the chapter declares.
 
     ``released``, a folder, becomes absolute, and so does a profile's file: the chapter runs in another folder.
 
@@ -153,7 +153,7 @@ def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str
 
 
 def absolute(folder: str) -> str:
-    """The whole path of a folder that was named relative to where the command was typed."""
+    """The absolute path of a folder that was given relative to the working folder."""
     return str(Path(folder).expanduser().absolute())
 
 
@@ -167,11 +167,11 @@ def _check_seed(chapter: Path, name: str, value: object) -> None:
 
 
 def _read(text: str | bool, kind: ast.expr) -> object:
-    """A value by an annotation.
+    """A value, read as the type of an annotation.
 
     Raises:
         LookupError: the annotation is not made of ``KINDS``.
-        TypeError, ValueError: the value is not of it, or cannot be read.
+        TypeError, ValueError: the value is of another type, or cannot be read.
     """
     kinds = _alternatives(kind)
     _check_kinds(kinds)
@@ -212,7 +212,7 @@ def _check_kinds(kinds: list[ast.expr]) -> None:
 
 
 def _fitted(value: Any, kinds: list[ast.expr]) -> Any:
-    """The value as the first of ``kinds`` that it is of: a whole number passes for a float, and becomes one."""
+    """The value as the first of ``kinds`` that it fits: a whole number fits float, and becomes one."""
     for kind in kinds:
         match kind:
             case ast.Name(id="Any" | "object"):
@@ -248,7 +248,7 @@ def _scalar(text: str) -> object:
 
 
 def _structure(text: str) -> object:
-    """A list or dict in YAML's flow style, which JSON is a part of, with none of YAML's own readings of its words."""
+    """A list or dict in YAML's flow style, which includes JSON, but without YAML's special words."""
     import yaml
 
     try:
@@ -266,7 +266,7 @@ def _value(node: Any, text: str) -> object:
     if isinstance(node, yaml.ScalarNode):
         return node.value if node.style else _word_or_number(node.value)
     if text[node.start_mark.index] not in "{[":
-        raise ValueError("a dict stands in braces")
+        raise ValueError("a dict needs braces")
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, text) for item in node.value]
     found: dict[str, object] = {}
@@ -291,4 +291,4 @@ def _word_or_number(text: str) -> object:
     try:
         return _scalar(text)
     except ValueError as error:
-        raise ValueError(f"{error}; what is neither stands in quotes") from error
+        raise ValueError(f"{error}; any other text must stand in quotes") from error

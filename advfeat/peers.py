@@ -1,8 +1,9 @@
 """Other attack libraries, each called for the one attack that the benchmark compares: the only file that imports them.
 
-They come with the extra ``bench`` into an environment of their own, for torchattacks asks for a version of requests
-that no present Sphinx accepts. All attack alike: ℓ2 projected gradient descent on the cross-entropy from the images, a
-fixed absolute step, the last iterate; whatever else a library does by default it does here, too.
+The extra ``bench`` installs them into an environment of their own, because torchattacks needs a version of requests
+that current versions of Sphinx refuse. Every library makes the same attack: ℓ2 projected gradient descent on the
+cross-entropy, started at the images, with a fixed absolute step size, last iterate. All other settings of a library
+keep their defaults.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Attack = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """What each contender is given: a model in eval mode, images in [0, 1] with labels, radius, steps, step size."""
+    """The input of every contender: a model in eval mode, images in [0, 1] with labels, radius, steps, step size."""
 
     model: nn.Module
     images: Tensor
@@ -52,12 +53,12 @@ def foolbox(setting: Setting) -> Attack:
 
     wrapped = PyTorchModel(setting.model, bounds=(0, 1), device=setting.images.device)
     attack = L2ProjectedGradientDescentAttack(abs_stepsize=setting.step_size, steps=setting.steps, random_start=False)
-    # The second of three results is the iterate inside the ball and the box.
+    # Foolbox returns three results; the second is the iterate inside the ball and the box.
     return lambda: attack(wrapped, setting.images, setting.labels, epsilons=setting.eps)[1]
 
 
 def art(setting: Setting) -> Attack:
-    """``ProjectedGradientDescentPyTorch`` of Nicolae et al. 2018; images go in and come out as arrays, as it asks."""
+    """``ProjectedGradientDescentPyTorch`` of Nicolae et al. 2018, which takes and returns NumPy arrays."""
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
@@ -86,11 +87,11 @@ def art(setting: Setting) -> Attack:
 
 
 def robustness(setting: Setting) -> Attack:
-    """``Attacker`` of Engstrom et al. 2019, the paper authors' own; with ``use_best`` off, for the last iterate."""
+    """``Attacker`` of Engstrom et al. 2019, by the paper's authors; without ``use_best`` it gives the last iterate."""
     from robustness.attacker import Attacker
 
     class Plain:
-        """No normalisation: the model has its own."""
+        """No normalisation: the model does it."""
 
         mean, std = torch.zeros(3), torch.ones(3)
 
@@ -105,14 +106,14 @@ def robustness(setting: Setting) -> Attack:
 
 
 class _RowMajor(nn.Module):
-    """The model, with gradients laid out as the images are: torchattacks takes ``view`` of them and fails on others."""
+    """The model, with gradients in the memory layout of the images: torchattacks calls ``view``, which needs it."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        # The gradient of a reshaping is reshaped back, and that orders it.
+        # The backward pass of this reshaping makes the gradient contiguous.
         return self.model(images.flatten(1).view(images.shape))
 
 
@@ -126,7 +127,7 @@ PEERS: dict[str, tuple[str, Callable[[Setting], Attack]]] = {
 
 
 def presence() -> tuple[dict[str, str], dict[str, str]]:
-    """Name → version of the peers that are installed and can be imported here, and name → reason of the others."""
+    """Name → version of the peers that can be imported here, and name → reason for those that cannot."""
     present, absent = {}, {}
     for name, (distribution, _) in PEERS.items():
         try:
@@ -134,14 +135,14 @@ def presence() -> tuple[dict[str, str], dict[str, str]]:
             importlib.import_module(name)
         except PackageNotFoundError:
             absent[name] = "not installed"
-        except Exception as error:  # noqa: BLE001 - whatever an old library meets in new ones, it is its row in the table
-            absent[name] = f"{known} cannot be imported: {reason(error)}"
+        except Exception as error:  # noqa: BLE001 - any failure of an old library becomes its row in the table
+            absent[name] = f"{known} cannot be imported: {one_line(error)}"
         else:
             present[name] = known
     return present, absent
 
 
-def reason(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:120]
 

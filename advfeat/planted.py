@@ -7,7 +7,7 @@ non-robust feature):
 
 The shape is drawn for a wrong class on a known share of the images, so no classifier that uses shapes alone can be
 better than that share allows. The texture is right nearly always, but it is shorter in l2 than the perturbations that
-the book studies: whoever relies on it is accurate and fragile.
+the book studies: a classifier that relies on it is accurate and fragile.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ _CLOUD_DEPTH = 0.10  # largest change of brightness by the cloud
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedWorld:
-    """Every number of a planted world. Equal numbers, equal world.
+    """Every number of a planted world; equal numbers give equal worlds.
 
     Attributes:
-        shape_reliability: probability that the shape is the one of the label; otherwise it is that of another class,
-            each equally likely. In [0, 1]. The best that shapes alone allow.
+        shape_reliability: probability that the shape is that of the label; otherwise it is that of another class, each
+            equally likely. In [0, 1]. No classifier that uses shapes alone can be more accurate.
         texture_reliability: the same for the texture, drawn independently of the shape.
         texture_norm: l2 norm of each texture, in [0, 1] pixel units over the whole image.
         noise: standard deviation of the independent noise on every channel of every pixel, in [0, 1].
@@ -120,7 +120,7 @@ class PlantedWorld:
         return (self.texture_norm * gratings / norms).float()
 
     def shapes(self) -> Float[Tensor, "classes 3 32 32"]:
-        """What each class's shape adds to the background: mean ink minus mean paper inside, 0 outside.
+        """The contribution of each class's shape to the background: mean ink minus mean paper inside, 0 outside.
 
         The canonical shape is centred, upright and of mean size; the drawn ones move, turn, grow and change colour.
         """
@@ -136,11 +136,11 @@ class PlantedWorld:
         """Mean and variance of each linear feature f(x) = ⟨w, x⟩ over the images of each label, in float64.
 
         Shape, texture, colours and noise enter in closed form, by their probabilities and covariances. The average over
-        the place, size and turn of the shape, the direction of the blend and the place of the cloud is an integral over
-        a cube of seven dimensions, taken at ``points`` Sobol points for each shape. Clipping is left out: it touches
-        fewer than one value in a thousand as long as ``noise`` keeps near its default.
+        the position, size and rotation of the shape, the direction of the blend and the position of the cloud is an
+        integral over a cube of seven dimensions, taken at ``points`` Sobol points for each shape. Clipping is ignored:
+        it changes fewer than one value in a thousand as long as ``noise`` is near its default.
 
-        Source: the numbers of this world; what ``planted`` draws has these moments.
+        Source: the numbers of this world; images drawn by ``planted`` have these moments.
         """
         inputs.tensor("weights", weights, f"k 3 {SIZE} {SIZE}", inputs.FLOATS)
         inputs.whole("points", points, least=1)
@@ -152,7 +152,7 @@ class PlantedWorld:
         texture = self.textures().double().flatten(1) @ rows.flatten(1).T
         in_texture = _chances(self.texture_reliability) @ texture
         in_texture_square = _chances(self.texture_reliability) @ texture.square()
-        # Shape and texture are drawn independently of each other once the label is given.
+        # Given the label, shape and texture are drawn independently of each other.
         variance = in_shape_square - in_shape.square() + in_texture_square - in_texture.square()
         return in_shape + in_texture, variance + self.noise**2 * rows.flatten(1).square().sum(1)
 
@@ -164,7 +164,7 @@ class PlantedWorld:
         centre = self.shift * (2 * cube[:, 2:4] - 1)
         mask = masks(torch.full((points,), shape), radius, centre=centre, angle=angle)[:, 0].double()
         # The scene is ink · m + (first · (1 − b) + second · b + depth · cloud) · (1 − m). It is linear in ink, first,
-        # second and depth, which are independent: their means and covariances are all that counts.
+        # second and depth, which are independent, so their means and covariances suffice.
         ink, paper = torch.tensor(_INKS).double(), torch.tensor(_PAPERS).double()
         blend = (1 - mask) * _blends(2 * math.pi * cube[:, 4])
         cloud = (1 - mask) * _clouds(SIZE * (cube[:, 5:7] - 0.5))
@@ -179,19 +179,19 @@ class PlantedWorld:
 
 
 def planted(world: PlantedWorld, n: int, *, seed: int, shapes: bool = True, textures: bool = True) -> Dataset:
-    """Draw ``n`` labelled images from ``world``; the classes are as even as ``n`` allows, in random order.
+    """Draw ``n`` labelled images from ``world``; the classes are as balanced as ``n`` allows, in random order.
 
     Args:
-        world: the numbers of the world; the same world serves training and test images.
+        world: the numbers of the world; use the same world for training and test images.
         n: number of images.
         seed: fixes labels and pixels. Take different seeds for training and test images.
-        shapes: draw the shapes.
-        textures: add the textures. Switching a feature off leaves all other random numbers as they are, so the images
-            of two datasets with the same seed differ by that feature and nothing else.
+        shapes: whether to draw the shapes.
+        textures: whether to add the textures. Switching a feature off leaves all other random numbers unchanged, so the
+            images of two datasets with the same seed differ by that feature and nothing else.
 
     Returns:
-        A dataset whose ``truth`` holds, per image, the class whose ``"shape"`` and whose ``"texture"`` it was given
-        (also where that feature is switched off), and whose ``info`` names the world and the seed.
+        A dataset whose ``truth`` holds, per image, the class of its ``"shape"`` and the class of its ``"texture"``
+        (even if that feature is switched off), and whose ``info`` names the world and the seed.
 
     Raises:
         TypeError, ValueError: ``n`` is negative, ``seed`` not in [0, 2**32), or ``world`` no ``PlantedWorld``.
@@ -224,7 +224,7 @@ def planted(world: PlantedWorld, n: int, *, seed: int, shapes: bool = True, text
         images = torch.lerp(images, ink.expand_as(images), masks(shape, radius, centre=centre, angle=angle))
     images.add_(torch.randn(images.shape, generator=generator), alpha=world.noise)
     gratings = world.textures()
-    # Clip before the texture is added and leave room for it: so every image holds its texture exactly.
+    # Clipping comes before the texture and leaves room for it, so every image holds its texture exactly.
     margin = gratings.abs().amax().item()
     images.clamp_(margin, 1 - margin)
     if textures:
@@ -246,10 +246,10 @@ def planted(world: PlantedWorld, n: int, *, seed: int, shapes: bool = True, text
     )
 
 
-def _require(accepted: bool, name: str, value: object, what: str) -> None:
+def _require(accepted: bool, name: str, value: object, condition: str) -> None:
     if not accepted:
-        wrong = TypeError if what in ("a number", "two numbers") else ValueError
-        raise wrong(f"{name} must be {what}, got {value!r}")
+        wrong = TypeError if condition in ("a number", "two numbers") else ValueError
+        raise wrong(f"{name} must be {condition}, got {value!r}")
 
 
 def _chances(reliability: float) -> Tensor:
@@ -260,7 +260,7 @@ def _chances(reliability: float) -> Tensor:
 
 
 def _drawn_class(labels: Tensor, reliability: float, generator: torch.Generator) -> Tensor:
-    """The label with probability ``reliability``, else one of the other classes, each equally likely."""
+    """The label with probability ``reliability``, otherwise one of the other classes, each equally likely."""
     wrong = torch.rand(labels.shape, generator=generator) >= reliability
     step = torch.randint(1, len(SHAPES), labels.shape, generator=generator)
     return torch.where(wrong, (labels + step) % len(SHAPES), labels)

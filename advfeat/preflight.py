@@ -1,6 +1,6 @@
-"""What would end a run after hours, found before its first cell: device, data, released sets, packages, folders, disk.
+"""Checks before the first cell, so that no run fails after hours: device, data, released sets, packages, folders, disk.
 
-Which of these a chapter needs, its code tells: one that never asks its ``Run`` for images needs no data.
+The code of a chapter tells which of these it needs: a chapter that never asks its ``Run`` for images needs no data.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _KINDS = re.compile(r"""\.(?:constructed|trained_on)\(\s*["'](\w+)["']""")
 
 
 def check_run(chapter: Path, given: Mapping[str, Any]) -> list[str]:
-    """See before the first cell what would end a run of ``chapter`` with these checked parameters; return warnings.
+    """Check that a run of ``chapter`` with these checked parameters can end well; return warnings.
 
     Raises:
-        Refused: a device that is not there; raw data or released sets that are missing or damaged; a package that a
-            recorded run needs; a folder that cannot be written; a record that this run cannot join.
+        Refused: the device does not exist, raw data or released sets are missing or damaged, a package that a recorded
+            run needs is not installed, a folder cannot be written, or this run cannot join the present record.
     """
     code = "\n".join(source for source, _ in code_cells(chapter))
     settings = {name: given[name] for name in _OF_RUN if given.get(name)}
@@ -58,12 +58,12 @@ def _check_images(run: Run, code: str) -> list[str]:
     if reason and not (root.is_dir() and any(root.iterdir())):
         raise OSError(f"the store {root} cannot be written ({reason}); ADVFEAT_STORE names another folder")
     if reason:
-        warnings.append(f"the store {root} cannot be written ({reason}); what it does not hold cannot be made")
+        warnings.append(f"the store {root} cannot be written ({reason}); nothing can be added to it")
     else:
         free, needed = shutil.disk_usage(_existing(root)).free, _bytes_of_a_dataset(run)
         if free < needed:
             warnings.append(
-                f"{free / 1e9:.2f} GB are free at the store {root}, and to make one dataset takes {needed / 1e9:.2f} GB"
+                f"{free / 1e9:.2f} GB are free at the store {root}, but making one dataset takes {needed / 1e9:.2f} GB"
             )
     return warnings
 
@@ -93,7 +93,7 @@ def _bytes_of_a_dataset(run: Run) -> int:
 
 
 def _unwritable(folder: Path) -> str:
-    """Why nothing can be written to a folder, which need not be there yet; "" where something can."""
+    """Why a folder, which need not exist yet, cannot be written to; "" if it can."""
     try:
         with tempfile.TemporaryFile(dir=_existing(folder)):
             return ""
@@ -102,6 +102,6 @@ def _unwritable(folder: Path) -> str:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or the nearest parent that exists."""
     folder = folder.absolute()
-    return next((place for place in (folder, *folder.parents) if place.exists() or place.is_symlink()), folder)
+    return next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), folder)

@@ -40,7 +40,7 @@ _PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
 
 @dataclass(frozen=True)
 class Record:
-    """All runs of one chapter at one profile, and where its sheets lie.
+    """All runs of one chapter at one profile, and the folder of its sheets.
 
     Attributes:
         runs: seed → ``{"provenance", "config", "values", "series", "seconds"}``, perhaps ``"tables"``, in JSON types.
@@ -53,14 +53,14 @@ class Record:
 
     @property
     def first(self) -> Mapping[str, Any]:
-        """The run of the lowest seed: its curves and pictures are shown, and its settings are those of all."""
+        """The run of the lowest seed: its curves and pictures are shown; all runs have its settings."""
         return self.runs[min(self.runs)]
 
     def only(self, seed: int) -> Record:
-        """The same record with the run of one seed: its intervals leave out the spread between seeds.
+        """The same record with the run of one seed only: its intervals leave out the spread between seeds.
 
         Raises:
-            KeyError: that seed is not recorded.
+            KeyError: the seed is not recorded.
         """
         if seed not in self.runs:
             raise KeyError(f"seed must be one of {', '.join(map(str, self.runs))}, got {seed!r}")
@@ -74,7 +74,7 @@ class Record:
         """The mean over seeds of one value, with its interval: see ``estimates.summarise``.
 
         Raises:
-            KeyError: no run recorded ``key``; the message lists what there is.
+            KeyError: no run recorded ``key``; the message lists the recorded ids.
         """
         measured = [Measured(**run["values"][key]) for run in self.runs.values() if key in run["values"]]
         if not measured:
@@ -85,7 +85,7 @@ class Record:
         """Path of a picture sheet.
 
         Raises:
-            FileNotFoundError: there is none of that name.
+            FileNotFoundError: the record has no sheet of that name.
         """
         path = self.folder / f"{name}.png"
         if not path.exists():
@@ -96,7 +96,7 @@ class Record:
 def results_root() -> Path:
     """Folder of the records: ``ADVFEAT_RESULTS``, or ``book/results`` in the checkout.
 
-    An installed package without a checkout has no such place of its own: there it is ``results`` in the working folder.
+    For an installed package without a checkout it is ``results`` in the working folder.
     """
     given = os.environ.get("ADVFEAT_RESULTS")
     return Path(given).expanduser() if given else (BOOK if BOOK.is_dir() else Path.cwd()) / "results"
@@ -104,7 +104,7 @@ def results_root() -> Path:
 
 @contextmanager
 def results_in(folder: Path) -> Iterator[None]:
-    """Let ``results_root`` be another folder: what is saved within is no part of the book."""
+    """Make ``results_root`` another folder, so that records saved inside the block are not part of the book."""
     before = os.environ.get("ADVFEAT_RESULTS")
     os.environ["ADVFEAT_RESULTS"] = str(folder)
     try:
@@ -116,14 +116,14 @@ def results_in(folder: Path) -> Iterator[None]:
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Where and with what a result is computed: commit, dirty flag, versions, device, threads, time (UTC).
+    """The circumstances of a computation: commit, dirty flag, versions, device, threads, time (UTC).
 
-    ``dirty`` says that the commit is not all that was run: a tracked file had been changed, records aside, or git could
-    not tell.
+    ``dirty`` is true if the code may differ from the commit: a tracked file other than a record has been changed, or
+    git gave no answer.
     """
     kind = torch.device(device).type
     commit = _git("rev-parse", "HEAD")
-    # Records are what runs leave behind: with the first seed's among the changes, the second would never be clean.
+    # Records are left out: the record of the first seed is a change, so the second seed could never be clean.
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)book/results")
     return {
         "commit": commit or "unknown",
@@ -154,18 +154,18 @@ def save_record(
     Args:
         chapter: stem of the chapter's file.
         values: id → measured number; ids read like paths, ``table1/D_rand``.
-        provenance: what ``provenance()`` said when the run began, and the data's fingerprint.
+        provenance: the answer of ``provenance()`` when the run began, and the data's fingerprint.
         config: every setting, in JSON types.
         seconds: stage → wall time.
         series: curves that the chapter draws, such as accuracy by epoch.
-        sheets: name → grid of images in [0, 1], kept as one PNG each; of several seeds those of the lowest.
-        tables: name → rows in JSON types, for what is no number with an interval.
+        sheets: name → grid of images in [0, 1], kept as one PNG each; of several seeds only those of the lowest.
+        tables: name → rows in JSON types, for results that are not a number with an interval.
 
     Raises:
         ValueError: a value is neither a rate in [0, 1] nor inside its interval, ``n`` is not positive, a number
-            anywhere is not finite, or another seed was recorded with other settings: a mean over both would mean
-            nothing. Or the record that is there cannot be read; then this run is kept beside it.
-        TypeError: something that JSON does not know.
+            anywhere is not finite, or another seed was recorded with other settings, so that a mean over both would
+            mean nothing. Also if the present record cannot be read; then this run is kept beside it.
+        TypeError: a value whose type JSON does not know.
     """
     inputs.text("chapter", chapter)
     inputs.text("profile", profile)
@@ -185,11 +185,11 @@ def save_record(
         "series": dict(series or {}),
         **({"tables": {name: [dict(row) for row in rows] for name, rows in tables.items()}} if tables else {}),
     }
-    run = _plain_json(run, f"seed {seed}")  # as it will be read: a tuple is a list
+    run = _plain_json(run, f"seed {seed}")  # as JSON will read it back: a tuple becomes a list
     path = folder / "record.json"
     with FileLock(results_root() / ".lock"):
-        for place in (folder, results_root()):
-            sweep(place)
+        for swept in (folder, results_root()):
+            sweep(swept)
         try:
             before = load_record(chapter, profile).runs if path.exists() else {}
             known = {str(other): saved for other, saved in before.items()}
@@ -213,10 +213,10 @@ def save_record(
 
 
 def write_index() -> None:
-    """Bring ``index.json`` up to date, after a record was copied here from another machine, say.
+    """Bring ``index.json`` up to date, for example after a record was copied here from another machine.
 
-    A record that cannot be read is left out, with a warning that names it: its numbers are in the index again when it
-    has been mended and this is called once more.
+    A record that cannot be read is left out, with a warning that names it. Mend the record and call this function
+    again to get its numbers back into the index.
     """
     _write_json(results_root() / "index.json", index_rows())
 
@@ -226,8 +226,8 @@ def load_record(chapter: str, profile: str) -> Record:
 
     Raises:
         FileNotFoundError: nothing is recorded there; the message says how to record it.
-        ValueError: the file is damaged, changed by hand into what is no record, or of a later version; the message
-            names it and the cure.
+        ValueError: the file is damaged, no longer a record after an edit by hand, or of a later version; the message
+            names the file and the cure.
     """
     inputs.text("chapter", chapter)
     inputs.text("profile", profile)
@@ -256,7 +256,7 @@ def _no_number(word: str) -> float:
 
 
 def readable_records(chapter: str = "*") -> list[Record]:
-    """Every record, or those of one chapter; one that cannot be read is left out, with a warning that names it."""
+    """Every record, or those of one chapter; an unreadable record is left out, with a warning that names it."""
     found = []
     for path in sorted(results_root().glob(f"{chapter}/*/record.json")):
         try:
@@ -270,7 +270,7 @@ _COLUMNS = ("value", "low", "high", "n", "seeds", "network", "attack")
 
 
 def index_rows() -> list[dict[str, object]]:
-    """One row per recorded number of every readable record, sorted by id and profile: what ``index.json`` holds.
+    """One row per recorded number of every readable record, sorted by id and profile; the content of ``index.json``.
 
     Device and commit are those of the record's first run.
     """
@@ -285,7 +285,7 @@ def index_rows() -> list[dict[str, object]]:
 
 
 def _check(record: Record) -> None:
-    """Raise what there is to say against a record that was read from a file."""
+    """Raise an error for the first fault of a record that was read from a file."""
     if not record.runs:
         raise ValueError("it holds no run")
     for seed, run in record.runs.items():
@@ -316,16 +316,16 @@ def _write_sheet(path: Path, grid: Tensor) -> None:
 
 
 def _plain_json(value: Any, named: str) -> Any:
-    """``value`` as JSON gives it back: tuples as lists, keys as words.
+    """``value`` as JSON reads it back: tuples as lists, keys as strings.
 
     Raises:
-        ValueError: a number that JSON does not know (NaN, infinity), named by the way to it.
-        TypeError: a type that JSON does not know, named likewise.
+        ValueError: a number that JSON does not know (NaN, infinity); the message gives the path to it.
+        TypeError: a type that JSON does not know; the message gives the path to it.
     """
     if isinstance(value, Mapping):
         return {str(key): _plain_json(item, f"{named}/{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain_json(item, f"{named}[{place}]") for place, item in enumerate(value)]
+        return [_plain_json(item, f"{named}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{named} must be a finite number to be recorded, got {value}")
     if value is not None and not isinstance(value, str | bool | int | float):
@@ -338,7 +338,7 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _git(*words: str) -> str | None:
-    """What git says in the checkout, or None where it fails or this is no checkout (but lies, say, in another's)."""
+    """The output of git in the checkout; None if git fails, or if the package lies in no checkout of its own."""
     if not (_CHECKOUT / ".git").exists():
         return None
     try:

@@ -13,26 +13,26 @@ from advfeat.data import CIFAR10_CLASSES, Dataset, unit_range
 from advfeat.files import load_tensors
 
 FOLDERS = {"D_R": "robust_CIFAR", "D_NR": "non_robust_CIFAR", "D_rand": "drand_CIFAR", "D_det": "ddet_CIFAR"}
-"""Name of a set in this book → of its folder in the release; a folder may also be called ``d_`` and that."""
+"""Name of a set in this book → name of its folder in the release, which may also begin with ``d_``."""
 
 
 def released(kind: str, root: Path | str) -> Dataset:
     """One of the authors' own sets, from the files ``CIFAR_ims`` and ``CIFAR_lab`` in its folder.
 
-    Each file is a pickled tensor or list of batches of them. They are read as tensors only: a pickle can run any
-    program, so a file that holds anything else is refused before it is executed. A file that was cut off is refused,
-    too; of a flipped bit only PyTorch's newer file format knows. Images may be uint8 or floating point,
-    channels first or last, in [0, 1] or [0, 255]. The release does not say in which order the images stand or from
-    which one each was made, so ``truth`` is empty but for D_det, where the target gives the original label away:
-    ``truth["source_labels"]`` is (label − 1) mod 10.
+    Each file is a pickled tensor or a pickled list of batches. Only tensors are read: a pickle can run any program, so
+    a file that holds anything else is refused before it is executed. A truncated file is refused, too; a flipped bit is
+    noticed only in PyTorch's newer file format. Images may be uint8 or floating point, channels first or last, in
+    [0, 1] or [0, 255]. The release does not give the order of the images or the original of each, so ``truth`` is
+    empty except for D_det, where the target determines the original label: ``truth["source_labels"]`` is
+    (label − 1) mod 10.
 
     Args:
         kind: ``D_R``, ``D_NR``, ``D_rand`` or ``D_det``.
         root: the folder that the authors' archive was unpacked into, or ``release_datasets`` inside it.
 
     Raises:
-        ValueError: another ``kind``, or a file that is damaged or holds something else than described.
-        FileNotFoundError: the set is not there, with the folders looked for.
+        ValueError: another ``kind``, or a file that is damaged or has other contents than described.
+        FileNotFoundError: the set does not exist; the message names the folders that were tried.
 
     Source: MadryLab/constructed-datasets, README and issues 4, 7 and 11.
     """
@@ -40,10 +40,10 @@ def released(kind: str, root: Path | str) -> Dataset:
     inputs.path("root", root)
     if kind not in FOLDERS:
         raise ValueError(f"kind must be one of {', '.join(FOLDERS)}, got {kind!r}")
-    places = _places(kind, root)
-    folder = next((place for place in places if place.is_dir()), None)
+    candidates = _candidates(kind, root)
+    folder = next((path for path in candidates if path.is_dir()), None)
     if folder is None:
-        raise FileNotFoundError(f"no released {kind}: none of the folders {', '.join(map(str, places))} exists")
+        raise FileNotFoundError(f"no released {kind}: none of the folders {', '.join(map(str, candidates))} exists")
     labels = _labels(folder / "CIFAR_lab")
     return Dataset(
         images=_images(folder / "CIFAR_ims"),
@@ -85,17 +85,18 @@ class Release:
         return self._read[kind]
 
 
-def _places(kind: str, root: Path | str) -> list[Path]:
+def _candidates(kind: str, root: Path | str) -> list[Path]:
+    """The folders in which a set may lie."""
     names = (FOLDERS[kind], f"d_{FOLDERS[kind]}")
     return [Path(root).expanduser() / part / name for part in ("", "release_datasets") for name in names]
 
 
 def _tensor(path: Path) -> Tensor:
-    """What a file holds, as one tensor on the CPU."""
+    """The contents of a file, as one tensor on the CPU."""
     if not path.exists():
         raise FileNotFoundError(f"{path.parent} holds no {path.name}")
     if not path.is_file():
-        raise ValueError(f"{path} must be a file, and is none")
+        raise ValueError(f"{path} must be a file, but is not one")
     with path.open("rb") as stream:
         try:
             found = load_tensors(stream, path)
@@ -116,8 +117,8 @@ def _images(path: Path) -> Tensor:
         raise ValueError(f"{path} must hold images (n, 3, h, w) or (n, h, w, 3), got {tuple(images.shape)}")
     if images.shape[1] != 3:
         images = images.permute(0, 3, 1, 2)
-    # Floats far above 1 are on the scale of bytes; a little above it is rounding, which the clamp takes back. Between
-    # the two lies neither.
+    # Floats far above 1 are on the scale of bytes. Floats a little above 1 are rounded, and the clamp below mends that.
+    # Floats in between fit neither scale and are refused.
     bytes_ = images.dtype == torch.uint8 or bool(images.max() > 16)
     images = unit_range(images, white=255 if bytes_ else 1)
     low, high = (float(value) for value in torch.aminmax(images))

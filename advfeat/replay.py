@@ -1,13 +1,13 @@
 """A step that is run many times on the same memory: on a GPU recorded once as a CUDA graph, then replayed.
 
-Launching the few hundred kernels of an attack step costs the host a millisecond or two, which for a small batch is more
-than the GPU needs for the work. A replay launches all of them at once.
+Launching the few hundred kernels of an attack step costs the host a millisecond or two. For a small batch that is more
+time than the GPU needs for the work. A replay launches all kernels at once.
 
-The rule: on a GPU the first ``WARM_UP`` steps on given memory run as they are, because libraries set themselves up at
-first use and that cannot be recorded. Then the step is recorded, as soon as the steps done and those asked for make
-``WORTHWHILE`` of them. On other devices every step simply runs. A step that cannot be recorded, because it reads a
-value back to the host, raises PyTorch's own error: hand in steps of known operations only, and let others run without
-this module.
+The rule: on a GPU the first ``WARM_UP`` steps on given memory run unrecorded, because libraries set themselves up at
+first use, and the set-up cannot be recorded. Then the step is recorded, provided that the steps done and the steps
+still asked for are ``MIN_STEPS_TO_RECORD`` or more. On other devices every step simply runs. A step that reads a value
+back to the host cannot be recorded and raises PyTorch's own error: pass only steps of known operations, and run other
+steps without this module.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 WARM_UP = 3
-# To record is to wait for the device, to empty PyTorch's cache of free memory, and to run the step's Python once more:
-# taken for the price of some ten launches.
-WORTHWHILE = 10
-# Sets of buffers that are kept for a network, the latest used: whole batches, the last smaller one, a few threats.
-KEPT = 8
+# A recording waits for the device, empties PyTorch's cache of free memory and runs the step's Python once more. The
+# cost is assumed to be that of ten launches.
+MIN_STEPS_TO_RECORD = 10
+# The most recently used sets of buffers of a network: for whole batches, the smaller last batch, and a few threats.
+MAX_RECORDINGS = 8
 
 Step = Callable[[], None]
 
@@ -39,13 +39,13 @@ class Recorder(Protocol):
         """Run ``step`` in the way in which it will be recorded."""
 
     def record(self, step: Step) -> Step:
-        """What does the same as ``step``, which is not run."""
+        """A function that does the same as ``step``; ``step`` itself is not run."""
 
 
 class CudaRecorder:
     """CUDA graphs, recorded one after the other on a stream of their own.
 
-    They share their memory: one graph runs at a time, and nothing in that memory is needed after it has run.
+    The graphs share their memory: one graph runs at a time, and its memory is not needed after it has run.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -53,7 +53,7 @@ class CudaRecorder:
         self.pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, step: Step) -> None:
-        """Run ``step`` on the recording stream, after what was launched before, and before what will be."""
+        """Run ``step`` on the recording stream, after all earlier work and before all later work."""
         current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
@@ -61,7 +61,7 @@ class CudaRecorder:
         current.wait_stream(self.stream)
 
     def record(self, step: Step) -> Step:
-        """Record ``step`` as a graph; what is returned launches it on the current stream."""
+        """Record ``step`` as a graph, and return the function that launches the graph on the current stream."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             step()
@@ -73,10 +73,10 @@ RECORDERS: dict[str, Callable[[torch.device], Recorder]] = {"cuda": CudaRecorder
 
 @dataclass
 class Recording:
-    """Tensors that stay where they are in memory, and how far the step that works on them has got.
+    """Tensors at fixed addresses in memory, and the state of the step that works on them.
 
     Attributes:
-        buffers: by name; the step reads and writes these.
+        buffers: name → tensor that the step reads or writes.
         recorder: None where steps are not recorded.
         done: steps run so far.
         replay: the recorded step; None until there is one.
@@ -93,7 +93,7 @@ class Recording:
             if self.recorder is None:
                 step()
                 continue
-            if self.replay is None and self.done >= WARM_UP and self.done + left >= WORTHWHILE:
+            if self.replay is None and self.done >= WARM_UP and self.done + left >= MIN_STEPS_TO_RECORD:
                 self.replay = self.recorder.record(step)
             if self.replay is not None:
                 self.replay()
@@ -104,7 +104,7 @@ class Recording:
 
 @dataclass
 class Recordings:
-    """The recordings of one network, and where its weights lie, since a recorded step reads them there."""
+    """The recordings of one network, and the addresses of its weights, from which a recorded step reads them."""
 
     addresses: tuple[tuple[int, torch.dtype], ...]
     recorder: Recorder
@@ -115,10 +115,11 @@ _of_network: WeakKeyDictionary[nn.Module, Recordings] = WeakKeyDictionary()
 
 
 def recording(network: nn.Module, key: Hashable, buffers: Callable[[], dict[str, Tensor]]) -> Recording:
-    """The recording of ``network`` under ``key``, with fresh ``buffers()`` if it is new; it ends with the network.
+    """The recording of ``network`` under ``key``, made with fresh ``buffers()`` if it is new.
 
-    The key names all that the step depends on besides its buffers and the network's weights. Weights that are changed
-    in place count from the next step on; if they have moved in memory, what was recorded is forgotten.
+    A recording lives as long as its network. The key holds everything that the step depends on besides its buffers and
+    the network's weights. Weights that are changed in place take effect from the next step on. If the weights have
+    moved in memory, all recordings of the network are forgotten.
     """
     weights = (*network.parameters(), *network.buffers())
     device = weights[0].device
@@ -131,6 +132,6 @@ def recording(network: nn.Module, key: Hashable, buffers: Callable[[], dict[str,
     if key not in known.kept:
         known.kept[key] = Recording(buffers(), known.recorder)
     known.kept.move_to_end(key)
-    while len(known.kept) > KEPT:
+    while len(known.kept) > MAX_RECORDINGS:
         known.kept.popitem(last=False)
     return known.kept[key]

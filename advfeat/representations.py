@@ -1,7 +1,7 @@
-"""Images from the inside of a network: what its representation keeps, and how two networks' units correspond.
+"""Images made from a representation, and how the units of two networks correspond.
 
-Inversion itself is ``attacks.match_representation``. Here are paths between images, images that excite one unit, and
-the numbers by which another network judges them.
+Inversion itself is ``attacks.match_representation``. This module has paths between images, images that excite one unit,
+and the numbers by which another network judges both.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def interpolate(
     Args:
         model: in eval mode; its ``representation`` is g.
         left, right: float32 in [0, 1], pair by pair.
-        steps: of ``match_representation``, per image.
-        step_size: their ℓ2 length, in pixel units.
+        steps: steps of ``match_representation``, per image.
+        step_size: ℓ2 length of a step, in pixel units.
 
     Raises:
         TypeError: an argument of another type or dtype.
-        ValueError: fewer than two ``points``, the two sides differ in shape, the model is in training mode, or from
-            ``match_representation``.
+        ValueError: fewer than two ``points``, ``left`` and ``right`` differ in shape, the model is in training mode, or
+            from ``match_representation``.
 
     Source: feature interpolation in Engstrom et al. 2019 (arXiv 1906.00945) and MadryLab/robust_representations.
     """
@@ -77,14 +77,14 @@ def excite(
 ) -> Float[Tensor, "n c h w"]:
     """Images that excite one unit of the representation: ``steps`` steps up along the gradient of g(z)_unit.
 
-    Steps have length ``step_size`` in ℓ2, pixels stay in [0, 1], no ball holds the images near their start. An image
-    whose unit has reached its ``ceiling`` stays as it is: with one, this *adds* a feature, without, it shows the
-    feature in the extreme. Returns the last iterate.
+    Steps have length ``step_size`` in ℓ2, pixels stay in [0, 1], and no ball keeps the images near their start. An
+    image whose unit has reached its ``ceiling`` no longer changes. With a ceiling the search *adds* a feature to an
+    image; without, it shows the feature in the extreme. Returns the last iterate.
 
     Args:
-        model: in eval mode, ``freeze(model, leak=0.1)``: a silent unit needs the leak to have a gradient.
+        model: in eval mode, ``freeze(model, leak=0.1)``: a silent unit has a gradient only with the leak.
         start: float32 in [0, 1].
-        units: which unit each image is to excite.
+        units: the unit that each image is to excite.
 
     Raises:
         TypeError: an argument of another type or dtype.
@@ -124,10 +124,10 @@ def _excited(representation: Tensor, target: Tensor) -> Tensor:
 def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """‖found − target‖₂ / ‖target‖₂ of each row: 0 for a perfect match, about 1 for unrelated directions.
 
-    To a target of length 0 it is the distance itself, as for ``attacks.match_representation``.
+    For a target of length 0 it is the distance itself, as in ``attacks.match_representation``.
 
     Raises:
-        TypeError, ValueError: the two differ in shape, are not floating or not finite.
+        TypeError, ValueError: the arguments differ in shape, are not floating-point or not finite.
     """
     sizes = inputs.tensor("target", target, "n d", inputs.FLOATS)
     inputs.tensor("found", found, "n d", inputs.FLOATS, like="target", **sizes)
@@ -143,9 +143,9 @@ def _relative(found: Tensor, target: Tensor) -> Tensor:
 def match_distance(
     model: Classifier, found: Float[Tensor, "n c h w"], target: Float[Tensor, "n c h w"], *, batch_size: int = 500
 ) -> Float[Tensor, " n"]:
-    """How far the representation of each image is from that of its target: ‖R(x̂) − R(x)‖₂ / ‖R(x)‖₂, in float32.
+    """Relative distance of each image's representation from its target's: ‖R(x̂) − R(x)‖₂ / ‖R(x)‖₂, in float32.
 
-    It is what ``attacks.match_representation`` minimises, for datasets that are too large to be represented at once.
+    This is the objective of ``attacks.match_representation``, computed in batches for large datasets.
 
     Raises:
         TypeError: an argument of another type or dtype.
@@ -168,13 +168,14 @@ def match_distance(
 
 
 def detour(path: Float[Tensor, "points n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """How far each path strays from the straight, evenly paced way between its ends, and its longest stride.
+    """The deviation of each path from the straight path with equal steps between its ends, and its longest step.
 
-    Both in units of the distance between the ends. The first is the mean distance of the inner points from where they
-    should be, 0 at best. The second is 1 / (points − 1) at best, and 1 if the path stands still and then jumps.
+    Both are in units of the distance between the ends. The first is the mean distance of the inner points from their
+    positions on the straight path, 0 at best. The second is 1 / (points − 1) at best, and 1 if the path stands still
+    and then jumps.
 
     Raises:
-        TypeError: ``path`` is not floating.
+        TypeError: ``path`` is not floating-point.
         ValueError: fewer than three points, a path whose ends coincide, or a value that is not finite.
     """
     inputs.tensor("path", path, "points n d", inputs.FLOATS)
@@ -194,13 +195,13 @@ def detour(path: Float[Tensor, "points n d"]) -> tuple[Float[Tensor, " n"], Floa
 def matched_units(
     first: Float[Tensor, "n k"], second: Float[Tensor, "n m"]
 ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
-    """For each unit of one network the unit of another that correlates with it most over n images, and how much.
+    """For each unit of one network, the most correlated unit of another network over n images, and their correlation.
 
-    Units that have one value on all images correlate with nothing: 0.
+    The correlation of a unit that has one value on all images is 0.
 
     Raises:
-        TypeError: values that are not floating.
-        ValueError: another number of images, fewer than two of them, no unit, or a value that is not finite.
+        TypeError: values that are not floating-point.
+        ValueError: different numbers of images, fewer than two images, no unit, or a value that is not finite.
     """
     sizes = inputs.tensor("first", first, "n k", inputs.FLOATS)
     inputs.tensor("second", second, "n m", inputs.FLOATS, like="first", n=sizes["n"])

@@ -1,4 +1,4 @@
-"""Ten soft silhouettes on a 32×32 grid: what the planted world draws."""
+"""Ten soft silhouettes on a 32×32 grid, the shapes of the planted world."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIZE = 32
 """Side of an image in pixels."""
 
 SHAPES = ("disc", "ring", "triangle", "square", "cross", "star", "crescent", "bars", "heart", "arrow")
-"""What is drawn for classes 0 to 9, and their names."""
+"""The shapes of classes 0 to 9, which are also the names of the classes."""
 
 
 def pixels(dtype: torch.dtype = torch.float32) -> tuple[Float[Tensor, "32 32"], Float[Tensor, "32 32"]]:
@@ -29,8 +29,8 @@ def masks(
 
     Args:
         radius: half the extent of each, in pixels.
-        centre: how far from the middle of the image, in pixels, rows before columns.
-        angle: in radians.
+        centre: offset from the middle of the image, in pixels, rows before columns.
+        angle: rotation in radians.
     """
     rows, columns = pixels()
     y = rows - centre[:, 0, None, None]

@@ -1,8 +1,8 @@
-"""How long things take and where the time goes: interleaved timings, ratios of pairs, rates of the machine.
+"""Timing: interleaved measurements, ratios of pairs, rates of the machine, and the parts of an attack step.
 
-A time by itself says little, for other work on the machine moves it. So contenders take turns within each round, the
-order is turned round from one round to the next (A B, B A, ...), and what is reported is the ratio of two times of the
-same round.
+A single time says little, because other work on the machine changes it. So contenders take turns within each round,
+the order is reversed from one round to the next (A B, B A, ...), and the reported number is the ratio of two times of
+the same round.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from advfeat import kernels
 class Ratio:
     """Time of one contender over that of another, over pairs of runs: median, quartiles, and the whole range.
 
-    Of n pairs, all on one side of the true median with probability 2 · (1/2)^n: the range of seven holds it with 98 %.
+    All n pairs lie on one side of the true median with probability 2 · (1/2)^n: the range of seven pairs contains the
+    true median with probability 98 %.
     """
 
     median: float
@@ -41,7 +42,7 @@ class Ratio:
         """``times[i] / base[i]``, both of round i.
 
         Raises:
-            ValueError: the numbers of runs differ, or there are none.
+            ValueError: the numbers of runs differ, or are 0.
         """
         if len(times) != len(base) or not times:
             raise ValueError(f"pairs need as many runs of both, got {len(times)} and {len(base)}")
@@ -54,7 +55,7 @@ class Ratio:
 
 
 def clock(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds that ``call`` takes until the device has finished."""
+    """Seconds from the start of ``call`` until the device has finished."""
     _wait(device)
     start = time.perf_counter()
     call()
@@ -70,11 +71,11 @@ def interleaved(
     deadline: float = float("inf"),
     warm_up: bool = True,
 ) -> dict[str, list[float]]:
-    """Seconds of every contender in every round, taking turns; after ``deadline`` no round begins except the first.
+    """Seconds of every contender in every round, taking turns; after ``deadline`` no round but the first begins.
 
     Args:
         deadline: a value of ``time.monotonic``.
-        warm_up: call each once before, untimed: what compiles, records or allocates on first use does so then.
+        warm_up: whether to call each contender once before, untimed, because first use may compile, record or allocate.
     """
     if warm_up:
         for call in contenders.values():
@@ -93,7 +94,7 @@ def interleaved(
 def bare(
     model: nn.Module, images: Float[Tensor, "n 3 h w"], labels: Int[Tensor, " n"], *, steps: int
 ) -> Callable[[], None]:
-    """The least that ``steps`` steps of an attack need: forward pass and gradient with respect to the images."""
+    """The minimum work of ``steps`` attack steps: forward pass and gradient with respect to the images."""
     inputs = images.clone().requires_grad_()
 
     def run() -> None:
@@ -111,16 +112,16 @@ def from_a_line(x: list[float], y: list[float]) -> float:
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> float:
-    """Bytes of memory in use at most while ``call`` ran: of the device on CUDA, of the process on a CPU (Linux).
+    """The most bytes of memory in use while ``call`` ran: of the device on CUDA, of the process on a CPU (Linux).
 
     Raises:
-        OSError: the system does not tell.
+        OSError: the system does not report it.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         clock(call, device)
         return float(torch.cuda.max_memory_allocated(device))
-    Path("/proc/self/clear_refs").write_text("5")  # forget the highest mark so far
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     call()
     marks = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     return 1024.0 * int(marks["VmHWM"].split()[0])
@@ -128,14 +129,14 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine can do: multiply large matrices (FLOP/s, one multiply-add is two) and copy memory (bytes/s)."""
+    """Rates of the machine: products of large matrices (FLOP/s, a multiply-add is two) and copies (bytes/s)."""
 
     matrix: float
     copy: float
 
 
 def machine_rates(device: torch.device, dtype: torch.dtype, *, rounds: int = 5) -> Rates:
-    """The best of ``rounds`` measurements of each."""
+    """Both rates, each the best of ``rounds`` measurements."""
     side = 8192 if device.type == "cuda" else 1536
     generator = torch.Generator(device).manual_seed(0)
     left = torch.randn(side, side, generator=generator, device=device, dtype=dtype)
@@ -149,10 +150,10 @@ def machine_rates(device: torch.device, dtype: torch.dtype, *, rounds: int = 5) 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Where one attack step goes, in seconds, with the arithmetic and the least traffic of its parts.
+    """The parts of one attack step in seconds, with the arithmetic and the minimum memory traffic of the parts.
 
-    ``convolutions``: all convolutions and matrix products alone, forward and towards the input. ``step``: the update of
-    the images alone. ``network``: forward pass and gradient. ``total``: the step of the attack that contains them.
+    ``convolutions``: all convolutions and matrix products alone, forward and with gradients of the input. ``step``: the
+    update of the images alone. ``network``: forward pass and gradient. ``total``: the whole step of the attack.
     """
 
     total: float
@@ -176,9 +177,9 @@ def breakdown(
 ) -> Breakdown:
     """Measure ``attack(steps)``, a ``pgd`` on ``model``, and its parts, taking turns: medians over ``rounds``.
 
-    ``operations`` counts two per multiply-add of the convolutions, once forward and once backward; ``bytes`` what they
-    read and write if each does so once: inputs, weights, outputs. An update reads image, origin and gradient and writes
-    the image (``step_bytes``); it does a dozen operations a pixel (``step_operations``).
+    ``operations`` counts two per multiply-add of the convolutions, once forward and once backward. ``bytes`` counts
+    their inputs, weights and outputs, each moved once. An update reads image, origin and gradient and writes the image
+    (``step_bytes``); it does a dozen operations a pixel (``step_operations``).
     """
     layers = _layers(model, images)
     device = images.device
@@ -214,7 +215,7 @@ def breakdown(
 
 
 def _layers(model: nn.Module, images: Tensor) -> list[tuple[nn.Module, Tensor]]:
-    """Every convolution and matrix product of the network with what it is given."""
+    """Every convolution and linear layer of the network, with its input."""
     found: list[tuple[nn.Module, Tensor]] = []
     hooks = [
         layer.register_forward_pre_hook(lambda at, given: found.append((at, given[0].detach().clone())))

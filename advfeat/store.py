@@ -1,16 +1,16 @@
 """Models and constructed datasets on disk, keyed by the recipe that made them.
 
 A recipe is a dictionary of JSON values. Equal recipes share one folder, named by the recipe's hash; another process
-that wants the same artifact waits for the first to finish it. Unfinished work lies beside the finished and is taken up
-again; with the same number of threads it ends in the same bytes as if it had not been stopped, see ``train.train``.
-Files are written under a temporary name and renamed, so what has its final name is whole.
+that wants the same artifact waits until the first has finished it. Unfinished work is kept in the same folder and
+resumed; with the same number of threads the resumed work ends in the same bytes as uninterrupted work, see
+``train.train``. Files are written under a temporary name and renamed, so a file with its final name is whole.
 
-Every file carries the key of its recipe and a checksum, and both are looked at when it is read: a bit that flipped on
-the disk, or the file of another recipe, is an error that names the file and the cure, never a result. The checksum is a
-CRC-32, against accidents; it costs a second for 1.2 GB on one core. What earlier versions of the library wrote has
-neither and is read all the same, if the recipe noted beside it is the right one.
+Every file carries the key of its recipe and a checksum, and both are checked when it is read: a flipped bit on the
+disk, or the file of another recipe, is an error that names the file and the cure, never a result. The checksum is a
+CRC-32, against accidents; it costs a second for 1.2 GB on one core. Files of earlier versions of the library have
+neither; they are read if the recipe noted beside them is the right one.
 
-What is finished is read without a lock and without writing, so a store may lie on a drive that cannot be written.
+Finished artifacts are read without a lock and without writing, so a store may lie on a read-only drive.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Recipe = Mapping[str, Any]
 
 
 class Store:
-    """A folder of artifacts: ``root``, else ``ADVFEAT_STORE``, else ``advfeat`` in the user's cache folder."""
+    """A folder of artifacts: ``root``, or ``ADVFEAT_STORE``, or ``advfeat`` in the user's cache folder."""
 
     def __init__(self, root: Path | str | None = None) -> None:
         given = root if root is not None else os.environ.get("ADVFEAT_STORE")
@@ -58,7 +58,7 @@ class Store:
         """Hash of a recipe: 20 hexadecimal digits.
 
         Raises:
-            TypeError: the recipe holds something that JSON does not know.
+            TypeError: the recipe holds a value whose type JSON does not know.
         """
         text = json.dumps({**recipe, "edition": EDITION}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -66,13 +66,13 @@ class Store:
     def model(
         self, recipe: Recipe, fresh: Classifier, fit: Callable[[Classifier, Checkpoint], list[dict[str, float]]]
     ) -> tuple[Classifier, list[dict[str, float]]]:
-        """The trained model of ``recipe`` and its history; ``fit(fresh, checkpoint)`` trains it if it is not there.
+        """The trained model of ``recipe`` and its history; ``fit(fresh, checkpoint)`` trains it if it is not stored.
 
-        ``fresh`` has the architecture; its weights are overwritten by those of the store.
+        ``fresh`` has the architecture; its weights are overwritten by the stored ones.
 
         Raises:
-            ValueError: what is stored is damaged, or was made by another recipe.
-            OSError: it is not stored and cannot be, on a full disk, say.
+            ValueError: the stored model is damaged, or was made by another recipe.
+            OSError: the model is not stored and cannot be, for example because the disk is full.
         """
         made = _Artifact(self, "models", "model.safetensors", "history.json", recipe)
 
@@ -90,11 +90,11 @@ class Store:
         return fresh, history
 
     def dataset(self, recipe: Recipe, build: Callable[[Shards], Dataset]) -> Dataset:
-        """The dataset of ``recipe``; ``build(shards)`` constructs it if it is not there.
+        """The dataset of ``recipe``; ``build(shards)`` constructs it if it is not stored.
 
         Raises:
-            ValueError: what is stored is damaged, or was made by another recipe.
-            OSError: it is not stored and cannot be, on a full disk, say.
+            ValueError: the stored dataset is damaged, or was made by another recipe.
+            OSError: the dataset is not stored and cannot be, for example because the disk is full.
         """
         made = self._dataset(recipe)
 
@@ -111,10 +111,10 @@ class Store:
         return _read_dataset(made)
 
     def finished_dataset(self, recipe: Recipe) -> Dataset | None:
-        """The dataset of ``recipe`` if it is there, else None: nothing is made, and nobody is waited for.
+        """The dataset of ``recipe`` if it is stored, or None; nothing is constructed, and no lock is waited for.
 
         Raises:
-            ValueError: it is damaged, or was made by another recipe.
+            ValueError: the dataset is damaged, or was made by another recipe.
         """
         made = self._dataset(recipe)
         return _read_dataset(made) if made.tensors.exists() else None
@@ -146,7 +146,7 @@ class Store:
 
 
 class TrainingCheckpoint:
-    """The state of an unfinished training run in one file, for the recipe with the key ``recipe``."""
+    """The state of an unfinished training run, in one file; ``recipe`` is the key of the model's recipe."""
 
     def __init__(self, path: Path, recipe: str = "") -> None:
         self.path = path
@@ -156,8 +156,8 @@ class TrainingCheckpoint:
         """The saved state on the CPU, or None. Only tensors and plain values are read, never pickled objects.
 
         Raises:
-            ValueError: the file is damaged, or of another recipe; the message names it and the cure.
-            UnpicklingError: it holds more than tensors and plain values.
+            ValueError: the file is damaged, or of another recipe; the message names the file and the cure.
+            UnpicklingError: the file holds more than tensors and plain values.
         """
         if not self.path.exists():
             return None
@@ -179,7 +179,7 @@ class TrainingCheckpoint:
 
     def save(self, state: dict) -> None:
         """Replace the saved state."""
-        # Into memory first: PyTorch does not say that a disk is full.
+        # The state goes into memory first, because PyTorch does not report that a disk is full.
         stream = io.BytesIO()
         torch.save(state, stream)
         content = stream.getvalue()
@@ -211,7 +211,7 @@ class DatasetShards:
         """The images from row ``start`` on, or None.
 
         Raises:
-            ValueError: the file is damaged, or of another recipe or place; the message names it and the cure.
+            ValueError: the file is damaged, or of another recipe or row; the message names the file and the cure.
         """
         path = self._path(start)
         if not path.exists():
@@ -231,7 +231,7 @@ class DatasetShards:
         _write_tensors(self._path(start), {"images": images}, of=self._of(start))
 
     def clear(self) -> None:
-        """Delete the pieces, once the whole is written."""
+        """Delete the pieces, once the whole dataset is written."""
         for path in self.folder.glob("shard-*.safetensors"):
             path.unlink()
 
@@ -243,7 +243,7 @@ class DatasetShards:
 
 
 class _Artifact:
-    """The folder of one recipe: a file of tensors, a file of facts about them, the recipe, unfinished work."""
+    """The folder of one recipe: a file of tensors, a file of facts about them, the recipe, and unfinished work."""
 
     def __init__(self, store: Store, kind: str, tensors: str, about: str, recipe: Recipe) -> None:
         self.store = store
@@ -254,7 +254,7 @@ class _Artifact:
         self._sum = self.folder / f"{about}.crc32"
 
     def ensure(self, make: Callable[[], None]) -> None:
-        """Let ``make`` write the files unless they are there, alone among all processes; clear up what is left over."""
+        """Call ``make`` to write the files if they are missing, under a lock, and delete leftovers."""
         if self.tensors.exists() and not any(True for _ in self._left_over(".*.part")):
             return
         try:
@@ -273,24 +273,24 @@ class _Artifact:
                 write_whole(self.folder / "recipe.json", json.dumps(self.recipe, indent=1, sort_keys=True))
                 make()
             for path in self._left_over():
-                with suppress(OSError):  # it may be another person's
+                with suppress(OSError):  # the file may belong to another user
                     path.unlink()
         finally:
             lock.release()
 
     def write(self, tensors: Mapping[str, Tensor], about: object) -> None:
-        """Write both files. The tensors come last: where they are, the rest is."""
+        """Write both files. The tensors are written last: if they exist, the other files do, too."""
         text = json.dumps(about, indent=1)
         write_whole(self.about, text)
-        # In a file of its own: a history holds seconds, and the same weights are to be the same bytes.
+        # The checksum has a file of its own: a history holds seconds, and equal weights must be equal bytes.
         write_whole(self._sum, f"{zlib.crc32(text.encode()):08x}")
         _write_tensors(self.tensors, tensors, of=self.key)
 
     def read(self) -> tuple[dict[str, Tensor], Any]:
-        """Both files, whose key and checksums are right.
+        """The contents of both files, after a check of key and checksums.
 
         Raises:
-            ValueError: they are not; the message names the file and the cure.
+            ValueError: the key or a checksum is wrong; the message names the file and the cure.
         """
         path = self.tensors
         try:
@@ -308,22 +308,22 @@ class _Artifact:
             raise self.damaged(path, str(error)) from error
 
     def damaged(self, path: Path, reason: str) -> ValueError:
-        """The exception for a file whose content is not right."""
-        why = " ".join(reason.split())  # PyTorch says it in several lines
+        """The exception for a file with wrong content."""
+        why = " ".join(reason.split())  # PyTorch's reasons have several lines
         return ValueError(f"{path} is damaged or foreign ({why}); delete the folder {self.folder}, and it is made anew")
 
     def _check_note(self) -> None:
-        """Refuse files without a key of their own where the recipe noted beside them is another one."""
+        """Refuse files without a key of their own if the recipe noted beside them is another one."""
         note = self.folder / "recipe.json"
         try:
             noted = self.store.key(json.loads(note.read_bytes()))
-        except (OSError, TypeError, ValueError):  # no note, or one that says nothing
+        except (OSError, TypeError, ValueError):  # no note, or an unreadable one
             return
         if noted != self.key:
             raise self.damaged(note, f"it notes another recipe, with the key {noted}")
 
     def _left_over(self, *more: str) -> Iterator[Path]:
-        """Unfinished work, which has no use once the whole is written."""
+        """Unfinished work, which is of no use once the artifact is written."""
         for pattern in ("shard-*.safetensors", "checkpoint.pt", *more):
             yield from self.folder.glob(pattern)
 
@@ -348,20 +348,20 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], *, of: str) -> Non
     stored: set[int] = set()
     for key, value in tensors.items():
         part = value.detach().contiguous()
-        place = part.untyped_storage().data_ptr()
-        # The file format has no two names for one piece of memory.
-        parts[key] = part.clone() if place in stored else part
-        stored.add(place)
-    # One entry: the file format has no order for several, and equal content is to be equal bytes.
+        address = part.untyped_storage().data_ptr()
+        # The file format does not allow two names for one piece of memory.
+        parts[key] = part.clone() if address in stored else part
+        stored.add(address)
+    # The metadata is one entry: the file format has no order for several, and equal content must be equal bytes.
     metadata = {"advfeat": f"{_checksum(parts, of)} {of}"}
     write_whole(path, lambda partial: save_file(parts, partial, metadata=metadata))
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors of a file, whose checksum is right, and what they are of; None where an earlier version wrote it.
+    """The tensors of a file and the key that they were written under; None if an earlier version wrote the file.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     try:
         with safe_open(path, framework="pt") as stream:
@@ -378,7 +378,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
 
 def _checksum(tensors: Mapping[str, Tensor], of: str) -> str:
-    """CRC-32 over names, types, shapes and bytes of tensors, and over what they are of."""
+    """CRC-32 over names, types, shapes and bytes of tensors, and over the key that they are written under."""
     about = {key: [str(part.dtype), list(part.shape)] for key, part in tensors.items()}
     found = zlib.crc32(json.dumps([of, about], sort_keys=True).encode())
     for key in sorted(tensors):

@@ -1,4 +1,4 @@
-"""How often adversarial images made with one network fool another one."""
+"""Transfer: how often adversarial images made with one network fool another network."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class SameMistake:
     """How often two networks make the same mistake (see ``Transfer.same_mistake``).
 
     Attributes:
-        rate: share of ``images`` on which they give the same wrong answer; None where there is no such image.
-        chance: how often they give the same answer to *different* images of one class, over all such pairs. Where the
-            classes have about as many images each, it is the ``rate`` of answers that are independent within a class.
-            None where no class has two such images.
-        images: those that count.
+        rate: share of ``images`` on which both give the same wrong answer; None if no image counts.
+        chance: how often they give the same answer to *different* images of one class, over all such pairs. If the
+            classes have about equally many images, it is the ``rate`` of answers that are independent within a class.
+            None if no class has two images that count.
+        images: the images that count.
     """
 
     rate: Estimate | None
@@ -38,13 +38,13 @@ class SameMistake:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What networks answer on images, and on the adversarial images made with each network in turn.
+    """The answers of networks to images, and to the adversarial images made with each source.
 
     Attributes:
         labels: classes of the images.
-        targets: classes that the attacks aimed at, or None for untargeted attacks.
-        clean: network → its answers on the images themselves.
-        attacked: source → network → that network's answers on the images made with the source.
+        targets: target classes of the attacks, or None for untargeted attacks.
+        clean: network → its answers to the unperturbed images.
+        attacked: source → network → the network's answers to the images made with the source.
     """
 
     labels: Int[Tensor, " n"]
@@ -55,18 +55,18 @@ class Transfer:
     def rate(self, source: str, target: str, *, among: str = "fooled") -> Estimate:
         """Share of the images made with ``source`` that fool ``target``.
 
-        Fooled means f(x') ≠ y after an untargeted attack, f(x') = t after a targeted one. The literature differs in the
-        images that it counts:
+        Fooled means f(x') ≠ y after an untargeted attack, f(x') = t after a targeted one. Publications differ in the
+        images that they count, ``among``:
 
-        - ``fooled``: those that both networks classify as labelled and whose attack fooled the source. What is left is
-          the step from one network to the other, 100 % from a network to itself.
-        - ``right``: those that both networks classify as labelled. From a network to itself this is how often the
-          attack succeeds at home.
-        - ``all``: every image. Mistakes that ``target`` makes anyway and attacks that fail on the source are in the
-          number, too.
+        - ``fooled``: images that both networks classify as labelled and whose attack fooled the source. This isolates
+          the step from one network to the other; from a network to itself the rate is 100 %.
+        - ``right``: images that both networks classify as labelled. From a network to itself the rate is the success
+          rate of the attack.
+        - ``all``: every image. The rate then includes mistakes that ``target`` makes without an attack, and attacks
+          that fail on the source.
 
         Raises:
-            KeyError: an unknown network; the message lists those there are.
+            KeyError: an unknown network; the message lists the known ones.
             ValueError: another ``among``, or there is no image to count.
         """
         self._check_known(source, target)
@@ -77,7 +77,7 @@ class Transfer:
         return Estimate.of_rate(int((hit & counted).sum()), int(counted.sum()))
 
     def counted(self, source: str, target: str, *, among: str = "fooled") -> Bool[Tensor, " n"]:
-        """Which images ``rate`` counts, by the same names.
+        """The images that ``rate`` counts, with the same arguments.
 
         Raises:
             KeyError: an unknown network.
@@ -93,11 +93,11 @@ class Transfer:
         return counted
 
     def same_mistake(self, source: str, target: str) -> SameMistake:
-        """How often ``target`` makes the mistake of ``source`` where both are wrong about what ``source`` made.
+        """How often ``target`` gives the wrong answer of ``source``, among images of ``source`` that fool both.
 
-        Some agreement comes for free: classes that look alike are confused by everybody. ``chance`` is the share of
-        agreements between the answer of ``source`` to one image and that of ``target`` to *another* image of the same
-        class, over all such pairs. What exceeds it is due to the single image and what was done to it.
+        Some agreement is due to the class: all networks confuse classes that look alike. ``chance`` is the share of
+        agreements between the answer of ``source`` to one image and the answer of ``target`` to *another* image of the
+        same class, over all such pairs. Agreement above ``chance`` is due to the single image and its perturbation.
 
         Raises:
             KeyError: an unknown network.
@@ -139,19 +139,19 @@ def transfer(
     sources: Mapping[str, nn.Module] | None = None,
     batch_size: int = 500,
 ) -> Transfer:
-    """Attack ``dataset`` with each source by PGD and ask every network, in float32, for its answers.
+    """Attack ``dataset`` with each source by PGD, and collect the answers of every network in float32.
 
     Args:
-        models: name → network that is asked.
+        models: name → network whose answers are collected.
         steps: PGD steps, from the image itself; the last iterate counts.
         step_size: default ``attacks.usual_step_size``.
-        targets: the class that each image is attacked towards; untargeted without.
-        sources: those of ``models`` that make images; default: all.
+        targets: target class of each image; None for untargeted attacks.
+        sources: the networks of ``models`` that attacks are made with; default: all.
 
     Raises:
         TypeError: an argument of another type or dtype.
-        ValueError: a source that is not among the models, another number of targets than of images, a target that is no
-            class, a radius of 0 or without a bound, logits that are not finite, and from ``pgd``.
+        ValueError: a source that is not among the models, another number of targets than of images, a target that is
+            not a class, a radius that is 0 or infinite, logits that are not finite, and from ``pgd``.
     """
     check_threat(threat, finite=True)
     check_dataset(dataset, least=1)
@@ -194,7 +194,7 @@ def transfer(
 
 
 def _asked(name: str, judge: nn.Module, dataset: Dataset, batch_size: int) -> Tensor:
-    """The answers of one of the models; what is wrong with it is said with its name."""
+    """The answers of one of the models; an error message begins with the model's name."""
     try:
         return predictions(judge, dataset, batch_size=batch_size)
     except (TypeError, ValueError) as error:
@@ -202,11 +202,11 @@ def _asked(name: str, judge: nn.Module, dataset: Dataset, batch_size: int) -> Te
 
 
 def other_classes(labels: Int[Tensor, " n"], classes: int, *, seed: int) -> Int[Tensor, " n"]:
-    """A target for each label, drawn from ``seed`` uniformly from the classes that are not it.
+    """A target for each label, drawn uniformly from all other classes; ``seed`` fixes the draw.
 
     Raises:
         TypeError: labels that are not int64, or an argument of another type.
-        ValueError: fewer than two classes, or a label that is none of them.
+        ValueError: fewer than two classes, or a label that is not a class.
     """
     inputs.whole("classes", classes, least=2)
     inputs.seed(seed)

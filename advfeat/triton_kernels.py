@@ -1,8 +1,8 @@
 """The steps of ``kernels`` in Triton, each one trip through memory; the PyTorch twins there specify them.
 
-One program does one image (ℓ2) or one block of values (ℓ∞, augmentation), without atomics: the same bits at every run,
-and for an image alone or in any batch. Whatever is not a number stays so: maximum and minimum of Triton drop a NaN, so
-every limit here is a comparison, which a NaN fails.
+One program handles one image (ℓ2) or one block of values (ℓ∞, augmentation), without atomics: every run gives the same
+bits, and so does an image alone or in any batch. A NaN stays a NaN: Triton's maximum and minimum drop a NaN, so every
+limit here is a comparison, which a NaN fails.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Values, mean and standard deviation of ``kernels.NetworkInput``, or nothing.
+# Values, mean and standard deviation of ``kernels.NetworkInput``, or three times None.
 Network = tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
 
-# Every operation is rounded on its own, as in the twins (enable_fp_fusion=False): memory sets the pace, not arithmetic.
+# Every operation is rounded on its own, as in the twins (enable_fp_fusion=False). This costs no time, because memory is
+# the bottleneck, not arithmetic.
 
-# Values of an image that one program holds in registers at once, three arrays of them; larger images are read in
-# several passes of blocks.
-WHOLE = 8192
-BLOCK = 4096
+# The most values of an image that one program holds in registers, as three arrays. A larger image is read several
+# times, in blocks of BLOCK_VALUES.
+REGISTER_VALUES = 8192
+BLOCK_VALUES = 4096
 
 
 def l2_step(
@@ -39,10 +40,10 @@ def l2_step(
     (adv, origin, gradient), result = _alike(adv, origin, gradient, out=out, values=network[0])
     count, size = len(adv), adv[:1].numel()
     if count and size:
-        block = min(triton.next_power_of_2(size), WHOLE)
+        block = min(triton.next_power_of_2(size), REGISTER_VALUES)
         kernel = _l2_whole
         if size > block:
-            kernel, block = _l2_passes, BLOCK
+            kernel, block = _l2_passes, BLOCK_VALUES
         kernel[(count,)](
             adv, origin, gradient, result, *network, size, eps, step_size, block=block,
             channels=adv.shape[1], network=network[0] is not None, ball=eps != math.inf,
@@ -88,10 +89,10 @@ def augment_step(images: Tensor, offsets: Tensor, mirrored: Tensor, shift: int) 
 def _alike(
     adv: Tensor, origin: Tensor, gradient: Tensor, *, out: Tensor | None, values: Tensor | None
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    """The three with their values in one order in memory, and where to write the result in the same order.
+    """The three tensors in one memory layout, and a result tensor in the same layout.
 
-    Nothing is copied if all are channels last, or all contiguous. A network's input is channels last, so with one
-    everything has to be.
+    Nothing is copied if all are channels last, or all contiguous. The input of a network is channels last, so if there
+    is one, everything is channels last.
     """
     channels_last = adv.ndim == 4 and (values is not None or not adv.is_contiguous())
     order = torch.channels_last if channels_last else torch.contiguous_format
@@ -106,11 +107,11 @@ def _given_back(result: Tensor, out: Tensor | None) -> Tensor:
     return result if out is None or out is result else out.copy_(result)
 
 
-# Under test every annotation of the package is checked, except where ``no_type_check`` says that it is not for Python.
+# The tests check every annotation of the package; ``no_type_check`` exempts those that are meant for Triton.
 @triton.jit
 @no_type_check
 def _read(adv, origin, gradient, std, at, within, row, channels: tl.constexpr, network: tl.constexpr):
-    """Iterate, centre and pixel gradient of an image at offsets ``within`` it; zeros beyond its end."""
+    """Iterate, centre and pixel gradient of an image at the offsets ``within`` the image; zeros beyond its end."""
     x = tl.load(adv + row + within, mask=at, other=0.0)
     c = tl.load(origin + row + within, mask=at, other=0.0)
     g = tl.load(gradient + row + within, mask=at, other=0.0).to(tl.float32)
@@ -122,7 +123,7 @@ def _read(adv, origin, gradient, std, at, within, row, channels: tl.constexpr, n
 @triton.jit
 @no_type_check
 def _write(value, out, values, mean, std, at, within, row, channels: tl.constexpr, network: tl.constexpr):
-    """The result and what the network reads of it."""
+    """Store the result, and the normalised result as the input of the network."""
     tl.store(out + row + within, value, mask=at)
     if network:
         channel = within % channels
@@ -146,14 +147,14 @@ def _faulty(g):
 @triton.jit
 @no_type_check
 def _shrink(distance, eps):
-    # Compared first: 0 / 0 would spoil an image that has not moved, and a NaN distance must stay one.
+    # The comparison comes first: 0 / 0 would spoil an image that has not moved, and a NaN distance must stay NaN.
     return tl.where(distance <= eps, 1.0, eps / distance)
 
 
 @triton.jit
 @no_type_check
 def _range(largest):
-    """Two factors that bring the largest entry to 1: a power of two, which is exact, keeps the second one finite."""
+    """Two factors that scale the largest entry to 1: a power of two, which is exact, keeps the other factor finite."""
     near = tl.where(largest < 2.0**-100, 2.0**100, tl.where(largest > 2.0**100, 2.0**-100, 1.0))
     return near, 1.0 / tl.where(largest == 0.0, 1.0, largest * near)
 
@@ -208,7 +209,7 @@ def _l2_passes(
         faults = tl.maximum(faults, _faulty(g))
     near, rest = _range(tl.max(tops, 0))
     fault = tl.max(faults, 0)
-    # Every lane keeps its own sum over the blocks, so none of them adds up more than size / block terms in a row.
+    # Every lane has its own sum over the blocks, so no lane adds more than size / block terms in a row.
     squares = tl.zeros((block,), tl.float32)
     for start in range(0, size, block):
         within = start + lane

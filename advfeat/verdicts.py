@@ -1,7 +1,7 @@
-"""What came out of the book's claims, and what did not: a verdict on each, by one rule, from the records alone.
+"""The verdict on each of the book's claims, by one rule, from the records alone.
 
-A claim (``book/claims.json``) names recorded numbers, what they would be if there were no effect, and the number of the
-paper where one is confirmed. The front page, the README and the end of every chapter show the same verdicts.
+A claim (``book/claims.json``) names recorded numbers, their values if there were no effect, and the paper's number if
+one is confirmed. The front page, the README and the end of every chapter show the same verdicts.
 ``python -m advfeat.verdicts`` writes them into the README.
 """
 
@@ -31,13 +31,13 @@ SHOWN = "shown"
 _SETTLED = {"not tried": NOT_TRIED, "proved": PROVED}
 
 RULE = (
-    "A verdict follows from the 95 % interval of our value, by one rule. *Not established*: the interval meets the "
-    "value of no effect, or its interval. *The other way round*: it lies on the wrong side of that. *Reproduced*: it "
-    "lies on the right side, nearer to the paper's number than to no effect, and reaches the paper's number or goes "
-    "beyond it. *Same direction, smaller*: it ends before the paper's number, so the size is not reproduced. *Same "
-    "direction, size uncertain*: it reaches the paper's number, but also the half of the way that is nearer to no "
-    "effect. *Shown*: it lies on the right side, and there is no confirmed number of the paper to compare it with. "
-    "Where a claim is about several networks, every one of them has to meet it."
+    "A verdict follows from the 95 % interval of our value, by one rule. *Not established*: the interval contains the "
+    "value of no effect, or overlaps its interval. *The other way round*: the interval lies on the wrong side of no "
+    "effect. *Reproduced*: it lies on the right side, nearer to the paper's number than to no effect, and reaches the "
+    "paper's number or goes beyond it. *Same direction, smaller*: it ends before the paper's number, so the size is "
+    "not reproduced. *Same direction, size uncertain*: it reaches the paper's number, but also the half of the way "
+    "that is nearer to no effect. *Shown*: it lies on the right side, and the paper has no confirmed number to compare "
+    "it with. A claim about several networks must be true of each."
 )
 """The rule, in words, as the front page prints it."""
 
@@ -46,7 +46,7 @@ HEADER = ("claim", "ours [95 % interval]", "no effect", "paper", "verdict")
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its 95 % interval. One that is known exactly is its own interval."""
+    """A number with its 95 % interval. The interval of an exact number is the number itself."""
 
     value: float
     low: float
@@ -60,10 +60,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Row:
-    """One claim at one profile, as it is shown. ``label`` is that of the figure which computes it, or empty.
+    """One claim at one profile, as it is shown.
 
     ``key`` names the claim, ``chapter`` is the number of its chapter as text, ``front`` says whether the front page
-    shows it, and ``value`` is what was measured without its interval.
+    shows it, ``label`` is the label of the figure that computes it, or empty, and ``value`` is our value without its
+    interval.
     """
 
     key: str
@@ -90,16 +91,16 @@ def decide(
     """The verdict on one claim, by ``RULE``.
 
     Args:
-        ours: what was measured, one interval for each network that the claim is about.
-        no_effect: what it would be without an effect: one for each of ``ours``, or one for all, or several for one,
-            which then has to differ from each.
-        wanted: ``higher`` or ``lower``: on which side of no effect the claim wants our value.
+        ours: our values, one interval for each network that the claim is about.
+        no_effect: the values without an effect: one for each of ``ours``, or one for all of them, or several for a
+            single one of ours, which then has to differ from each.
+        wanted: ``higher`` or ``lower``: the side of no effect on which the claim places our value.
         paper: the paper's number, or None. It is compared with a single value of ours.
         rounding: half of the last place of the paper's number.
 
     Raises:
-        ValueError: ``wanted`` is another word, nothing was measured, the counts do not fit, or a number of the paper
-            stands beside several of ours.
+        ValueError: ``wanted`` is another word, ``ours`` or ``no_effect`` is empty, the counts do not fit, or a number
+            of the paper is given for several of ours.
     """
     if wanted not in ("higher", "lower"):
         raise ValueError(f"wanted must be 'higher' or 'lower', got {wanted!r}")
@@ -135,13 +136,14 @@ def _along(interval: Interval, sign: int) -> tuple[float, float]:
 def claim_rows(
     claims: Sequence[Mapping[str, Any]], paper: Mapping[str, Mapping[str, Any]], index: Sequence[Mapping[str, Any]]
 ) -> list[Row]:
-    """One row per claim and profile that recorded it; one row that says so for a claim that nobody recorded.
+    """One row per claim and profile that recorded it; a claim that no profile recorded gets one row that says so.
 
     Args:
         claims: each with ``key``, ``chapter``, ``claim``, and ``ids`` of recorded numbers; ``no_effect``, a number or
-            ids (or, for each of ``ids``, one); perhaps ``wanted`` (else higher), ``paper`` (an id of ``paper``),
-            ``format``, ``figure``, ``front`` (false: not on the front page), ``profile`` (its beginning, else CIFAR-10)
-            and ``settled``, which no record decides: ``not tried`` or ``proved``; ``papers`` are then the paper's.
+            ids (also one per entry of ``ids``); optionally ``wanted`` (default: higher), ``paper`` (an id of
+            ``paper``), ``format``, ``figure``, ``front`` (false: not on the front page), ``profile`` (how its name
+            begins, default: ``cifar10``) and ``settled``, for a claim that no record decides: ``not tried`` or
+            ``proved``; ``papers`` are then the ids of the paper's numbers.
         paper: the entries of ``paper.json``.
         index: the rows of ``index.json``.
 
@@ -159,7 +161,7 @@ def claim_rows(
             "claim": claim["claim"], "label": claim.get("figure", ""), "paper": published,
         }  # fmt: skip
         if "settled" in claim:
-            # Without a record of ours the paper's numbers are still shown.
+            # The paper's numbers are shown even without a record of ours.
             numbers = ", ".join(_published(paper, key)[0] for key in claim.get("papers", ()))
             about["paper"] = numbers or "–"
             rows.append(Row(**about, value="–", ours="–", no_effect="–", verdict=_SETTLED[claim["settled"]]))
@@ -188,7 +190,7 @@ def claim_rows(
 
 
 def _no_effect_ids(claim: Mapping[str, Any]) -> list[str]:
-    """Ids of the recorded numbers that stand for no effect; none where it is a plain number."""
+    """Ids of the recorded numbers that stand for no effect; none if no effect is a plain number."""
     return [] if isinstance(claim["no_effect"], int | float) else list(claim["no_effect"])
 
 
@@ -208,7 +210,7 @@ def _written(of: Interval, spec: str) -> str:
 
 
 def _range(several: Sequence[Interval], spec: str) -> str:
-    """From the smallest value to the largest, or the one that there is."""
+    """The smallest and the largest value, joined by "to"; a single value as it is."""
     written = [format(of.value, f"z{spec}") for of in sorted(several, key=lambda of: of.value)]
     return written[0] if written[0] == written[-1] else f"{written[0]} to {written[-1]}"
 
@@ -217,8 +219,8 @@ def table(rows: Sequence[Row], *, links: bool = False, chapters: bool = False) -
     """The rows as a Markdown table; a claim that several profiles recorded says which.
 
     Args:
-        links: whether a claim leads to the figure that computes it, by a role that only the pages of the book know.
-        chapters: whether the number of its chapter follows a claim.
+        links: whether a claim links to the figure that computes it, by a role that only the pages of the book know.
+        chapters: whether a claim is followed by the number of its chapter.
     """
     lines: list[Sequence[str]] = [HEADER, ("---",) * len(HEADER)]
     several = {row.key for row in rows if sum(row.key == other.key for other in rows) > 1}
@@ -231,7 +233,7 @@ def table(rows: Sequence[Row], *, links: bool = False, chapters: bool = False) -
 
 
 def rows_of_book(book: Path, results: Path, *, chapter: str = "") -> list[Row]:
-    """The rows of a book's folder and of the folder of its records; of one ``chapter`` (its number), or of all."""
+    """The rows for the folder of a book and the folder of its records; of one ``chapter`` (its number), or of all."""
     claims, paper = (json.loads((book / name).read_bytes()) for name in ("claims.json", "paper.json"))
     index = results / "index.json"
     recorded = json.loads(index.read_bytes()) if index.exists() else []
@@ -240,7 +242,7 @@ def rows_of_book(book: Path, results: Path, *, chapter: str = "") -> list[Row]:
 
 MADE = "<!-- {}: made by python -m advfeat.verdicts -->"
 END = "<!-- end of {} -->"
-"""The marks around each generated part of the README, with its name in the place of the braces."""
+"""The marks around each generated part of the README; the name of the part takes the place of the braces."""
 
 
 def at_a_glance(book: Path) -> str:

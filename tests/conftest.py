@@ -1,4 +1,4 @@
-"""What every test runs under: checked shapes, no progress bars, and a store that nobody else uses."""
+"""The conditions of every test: checked shapes, no progress bars, and a store of its own."""
 
 from __future__ import annotations
 

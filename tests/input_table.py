@@ -1,4 +1,4 @@
-"""The table behind ``test_bad_input``: public functions, and what each of their arguments must not be.
+"""The table behind ``test_bad_input``: public functions, and wrong values for each of their arguments.
 
 As a program it calls every function with every bad value and prints, as JSON, how each call ended. That happens in a
 process of its own, because the tests check annotations, and users do not.

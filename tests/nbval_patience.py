@@ -1,4 +1,4 @@
-"""A plugin for nbval, ``-p nbval_patience``: it waits as long as the machine takes, and not for a kernel that has died.
+"""A plugin for nbval, ``-p nbval_patience``: it waits without a time limit, but not for a dead kernel.
 
 Of itself nbval waits five seconds for the output of a cell that has ended, which a busy machine may miss, and for a
 dead kernel as long as a cell may take.

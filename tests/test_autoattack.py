@@ -69,7 +69,7 @@ def distances(model: Classifier, data: Dataset, dual: float) -> Tensor:
 
 
 @pytest.mark.parametrize(("kind", "dual"), [(L2, 2.0), (Linf, 1.0)])
-def test_it_fools_what_can_be_fooled_and_no_more(package, kind, dual):
+def test_it_fools_exactly_the_images_that_can_be_fooled(package, kind, dual):
     # Catches a radius in other than pixel units, ℓ2 taken for ℓ∞, and too few steps or targets.
     model = linear(6)
     data = greys(model, 8)

@@ -1,4 +1,4 @@
-"""What is not an argument is refused by its name: a table of all public functions, and single inputs that once passed.
+"""A wrong argument is refused by its name: a table of all public functions, and single inputs that once passed.
 
 A cell of the table says that a bad value is refused in words that name the argument, or that it is meant to work.
 Nothing else is allowed: no result from what makes no sense, no error from deep inside a library.

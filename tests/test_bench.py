@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from advfeat import bench, gpu_check, kernels, records
-from advfeat.contest import Case, Contest
+from advfeat.contest import Contest, TimedCase
 from advfeat.models import build_model
 from advfeat.peers import PEERS
 from advfeat.planted import PlantedWorld, planted
@@ -54,7 +54,7 @@ def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsy
     monkeypatch.setattr(bench, "presence", lambda: ({"art": "1.0"}, {"foolbox": "not installed"}))
     monkeypatch.setitem(PEERS, "art", ("adversarial-robustness-toolbox", failing))
     monkeypatch.setattr(bench, "ordinary", untrained)
-    plan = replace(bench.PLANS["quick"], cases=(Case("resnet18", 4, 2, rounds=2),), few=40, lines=((1, 2), (4, 8)))
+    plan = replace(bench.PLANS["quick"], cases=(TimedCase("resnet18", 4, 2, rounds=2),), few=40, lines=((1, 2), (4, 8)))
     monkeypatch.setitem(bench.PLANS, "quick", plan)
     book = records.results_root()
     before = sorted(book.rglob("*"))

@@ -1,4 +1,4 @@
-"""The chapters: what papermill, Jupyter Book and nbval let pass without a word; and the runner."""
+"""The chapters: faults that papermill, Jupyter Book and nbval do not report; and the runner."""
 
 from __future__ import annotations
 
@@ -442,7 +442,7 @@ def test_folders_are_those_of_the_place_where_the_command_was_typed(tiny, monkey
         assert runner.check_parameters(tiny, {"released": given}) == {"released": expected}
 
 
-def test_two_runs_at_once_keep_apart_what_is_unfinished_and_leave_none_of_it(tiny, monkeypatch):
+def test_two_runs_at_once_have_partial_files_of_their_own_and_leave_none(tiny, monkeypatch):
     seen = []
 
     def interrupted(chapter, partial, **_):

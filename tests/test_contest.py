@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from advfeat.attacks import L2, pgd
-from advfeat.contest import BARE, OURS, Case, Contest, Row, faults, share_left
+from advfeat.contest import BARE, OURS, Contest, Row, TimedCase, faults, share_left
 from advfeat.data import Dataset
 from advfeat.speed import Ratio
 
 CPU = torch.device("cpu")
-CASE = Case("resnet9", 16, 2, rounds=3)
+CASE = TimedCase("resnet9", 16, 2, rounds=3)
 
 
 SLEPT: list[float] = []
@@ -135,7 +135,7 @@ def test_without_peers_only_we_are_timed(contest):
 
 
 def test_a_long_first_call_is_a_round(monkeypatch):
-    monkeypatch.setattr("advfeat.contest.LONG", 0.0)
+    monkeypatch.setattr("advfeat.contest.WARM_SECONDS", 0.0)
     calls = []
 
     def counted(setting):
@@ -150,7 +150,7 @@ def test_ratios_are_those_of_one_round():
     row = Row("engine", CASE, {OURS: [1.0, 2.0, 4.0], "equal": [2.0, 6.0], BARE: [1.0, 1.0, 2.0]}, {OURS: 0.5}, {})
     assert row.against("equal") == Ratio.of([2.0, 6.0], [1.0, 2.0])
     assert row.over_bare().median == 2
-    assert Case("resnet18", 128, 3).name == "resnet18-l2-b128"
+    assert TimedCase("resnet18", 128, 3).name == "resnet18-l2-b128"
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_what_makes_a_time_say_nothing(some):
     assert faults(some.images + 0.2, some, L2(1), 0.5, 0.5) == "images outside the ball"
     assert faults(some.images + 0.6, some, L2(9), 0.5, 0.5) == "pixels outside the box"
     assert "outside the ball; pixels outside" in faults(some.images * float("nan"), some, L2(9), 0.5, 0.5)
-    assert faults(some.images, some, L2(1), 0.0, 0.0) == "a robust accuracy of 0.0% tells nothing"
+    assert faults(some.images, some, L2(1), 0.0, 0.0) == "a robust accuracy of 0.0% does not tell attacks apart"
 
 
 def test_the_labels_are_the_networks_own_answers(contest):

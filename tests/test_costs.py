@@ -1,4 +1,4 @@
-"""What an attack costs: measured on calls whose cost is known, and with the same images by every way."""
+"""The cost of an attack: measured on calls of known cost, and every way of attacking gives the same images."""
 
 from __future__ import annotations
 

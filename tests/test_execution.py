@@ -1,4 +1,4 @@
-"""A chapter runs to its end, or what ended it is named; what is finished is not run again, and nothing half is kept."""
+"""A chapter runs to its end, or an error gives the reason; a finished run is not repeated, a partial one not kept."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_a_signal_ends_chapters_that_run_side_by_side(book, capfd):
     assert not (book / "begun2").exists(), "a third chapter began after the end was asked for"
 
 
-def test_what_a_killed_run_left_is_swept_and_what_a_living_one_writes_is_not(book, monkeypatch):
+def test_partial_files_of_killed_runs_are_swept_and_those_of_living_runs_are_not(book, monkeypatch):
     chapter = write_chapter(book / "42-tiny.ipynb", "1")
     copy, node = runner.RUNS / chapter.name, execution.platform.node()
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -481,9 +481,9 @@ def test_without_the_extra_the_commands_name_it(book, monkeypatch, capsys):
     assert runner.main(["list"]) == 0, "no notebook is run"
     assert "42-tiny\n  profile: str" in capsys.readouterr().out
     assert runner.main(["refresh", "42"]) == 2
-    assert 'papermill is not installed; what runs and builds the book comes with: pip install -e ".[book]"' in (
-        capsys.readouterr().err
-    )
+    message = capsys.readouterr().err
+    assert message.startswith("papermill is not installed; the packages that run and build the book are installed by: ")
+    assert 'pip install -e ".[book]"' in message
 
 
 def test_without_a_checkout_nothing_lands_beside_the_installed_package(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: what a full disk, a kill and another process leave, and who may read them."""
+"""Files are whole or absent after a full disk, a kill and a parallel process, and other users may read them."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ KILLED = """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems are not asked whether a process lives")
-def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path):
+def test_partial_files_of_killed_processes_are_swept_and_those_of_living_ones_are_not(tmp_path):
     with child(KILLED, tmp_path / "file", stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == "half\n"
         (partial,) = tmp_path.iterdir()

@@ -1,4 +1,4 @@
-"""Folded networks: what goes, what stays, what is refused by name, and copies that follow the weights."""
+"""Folded networks: folded and unfolded layers, refusals by name, and copies that follow the weights."""
 
 from __future__ import annotations
 
@@ -418,7 +418,7 @@ def test_a_network_of_one_size_is_tried_at_that_size(side):
 
 def test_a_network_that_cannot_be_tried_is_frozen_with_a_warning():
     odd = nn.Sequential(Calls(lambda x: x - x.amax(1, keepdim=True)), nn.Flatten(), nn.Linear(3 * 5 * 7, 5))
-    with pytest.warns(UserWarning, match="takes no square images of side 8, .* 299, so it could not be tried out"):
+    with pytest.warns(UserWarning, match="takes no square images of side 8, .* 299, so whether it treats each"):
         freeze(Classifier(odd, nn.Linear(5, 2)))
 
 

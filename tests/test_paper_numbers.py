@@ -1,4 +1,4 @@
-"""The table of the paper's numbers: what is recorded stands beside them, what is not says so, and the page builds."""
+"""The table of the paper's numbers: recorded numbers stand beside them, gaps are named, and the page builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a value typed on a command line is read: one rule, and what the neighbours' rules would make of it is refused."""
+"""A value typed on a command line is read by one rule, and the special forms of YAML and Python are refused."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_value_is_read_by_the_one_rule(chapter, name, text, value):
         *(("settings", text) for text in ("{a: &x 1, b: 2}", "{a: !!str 1}", "{<<: {a: 1}}", "{a: 1} {b: 2}")),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused_with_what_is_accepted(chapter, name, text):
+def test_an_ambiguous_value_is_refused_with_the_accepted_forms(chapter, name, text):
     with pytest.raises(Refused, match=f"42-tiny: {name} must be .*Numbers are decimal"):
         check_parameters(chapter, {name: text})
 

@@ -1,4 +1,4 @@
-"""Which other libraries there are; with those that are installed, that all make one and the same attack."""
+"""The other libraries that are installed are found, and all of them make the same attack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from advfeat import peers
 from advfeat.attacks import L2, pgd
 from advfeat.models import build_model
-from advfeat.peers import PEERS, Setting, presence, reason
+from advfeat.peers import PEERS, Setting, one_line, presence
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,8 +48,8 @@ def test_a_missing_and_a_broken_library_are_named_with_the_reason(monkeypatch):
 
 
 def test_a_reason_is_one_line():
-    assert reason(ValueError("")) == "ValueError: "
-    assert "\n" not in reason(RuntimeError("a\nb" * 200))
+    assert one_line(ValueError("")) == "ValueError: "
+    assert "\n" not in one_line(RuntimeError("a\nb" * 200))
 
 
 @pytest.mark.parametrize("name", PEERS)

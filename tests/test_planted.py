@@ -1,4 +1,4 @@
-"""The planted world: what is declared is what is drawn, and its features behave as the book says."""
+"""The planted world: the drawn images have the declared properties, and the features behave as the book says."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What would end a run after hours is found before its first cell, and said with its cure."""
+"""A run that is bound to fail is refused before its first cell, and the message names the cure."""
 
 from __future__ import annotations
 

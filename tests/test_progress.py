@@ -1,4 +1,4 @@
-"""Bars reach the place they are meant for, and no other."""
+"""Progress bars appear where they are meant to appear, and nowhere else."""
 
 import os
 import pty

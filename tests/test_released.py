@@ -1,4 +1,4 @@
-"""The authors' released sets: every form in which the files may come gives the same dataset; nothing else is run."""
+"""The authors' released sets: every accepted form of the files gives the same dataset, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -191,5 +191,5 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
     write(tmp_path / "robust_CIFAR")
     (tmp_path / "robust_CIFAR" / "CIFAR_lab").unlink()
     (tmp_path / "robust_CIFAR" / "CIFAR_lab").mkdir()
-    with pytest.raises(ValueError, match="CIFAR_lab must be a file, and is none"):
+    with pytest.raises(ValueError, match="CIFAR_lab must be a file, but is not one"):
         released("D_R", tmp_path)

@@ -1,4 +1,4 @@
-"""Steps on fixed memory: when they are recorded, what a recording may be reused for, and that it gives the same bits.
+"""Steps on fixed memory: when they are recorded, when a recording is reused, and that it gives the same bits.
 
 Where there is no GPU, a tape plays its part: while the step runs once, every PyTorch operation is written down with the
 memory that it works on, and the list is then run again and again, without the step's Python.
@@ -20,7 +20,7 @@ from advfeat import replay
 from advfeat.attacks import L2, Linf, match_representation, maximize, pgd
 from advfeat.kernels import NetworkInput
 from advfeat.models import Classifier, build_model, freeze, refold
-from advfeat.replay import KEPT, WARM_UP, WORTHWHILE, Recording, recording
+from advfeat.replay import MAX_RECORDINGS, MIN_STEPS_TO_RECORD, WARM_UP, Recording, recording
 
 pytestmark = pytest.mark.numbers
 
@@ -113,8 +113,8 @@ def images(n: int = 6, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize(
     ("calls", "warm", "recorded"),
     [
-        ([WORTHWHILE], WARM_UP, 1),  # long enough: recorded as soon as it is warm
-        ([WORTHWHILE - 1], WORTHWHILE - 1, 0),  # too short
+        ([MIN_STEPS_TO_RECORD], WARM_UP, 1),  # long enough: recorded as soon as it is warm
+        ([MIN_STEPS_TO_RECORD - 1], MIN_STEPS_TO_RECORD - 1, 0),  # too short
         ([7, 7, 7], 7, 1),  # short calls on the same memory: at the beginning of the second
         ([2] * 6, 8, 1),  # as soon as those done and those asked for are enough
         ([0, 0], 0, 0),
@@ -162,7 +162,7 @@ def test_one_key_one_memory_until_the_weights_move(recorder):
 
 def test_the_latest_recordings_are_kept(recorder):
     model = freeze(network())
-    places = [recording(model, key, dict) for key in range(KEPT)]
+    places = [recording(model, key, dict) for key in range(MAX_RECORDINGS)]
     assert recording(model, 0, dict) is places[0]  # used again, so 1 is now the oldest
     recording(model, "one more", dict)
     assert recording(model, 0, dict) is places[0]
@@ -173,7 +173,7 @@ def test_recordings_end_with_their_network(monkeypatch):
     taped = Taped()
     monkeypatch.setitem(replay.RECORDERS, "cpu", lambda _: taped)
     model = freeze(network())
-    pgd(model, images(), torch.arange(6), L2(0.5), steps=WORTHWHILE, step_size=0.1)
+    pgd(model, images(), torch.arange(6), L2(0.5), steps=MIN_STEPS_TO_RECORD, step_size=0.1)
     assert taped.recorded == 1
     before = len(replay._of_network)
     del model
@@ -312,7 +312,7 @@ def test_other_networks_are_not_recorded(recorder):
     plain = network()
     custom = freeze(Custom(plain.features, plain.head))
     for model in (plain, custom):
-        pgd(model, images(), torch.arange(6), L2(0.5), steps=WORTHWHILE, step_size=0.1)
+        pgd(model, images(), torch.arange(6), L2(0.5), steps=MIN_STEPS_TO_RECORD, step_size=0.1)
     assert (recorder.warm, recorder.recorded) == (0, 0)
 
 
@@ -381,4 +381,4 @@ def test_on_a_gpu_training_steps_between_replays_are_seen():
 def test_on_a_gpu_what_cannot_be_recorded_says_so():
     place = recording(nn.Linear(1, 1).cuda(), "key", lambda: {"x": torch.zeros(3, device="cuda")})
     with pytest.raises(RuntimeError):
-        place.run(lambda: float(place.buffers["x"].sum()), WORTHWHILE)
+        place.run(lambda: float(place.buffers["x"].sum()), MIN_STEPS_TO_RECORD)

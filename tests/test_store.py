@@ -1,4 +1,4 @@
-"""The store: keys, whole files only, one builder at a time, and nothing that is executed on reading."""
+"""The store: keys, whole files only, one builder at a time, and reading executes no code."""
 
 from __future__ import annotations
 

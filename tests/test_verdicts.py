@@ -1,4 +1,4 @@
-"""The verdicts on the claims: each branch of the rule, that nothing in them is typed, and that the pages build."""
+"""The verdicts on the claims: each branch of the rule, no number in them is typed, and the pages build."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Problem sets: what their notebooks stand on, what students run, and how submissions are graded.
+"""Problem sets: the library behind their notebooks, the students' check, and the grading of submissions.
 
-``course`` is imported by the notebooks, ``validate`` is for students, ``release``, ``collect`` and ``grade`` are for
-instructors; ``python -m advfeat.classroom`` is the command line of the last four.
+The notebooks import ``course``; ``validate`` is for students; ``release``, ``collect`` and ``grade`` are for
+instructors. ``python -m advfeat.classroom`` is the command line of the last four.
 """

@@ -28,7 +28,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     _folder(command)
 
-    command = commands.add_parser("zip", help="pack what students get")
+    command = commands.add_parser("zip", help="pack the archive for students")
     command.add_argument("--to", type=_path, help="the archive (default: in the folder of the class)")
     _folder(command)
 
@@ -38,7 +38,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _limits(command)
     _folder(command)
 
-    command = commands.add_parser("rehearse", help="grade a class of students who do not exist")
+    command = commands.add_parser("rehearse", help="grade a class of simulated students")
     command.add_argument("assignment")
     command.add_argument("--students", type=int, default=40, help="how many (default 40)")
     _limits(command)
@@ -51,7 +51,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _path(text: str) -> Path:
-    """As ``Path`` does it, but that an empty text, a variable without a value, is not the working folder."""
+    """A path. An empty text, from a variable without a value, is refused instead of naming the working folder."""
     if not text:
         raise argparse.ArgumentTypeError("must name a folder or file, got ''")
     return Path(text)
@@ -87,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
-    """Carry out an instructor's command; yields what to tell."""
+    """Carry out an instructor's command; yields the lines to print."""
     from advfeat.classroom import marks, mistakes, rehearse, release
-    from advfeat.classroom.collect import few, gather
+    from advfeat.classroom.collect import first_five, gather
     from advfeat.classroom.grade import check_reference, grade, isolation
     from advfeat.classroom.sandbox import Limits
 
@@ -114,7 +114,7 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
         return
 
     if arguments.command == "rehearse":
-        # A class of its own, so that these students never stand in the grade book of the others.
+        # The rehearsal is a class of its own, so that simulated students never enter the real grade book.
         class_seed, classroom = classroom.class_seed, release.Classroom(classroom.folder / "rehearsal")
         release.make(classroom, class_seed=class_seed)
         arguments.submissions = classroom.folder / "downloads"
@@ -148,8 +148,8 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     left = [found.student for found in graded if not found.complete]
     if arguments.command == "grade" and (lost or left):
         raise RuntimeError(
-            f"submissions without a grade or a page ({len(left)} of {len(graded)}){few(left)}; "
-            f"files that were not used ({len(lost)}){few(lost)}"
+            f"submissions without a grade or a page ({len(left)} of {len(graded)}){first_five(left)}; "
+            f"files that were not used ({len(lost)}){first_five(lost)}"
         )
 
 

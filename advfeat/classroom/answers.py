@@ -1,4 +1,4 @@
-"""What the tests in the problem sets take answers with, however they were written.
+"""Helpers by which the tests of the problem sets accept an answer in any reasonable form.
 
 A right answer may be a Python float, a tensor without dimensions or a NumPy number, an array or a tensor of any
 floating-point type, and functions may be called by position or by name.
@@ -24,7 +24,7 @@ def number(value: Any) -> float:
     """``value`` as a float: a Python or NumPy number, or a tensor or an array with one element.
 
     Raises:
-        TypeError: it is anything else. A text is no number, even if it looks like one.
+        TypeError: ``value`` is anything else. A string is not a number, even if it looks like one.
     """
     if isinstance(value, Tensor | np.ndarray) and value.shape.count(1) == len(value.shape):
         value = value.item()
@@ -34,7 +34,7 @@ def number(value: Any) -> float:
 
 
 def close(value: Any, expected: float, *, within: float) -> bool:
-    """Whether ``value`` is a number less than ``within`` away from ``expected``; what is no number is not close."""
+    """Whether ``value`` is a number less than ``within`` away from ``expected``; anything but a number is not close."""
     try:
         return abs(number(value) - expected) < within
     except TypeError:
@@ -42,10 +42,10 @@ def close(value: Any, expected: float, *, within: float) -> bool:
 
 
 def tensor(value: Any) -> Float64[Tensor, "..."]:
-    """``value``, a tensor, an array, or a list of them or of numbers, in double precision and part of no graph.
+    """``value``, a tensor, an array, or a list of them or of numbers, as a detached tensor in double precision.
 
     Raises:
-        TypeError: it cannot be read as real numbers.
+        TypeError: ``value`` cannot be read as real numbers.
     """
     if isinstance(value, list | tuple) and value and all(isinstance(part, Tensor) for part in value):
         value = torch.stack(list(value))
@@ -60,10 +60,11 @@ def tensor(value: Any) -> Float64[Tensor, "..."]:
 
 @contextmanager
 def exchanged(notebook: dict[str, Any], /, **known: Callable[..., Any]) -> Iterator[None]:
-    """Functions of a notebook exchanged for known ones, so that a test is about one function alone.
+    """Replace functions of a notebook by known ones, so that a test checks one function alone.
 
-    A known function takes every call that the one in the notebook takes: by position, or by the names that the
-    parameters have there. One to which the notebook added parameters stays, because no known one has them.
+    A known function accepts every call that the function in the notebook accepts: by position, or by the parameter
+    names of the notebook. A function to which the notebook added parameters is not replaced, because the known function
+    does not have them.
 
     Args:
         notebook: its ``globals()``.
@@ -80,10 +81,10 @@ def exchanged(notebook: dict[str, Any], /, **known: Callable[..., Any]) -> Itera
 
 
 def _in_place_of(yours: Any, known: Callable[..., Any]) -> Callable[..., Any]:
-    """``known``, to be called as ``yours`` is; or ``yours``, if it has other parameters than ``known``."""
+    """``known`` with the signature of ``yours``; or ``yours``, if its number of parameters differs."""
     try:
         signature = inspect.signature(yours)
-    except (TypeError, ValueError):  # it is not there, or no function
+    except (TypeError, ValueError):  # it does not exist, or is not a function
         return known
     parameters = inspect.signature(known).parameters.values()
     by_name = not any(parameter.kind in _ANY_NUMBER for parameter in signature.parameters.values())

@@ -1,4 +1,4 @@
-"""Find the notebooks of a class in what the instructor downloaded, and put them where the grade book expects them."""
+"""Find the notebooks of a class in the instructor's download, and put them where the grade book expects them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from advfeat.classroom.downloads import (
     is_notebook,
     is_other_archive,
     of_the_system,
-    reason,
+    one_line,
     stem,
     text,
 )
@@ -39,12 +39,12 @@ _Helpers = dict[tuple[str, ...], bytes]
 
 @dataclass(frozen=True)
 class Submission:
-    """What one student handed in.
+    """The submission of one student.
 
     Attributes:
         student: name of the student's folder.
-        problem: why it cannot be graded; empty if it can.
-        notes: what was put in order in the notebook.
+        problem: why the submission cannot be graded; empty if it can.
+        notes: repairs of the notebook, in sentences.
     """
 
     student: str
@@ -57,10 +57,10 @@ class Unused:
     """A file of the download that was not taken.
 
     Attributes:
-        path: where it lies in the download.
+        path: path in the download.
         why: the reason.
-        student: whose it is; empty if nobody can tell.
-        expected: it is no student's work, or another file holds the same or later work.
+        student: the owner; empty if unknown.
+        expected: whether the file is no student's work, or another file holds the same or later work.
     """
 
     path: str
@@ -71,13 +71,13 @@ class Unused:
 
 @dataclass(frozen=True)
 class Collected:
-    """Every submission, in order of students, and every file that belongs to none, in order of paths."""
+    """Every submission, in order of students, and every file that was not used, in order of paths."""
 
     submissions: list[Submission]
     unused: list[Unused]
 
     def remarks(self) -> Iterator[str]:
-        """What was put in order, and which files were not used: one by one where somebody should look at them."""
+        """Repairs, and files that were not used: one by one if an instructor should look at them."""
         for submission in self.submissions:
             yield from (f"  {submission.student}: {note}" for note in submission.notes)
         surprising = [one for one in self.unused if not one.expected]
@@ -85,18 +85,18 @@ class Collected:
             yield "files that were not used:"
         yield from (f"  {one.path}: {one.why}" for one in surprising)
         for why in dict.fromkeys(one.why for one in self.unused if one.expected):
-            yield f"not used, {why}{few([one.path for one in self.unused if one.expected and one.why == why])}"
+            yield f"not used, {why}{first_five([one.path for one in self.unused if one.expected and one.why == why])}"
 
 
-def few(names: Sequence[str]) -> str:
-    """Up to five of them, behind a colon; nothing if there are none."""
+def first_five(names: Sequence[str]) -> str:
+    """Up to five of the names after a colon; empty if there are none."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f": {', '.join(names[:5])}{more}" if names else ""
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What a notebook holds: whether it is of the problem set and was worked on, its texts, or why it is of no use."""
+    """The contents of a notebook: whether it is of the problem set and was worked on, its texts, or the problem."""
 
     fits: bool = False
     worked_on: bool = False
@@ -112,13 +112,13 @@ def collect(classroom: Classroom, assignment: str, downloads: Path) -> list[Subm
 def gather(classroom: Classroom, assignment: str, downloads: Path) -> Collected:
     """Copy every submission for ``assignment`` from ``downloads`` into the folder of the class.
 
-    ``downloads`` is a folder, or a ZIP of one: what Canvas, Moodle, Blackboard or Brightspace gives; or a folder or ZIP
-    per student, with the notebook somewhere inside; or a notebook per student, ``NAME.ipynb`` or
+    ``downloads`` is a folder, or a ZIP of one: the download of Canvas, Moodle, Blackboard or Brightspace; or a folder
+    or ZIP per student, with the notebook somewhere inside; or a notebook per student, ``NAME.ipynb`` or
     ``NAME_..._ASSIGNMENT.ipynb``. Of several attempts the latest counts, of several notebooks the one that was worked
-    on. Python files beside the notebook and below come along. Marked cells become again what they were when made.
+    on. Python files beside the notebook and below are copied, too. Marked cells are restored to their original form.
 
-    Nothing in the folder of the class changes before everything has been looked at, and what was collected from a
-    student before stays where nothing that can be graded takes its place.
+    The folder of the class changes only after the whole download has been checked. An earlier submission of a student
+    is kept unless a submission that can be graded replaces it.
 
     Raises:
         FileNotFoundError: ``downloads`` does not exist, or holds no file.
@@ -132,7 +132,7 @@ def gather(classroom: Classroom, assignment: str, downloads: Path) -> Collected:
 
 
 class _Gathering:
-    """One look through a download; ``unused`` holds, at every moment, why each file would not be taken."""
+    """The state of one pass through a download; ``unused`` always holds the reason against each file not yet taken."""
 
     def __init__(self, classroom: Classroom, assignment: str, downloads: Path) -> None:
         self.classroom, self.assignment, self.downloads = classroom, assignment, downloads
@@ -185,10 +185,10 @@ class _Gathering:
         return Collected(sorted(submissions, key=lambda one: one.student), unused)
 
     def _chosen(self, owner: Owner) -> tuple[NotebookNode, _Helpers, list[str]]:
-        """The notebook that counts, the Python files that belong to it, and what was put in order.
+        """The notebook that counts, the Python files that belong to it, and the repairs.
 
         Raises:
-            Unusable: there is none that can be graded.
+            Unusable: no notebook can be graded.
         """
         for file in owner.files:  # until it is taken
             self._leave(file.entry, self._why_not(file), owner.student)
@@ -203,8 +203,8 @@ class _Gathering:
                 break
             except Unusable as problem:
                 problems.append(str(problem))
-            except Exception as error:  # noqa: BLE001 - whatever a library meets in one file, the others are graded
-                problems.append(f"cannot be opened: {reason(error)}")
+            except Exception as error:  # noqa: BLE001 - any failure in one file, so that the others are graded
+                problems.append(f"cannot be opened: {one_line(error)}")
         else:
             raise Unusable(problems[0])
         for earlier in attempts[number + 1 :]:
@@ -240,8 +240,8 @@ class _Gathering:
         if found and not fitting:
             raise Unusable("; ".join(dict.fromkeys(self._look(file.entry).problem for file in found)))
         if not found:
-            told = [file for file in attempt if file.entry.size or is_archive(file.entry.name)]
-            hints = [f"{file.entry.name}: {self._why_not(file)}" for file in told[:3]]
+            named_files = [file for file in attempt if file.entry.size or is_archive(file.entry.name)]
+            hints = [f"{file.entry.name}: {self._why_not(file)}" for file in named_files[:3]]
             raise Unusable("; ".join(["no notebook", *hints]))
         best = [file for file in fitting if self._look(file.entry).worked_on] or fitting
         best = [file for file in best if layouts.names_set(file.inner[-1], self.assignment)] or best
@@ -255,7 +255,7 @@ class _Gathering:
             superseded = 0 < file.serial < taken.serial
             why = "as it was handed out" if not look.worked_on else "the same" if look.texts == same else ""
             expected = bool(why) or superseded
-            why = why or ("an earlier one" if superseded else "called otherwise")
+            why = why or ("an earlier one" if superseded else "under another name")
             self._leave(file.entry, f"{taken.entry} is taken; this one is {why}", owner.student, expected)
         return taken
 
@@ -298,8 +298,8 @@ class _Gathering:
                 self.looks[entry] = self._look_at(_read(entry))
             except Unusable as problem:
                 self.looks[entry] = _Look(problem=str(problem))
-            except Exception as error:  # noqa: BLE001 - whatever a library meets in one file, the others are graded
-                self.looks[entry] = _Look(problem=f"cannot be opened: {reason(error)}")
+            except Exception as error:  # noqa: BLE001 - any failure in one file, so that the others are graded
+                self.looks[entry] = _Look(problem=f"cannot be opened: {one_line(error)}")
         return self.looks[entry]
 
     def _look_at(self, notebook: NotebookNode) -> _Look:
@@ -314,16 +314,16 @@ class _Gathering:
         return _Look(True, worked_on, tuple(cell.source for cell in notebook.cells))
 
     def _write(self, student: str, notebook: NotebookNode, helpers: _Helpers) -> None:
-        """Put a submission in the place of what was collected before, when it is complete."""
+        """Replace the student's earlier submission by this one, once this one is completely written."""
         path = self.classroom.notebook("submitted", self.assignment, student)
         fresh, old = (path.parent.with_name(f"{self.assignment}.{kind}") for kind in ("new", "old"))
         for folder in (fresh, old):
             shutil.rmtree(folder, ignore_errors=True)
         fresh.mkdir(parents=True)
         for name, data in helpers.items():
-            place = fresh.joinpath(*name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
+            file = fresh.joinpath(*name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
         nbformat.write(notebook, fresh / path.name)
         if path.parent.exists():
             path.parent.rename(old)
@@ -335,7 +335,7 @@ def _read(entry: Entry) -> NotebookNode:
     """A notebook in the present format.
 
     Raises:
-        Unusable: it is refused, too large or damaged. Whatever ``nbformat`` raises for what is no notebook.
+        Unusable: the file is refused, too large or damaged; also the errors of ``nbformat`` if it is not a notebook.
     """
     if entry.size > LARGEST and not entry.refused:
         raise Unusable(f"the notebook is larger than {LARGEST:,} bytes")

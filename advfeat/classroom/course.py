@@ -1,4 +1,4 @@
-"""What the notebooks of the problem sets stand on: the world of a class, its images and its networks."""
+"""The basis of the problem sets: the world of a class, its images and its networks."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class NotHere(RuntimeError):
 def class_world(class_seed: int) -> PlantedWorld:
     """The planted world of a class: the book's own for 0, another one for every other seed.
 
-    Worlds differ in which texture belongs to which class, in how long the textures are, and in how often shape and
-    texture are those of the label, so that what students measure differs from class to class.
+    Worlds differ in the texture of each class, in the norm of the textures, and in how often shape and texture are
+    those of the label, so that the measurements of students differ from class to class.
 
     Raises:
         ValueError: ``class_seed`` is not an integer in [0, 2**32).
@@ -55,11 +55,11 @@ class Course:
 
     Args:
         class_seed: the class; see ``class_world``.
-        yours: functions of the library that students write themselves, as ``"attacks.pgd"``. From now on a notebook
-            that calls one of them gets ``NotHere``; the library itself goes on using them.
+        yours: functions of the library that students write themselves, such as ``"attacks.pgd"``. From now on a
+            notebook that calls one of them gets ``NotHere``; the library itself can still use them.
 
     Raises:
-        ValueError: no class has that seed, or a name in ``yours`` is not of the form ``"module.name"``.
+        ValueError: ``class_seed`` is out of range, or a name in ``yours`` is not of the form ``"module.name"``.
     """
 
     def __init__(self, *, class_seed: int, yours: Sequence[str] = ()) -> None:
@@ -87,7 +87,7 @@ class Course:
 
     @cached_property
     def gaussians(self) -> Gaussians:
-        """Two Gaussian classes in six dimensions, twenty times as loud in some directions as in others."""
+        """Two Gaussian classes in six dimensions; the largest standard deviation is twenty times the smallest."""
         generator = torch.Generator().manual_seed(self.class_seed)
         basis = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))[0]
         deviations = torch.logspace(-1, 0.3, 6, dtype=torch.float64)
@@ -98,7 +98,7 @@ class Course:
     def network(self, kind: str) -> Classifier:
         """A network trained on ``train_set``, in eval mode: ``"standard"``, or ``"robust"`` (adversarially, ℓ2, 2).
 
-        Trained once, in a quarter of a minute; from then on it comes from the store.
+        The network is trained once, in a quarter of a minute; afterwards it comes from the store.
 
         Raises:
             ValueError: another ``kind``.

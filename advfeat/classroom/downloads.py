@@ -1,4 +1,4 @@
-"""List and read the files of a download. Archives count as folders; nothing outside the download is ever read."""
+"""List and read the files of a download. Archives count as folders; no file outside the download is ever read."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pathlib import Path, PurePosixPath
 LARGEST = 20_000_000
 """Bytes of one file; a larger one is not read."""
 LARGEST_SUBMISSION = 100_000_000
-"""Bytes that all files of one submission may take, unpacked."""
+"""The most bytes of all files of one submission together, unpacked."""
 MOST_FILES = 2_000
-"""Files that one submission may consist of."""
+"""The most files of one submission."""
 DEEPEST = 3
-"""Archives within archives that are opened."""
+"""The most archives inside one another that are opened."""
 
 _SYSTEM_NAMES = {"__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin"}
 _OTHER_ARCHIVES = (".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst")
 _NOTEBOOK = re.compile(r"\.ipynb(\.(txt|json))?$", re.IGNORECASE)
 _MAYBE_NOTEBOOK = re.compile(r"(^[^.]+|\.json|\.txt|\.ipynb[^/]*)$", re.IGNORECASE)
 _BEGINNING = 4096
-# An archive within an archive hardly gets smaller; what unpacks to so many times its size is none.
-_SHRINKS, _SMALL = 20, 1_000_000
+# An archive inside an archive hardly shrinks, so a large member that unpacks to many times its size is refused.
+_MOST_COMPRESSION, _HARMLESS_SIZE = 20, 1_000_000
 _UTF8_NAMES = 0x800  # bit of a member's flags: its name is in UTF-8
 _ENCRYPTED = 0x1
 
@@ -37,8 +37,8 @@ class Unusable(ValueError):
     """Why something that was handed in cannot be graded."""
 
 
-def reason(error: BaseException) -> str:
-    """What an exception says, in one line."""
+def one_line(error: BaseException) -> str:
+    """An exception in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
@@ -47,16 +47,16 @@ class Entry:
     """A file of a download.
 
     Attributes:
-        parts: its path in the download, in Unicode's composed form; an archive is a folder of the archive's name.
+        parts: path in the download, in Unicode's composed form; an archive is a folder of the archive's name.
         size: bytes, unpacked.
-        place: the file, or the archive on disk that holds it.
-        member: its number in that archive; -1 for a file on disk.
-        refused: why it must not be read; empty if it may be.
+        path: the file, or the archive on disk that holds it.
+        member: number in that archive; -1 for a file on disk.
+        refused: why the file must not be read; empty if it may be.
     """
 
     parts: tuple[str, ...]
     size: int
-    place: Path
+    path: Path
     member: int = -1
     refused: str = ""
 
@@ -65,14 +65,14 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """The last part of the path."""
         return self.parts[-1]
 
     def read(self, limit: int = LARGEST) -> bytes:
         """All bytes.
 
         Raises:
-            Unusable: it is refused, larger than ``limit`` (whatever the archive says), or damaged.
+            Unusable: the file is refused, larger than ``limit`` (whatever the archive says), or damaged.
         """
         if self.refused:
             raise Unusable(self.refused)
@@ -82,10 +82,10 @@ class Entry:
         return data
 
     def start(self) -> bytes:
-        """The first bytes, a few thousand.
+        """The first few thousand bytes.
 
         Raises:
-            Unusable: it is refused or damaged.
+            Unusable: the file is refused or damaged.
         """
         if self.refused:
             raise Unusable(self.refused)
@@ -94,25 +94,25 @@ class Entry:
     def _read(self, count: int) -> bytes:
         try:
             if self.member >= 0:
-                with zipfile.ZipFile(self.place) as bundle, bundle.open(bundle.infolist()[self.member]) as stream:
+                with zipfile.ZipFile(self.path) as bundle, bundle.open(bundle.infolist()[self.member]) as stream:
                     return stream.read(count)
-            # Neither a link nor a pipe, even if it has become one since it was listed.
-            descriptor = os.open(self.place, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            # A link or a pipe is refused, even if the file has become one since it was listed.
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
             with os.fdopen(descriptor, "rb") as file:
                 if problem := _not_plain(os.fstat(descriptor)):
                     raise Unusable(problem)
                 return file.read(count)
         except Unusable:
             raise
-        except Exception as error:  # whatever it is: a stream cut off, a method of compression, a wrong checksum
-            raise Unusable(f"{self.name} cannot be read: {reason(error)}") from error
+        except Exception as error:  # any failure, such as a truncated stream, unknown compression, wrong checksum
+            raise Unusable(f"{self.name} cannot be read: {one_line(error)}") from error
 
 
 def files(download: Path, scratch: Path) -> list[Entry]:
     """Every file of ``download``, a folder, a ZIP archive or a notebook, in order of paths.
 
-    Archives in it are opened, too, up to ``DEEPEST`` in one another; those that lie in archives are copied to
-    ``scratch`` for that.
+    Archives in it are opened, too, up to ``DEEPEST`` inside one another; an archive inside an archive is first copied
+    to ``scratch``.
 
     Raises:
         Unusable: ``download`` is a file, but neither a ZIP archive nor a notebook.
@@ -131,7 +131,7 @@ def files(download: Path, scratch: Path) -> list[Entry]:
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's composed form: macOS writes decomposed ones, and both look alike."""
+    """A name in Unicode's composed form: macOS writes decomposed names, which look the same."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -154,7 +154,7 @@ def is_other_archive(name: str) -> bool:
 
 
 def stem(name: str) -> str:
-    """A name without what says that it is a notebook or an archive."""
+    """A name without the ending of a notebook or an archive."""
     bare = _NOTEBOOK.sub("", name)
     return bare if bare != name else PurePosixPath(name).stem
 
@@ -165,9 +165,9 @@ def text(data: bytes) -> str:
 
 
 def is_notebook(entry: Entry) -> bool:
-    """Whether a file is a notebook by its name, also one to which a browser or mail program has added an ending.
+    """Whether a file is a notebook by its name, even if a browser or mail program has added an ending.
 
-    A file with the ending ``.json`` or ``.txt``, or with none, is one if it begins as notebooks do.
+    A file with the ending ``.json`` or ``.txt``, or with none, is a notebook if it begins like one.
     """
     if _NOTEBOOK.search(entry.name):
         return True
@@ -185,21 +185,21 @@ def _folder(folder: Path, parts: tuple[str, ...], scratch: Path) -> Iterator[Ent
     try:
         inside = sorted(os.scandir(folder), key=lambda item: item.name)
     except OSError as error:
-        yield Entry(parts, 0, folder, refused=f"the folder cannot be opened: {reason(error)}")
+        yield Entry(parts, 0, folder, refused=f"the folder cannot be opened: {one_line(error)}")
         return
     if not inside:
         yield Entry((*parts, "(nothing)"), 0, folder, refused="the folder is empty")
     for item in inside:
-        path, place = (*parts, composed(item.name)), Path(item.path)
+        names, path = (*parts, composed(item.name)), Path(item.path)
         if item.is_dir(follow_symlinks=False):
-            yield from _folder(place, path, scratch)
+            yield from _folder(path, names, scratch)
             continue
         status = item.stat(follow_symlinks=False)
         problem = _not_plain(status)
-        if not problem and is_archive(item.name) and not of_the_system(path):
-            yield from _archive(place, item.name, path, scratch, 1)
+        if not problem and is_archive(item.name) and not of_the_system(names):
+            yield from _archive(path, item.name, names, scratch, 1)
         else:
-            yield Entry(path, status.st_size, place, refused=problem)
+            yield Entry(names, status.st_size, path, refused=problem)
 
 
 def _not_plain(status: os.stat_result) -> str:
@@ -213,12 +213,12 @@ def _not_plain(status: os.stat_result) -> str:
 
 
 def _archive(archive: Path, name: str, parts: tuple[str, ...], scratch: Path, depth: int) -> Iterator[Entry]:
-    """The files of a ZIP archive, which lies at ``archive`` and is called ``name``, below ``parts``."""
+    """The files of the ZIP archive at ``archive``, called ``name``; ``parts`` is its path in the download."""
     try:
         with zipfile.ZipFile(archive) as bundle:
             members = bundle.infolist()
-    except Exception as error:  # noqa: BLE001 - whatever it is
-        problem = f"{name} is not a ZIP file that can be opened: {reason(error)}"
+    except Exception as error:  # noqa: BLE001 - any failure refuses the archive
+        problem = f"{name} is not a ZIP file that can be opened: {one_line(error)}"
         yield Entry(parts, 0, archive, refused=problem)
         return
     for number, member in enumerate(members):
@@ -231,7 +231,7 @@ def _archive(archive: Path, name: str, parts: tuple[str, ...], scratch: Path, de
             yield entry
         elif depth == DEEPEST:
             yield _refuse(entry, f"it lies in {depth} archives one inside another; no more are opened")
-        elif member.file_size > _SHRINKS * member.compress_size + _SMALL:
+        elif member.file_size > _MOST_COMPRESSION * member.compress_size + _HARMLESS_SIZE:
             yield _refuse(entry, f"it unpacks from {member.compress_size:,} to {member.file_size:,} bytes")
         else:
             try:
@@ -245,7 +245,7 @@ def _archive(archive: Path, name: str, parts: tuple[str, ...], scratch: Path, de
 
 
 def _member(member: zipfile.ZipInfo, archive: str) -> tuple[tuple[str, ...], str]:
-    """Path of a member in its archive, and why it must not be read."""
+    """Path of a member in its archive, and the reason why it must not be read."""
     name = member.orig_filename.partition("\0")[0]
     if not member.flag_bits & _UTF8_NAMES:
         with suppress(UnicodeError):  # Finder and others write UTF-8 without saying so
@@ -266,4 +266,4 @@ def _member(member: zipfile.ZipInfo, archive: str) -> tuple[tuple[str, ...], str
 
 
 def _refuse(entry: Entry, problem: str) -> Entry:
-    return Entry(entry.parts, entry.size, entry.place, entry.member, problem)
+    return Entry(entry.parts, entry.size, entry.path, entry.member, problem)

@@ -1,6 +1,6 @@
-"""One executor for students and for the grader: which cells of a problem set run, and what counts as having run.
+"""One executor for students and for the grader: which cells of a problem set run, and which count as executed.
 
-Needs nothing but nbclient, which students have.
+The module needs nothing but nbclient, which students have.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ NOT_RUN = "The cell was not executed, so it gets no points."
 class Executor(NotebookClient):
     """Runs every code cell of a problem set in order, and goes on after errors, long cells and a dead kernel.
 
-    Tags of marked cells are taken off first, because some keep a cell from being executed. ``stopped`` says what kept
-    the run from reaching the last cell; the cells from there on then hold an error that says so, too.
+    Tags of marked cells are removed first, because some tags keep a cell from being executed. ``stopped`` is the reason
+    why the run did not reach the last cell; every later cell then holds an error with that reason.
     """
 
     def __init__(self, notebook: NotebookNode, *arguments: Any, seconds: float, **settings: Any) -> None:
@@ -52,17 +52,17 @@ class Executor(NotebookClient):
         return cell
 
     def _stop(self, reason: str) -> None:
-        """Run no further cell; the first reason given is the one that is told."""
+        """Run no further cell; the first reason is kept."""
         self.stopped = self.stopped or reason
 
 
 def mark(cell: NotebookNode) -> Any:
-    """nbgrader's mark on a cell, a dictionary; empty if it has none."""
+    """nbgrader's mark on a cell, a dictionary; empty if the cell has none."""
     return cell.metadata.get("nbgrader", {})
 
 
 def mark_id(cell: NotebookNode) -> str:
-    """The name of a marked cell; empty if it has none."""
+    """The name of a marked cell; empty if the cell has none."""
     return mark(cell).get("grade_id") or ""
 
 
@@ -76,14 +76,14 @@ def checksum(cell: NotebookNode) -> str:
 
 
 def untag(notebook: NotebookNode) -> None:
-    """Take tags off marked cells."""
+    """Remove the tags of marked cells."""
     for cell in notebook.cells:
         if mark(cell):
             cell.metadata.pop("tags", None)
 
 
 def mark_unexecuted(notebook: NotebookNode) -> list[str]:
-    """Give every test without an execution an error: without one it would count as passed.
+    """Give every test that was not executed an error: without one it would count as passed.
 
     Returns:
         The names of these tests.
@@ -104,7 +104,7 @@ def _error(name: str, text: str) -> NotebookNode:
 
 
 def _keep_the_error(*, cell: NotebookNode, execute_reply: dict[str, Any], **_: Any) -> None:
-    """A cell that was interrupted replies with an error that none of its outputs shows."""
+    """Add the error of an interrupted cell, which only its reply holds, to the outputs."""
     reply = execute_reply["content"]
     if reply["status"] == "error" and not any(output.get("ename") == reply["ename"] for output in cell.outputs):
         error = {name: reply[name] for name in ("ename", "evalue", "traceback")}

@@ -1,8 +1,8 @@
-"""A process that has imported what submissions need; kernels are forked from it, so that each starts at once.
+"""A process that has imported the libraries of submissions; kernels are forked from it, so that each starts at once.
 
-It listens on no address: requests come by a socket that only the two processes hold. (The fork server of Python's
-multiprocessing has an address, by which a submission could ask it for a process outside of every fence.) It is started
-again when it is lost.
+The server listens on no address: requests come by a socket that only the two processes hold. (The fork server of
+Python's multiprocessing has an address, by which a submission could ask it for an unrestricted process.) A lost server
+is started again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from contextlib import suppress
 
 from advfeat.classroom.kernel import Job, serve
 
-# What submissions import.
+# The modules that submissions import.
 _PRELOADED = ("ipykernel.kernelapp", "matplotlib.pyplot", "psutil", "advfeat.classroom.course")
-# Read when libraries are loaded: one thread, so that submissions side by side do not wait for each other.
+# Settings that libraries read when loaded: one thread, so that parallel submissions do not wait for each other.
 LOADED_WITH = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 LOST = -1
-"""In place of an exit code: the guard ended before it could report one."""
+"""Stands for an exit code: the guard ended before it could report one."""
 _START = "import sys; sys.path[:] = {path!r}; from advfeat.classroom import forkserver; forkserver.main({socket})"
 _ATTEMPTS = 3
 _LARGEST_REQUEST = 1 << 20
@@ -35,14 +35,14 @@ _LARGEST_REQUEST = 1 << 20
 class Guarded:
     """The guard of a kernel, with the methods of ``subprocess.Popen`` that a kernel's provisioner calls.
 
-    ``told`` says whether it was told to end the kernel while that still ran.
+    ``told_to_end`` is whether the guard was told to end the kernel while the kernel still ran.
     """
 
     stdin = stdout = stderr = None
 
     def __init__(self, pid: int, report: int) -> None:
         self.pid = pid
-        self.told = False
+        self.told_to_end = False
         self._report = report
         self._said = b""
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class Guarded:
         os.set_blocking(report, False)
 
     def poll(self) -> int | None:
-        """The kernel's exit code, 128 + n if signal n ended it; ``LOST``; None while it runs."""
+        """The kernel's exit code (128 + n if signal n ended it), or ``LOST``; None while the kernel runs."""
         with self._lock:
             while self._code is None:
                 try:
@@ -64,7 +64,7 @@ class Guarded:
             return self._code
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """As ``poll``, but not before the guard has ended, or ``timeout`` seconds have passed."""
+        """The answer of ``poll`` once the guard has ended, or ``timeout`` seconds have passed."""
         import selectors
 
         with suppress(ValueError, KeyError, OSError), selectors.DefaultSelector() as ready:
@@ -77,26 +77,26 @@ class Guarded:
 
     @property
     def problem(self) -> str:
-        """What kept the kernel from starting, once ``poll`` knows that it has ended."""
+        """Why the kernel did not start, once ``poll`` knows that the guard has ended."""
         return (self._said if self._code == LOST else self._said[:-2]).decode(errors="replace")
 
     def send_signal(self, number: int) -> None:
-        """Interrupt the kernel (SIGINT), or end it with all that it has started (any other signal)."""
+        """Interrupt the kernel (SIGINT), or end the kernel and all processes that it has started (any other signal)."""
         if self.poll() is None:
             ends = number != signal.SIGINT
-            self.told = self.told or ends
+            self.told_to_end = self.told_to_end or ends
             with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM if ends else signal.SIGINT)  # the guard must live on to do it
+                os.kill(self.pid, signal.SIGTERM if ends else signal.SIGINT)  # the guard survives, and ends the rest
 
     def kill(self) -> None:
-        """End the kernel and all that it has started."""
+        """End the kernel and all processes that it has started."""
         self.send_signal(signal.SIGTERM)
 
     terminate = kill
 
 
 class ForkServer:
-    """Starts kernels for several threads; see the module."""
+    """The server, as seen by the grader: starts kernels for several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -105,7 +105,7 @@ class ForkServer:
 
     @property
     def pid(self) -> int | None:
-        """Its process, if it was started."""
+        """The server's process, if it was started."""
         return self._process.pid if self._process else None
 
     def start(self, job: Job) -> Guarded:
@@ -147,7 +147,7 @@ class ForkServer:
         if self._socket is None:
             self._socket, theirs = socket.socketpair()
             with theirs:
-                # In a session of its own: who presses Ctrl-C means the grader, which then ends the others in order.
+                # The server has a session of its own: Ctrl-C reaches the grader only, which ends the others in order.
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _START.format(path=sys.path, socket=theirs.fileno())],
                     env={**os.environ, **LOADED_WITH},
@@ -159,7 +159,7 @@ class ForkServer:
         return self._socket
 
     def end(self) -> None:
-        """End the server, and with it every kernel that it has forked."""
+        """End the server and every kernel that it has forked."""
         atexit.unregister(self.end)
         if self._socket is not None:
             self._socket.close()
@@ -171,7 +171,7 @@ class ForkServer:
 
 def main(number: int) -> None:
     """The server: forks on request until the other end of the socket with this file number is closed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards report by themselves, and leave nothing to wait for
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards report by themselves, so nothing waits for them
     for name in _PRELOADED:
         importlib.import_module(name)
     with socket.socket(fileno=number) as requests:

@@ -1,4 +1,4 @@
-"""Grade what a class handed in: run every notebook under limits, keep the grade book, write feedback pages."""
+"""Grade the submissions of a class: run every notebook under limits, keep the grade book, write feedback pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nbgrader.converters.base import BaseConverter, NbGraderException
 from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrades
 from nbgrader.utils import determine_grade, is_grade
 
-from advfeat.classroom.collect import Submission, reason
+from advfeat.classroom.collect import Submission, one_line
 from advfeat.classroom.executor import mark_id, mark_unexecuted
 from advfeat.classroom.kernel import readable
 from advfeat.classroom.pages import Page
@@ -33,13 +33,13 @@ class ReferenceFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Grade:
-    """What one student got for one problem set.
+    """The grade of one student for one problem set.
 
     Attributes:
-        student: as in the grade book.
-        points: per graded cell; None where a person has yet to give marks.
-        status: ``graded``, or why the run was stopped, or why it could not be graded.
-        seconds: how long the notebook ran.
+        student: name in the grade book.
+        points: graded cell → points; None for an answer that a person has yet to mark.
+        status: ``graded``, or why the run was stopped, or why the submission could not be graded.
+        seconds: run time of the notebook.
     """
 
     student: str
@@ -54,7 +54,7 @@ class Grade:
 
     @property
     def complete(self) -> bool:
-        """Whether it was graded, and has a feedback page."""
+        """Whether the notebook was graded and has a feedback page."""
         return self.graded and _Feedback.failed not in self.status
 
     @property
@@ -69,7 +69,7 @@ class Grade:
 
 
 class _Step(BaseConverter):
-    """A step of nbgrader's work. ``problem`` says why it failed, which nbgrader itself only logs."""
+    """A step of nbgrader. ``problem`` is the reason of a failure, which nbgrader itself only logs."""
 
     failed = ""
     problem = ""
@@ -80,18 +80,18 @@ class _Step(BaseConverter):
         try:
             BaseConverter.convert_single_notebook(self, notebook_filename)
         except Exception as error:
-            self.problem = reason(error)
+            self.problem = one_line(error)
             raise
 
 
 class _Sanitise(_Step, Autograde):
-    """The first half of grading: tests put back as they were made, hidden ones added, outputs removed."""
+    """The first half of grading: restores the tests, adds the hidden ones, removes outputs."""
 
     failed = "nbgrader could not read it"
 
 
 class _Save(_Step, Autograde):
-    """The second half, on notebooks that have been run: points and outputs into the grade book."""
+    """The second half of grading, after the run: writes points and outputs to the grade book."""
 
     failed = "nbgrader could not take its points"
     _sanitizing = False
@@ -104,26 +104,26 @@ class _Save(_Step, Autograde):
 
 
 class _Feedback(_Step, GenerateFeedback):
-    """The page to give back."""
+    """The feedback page for the student."""
 
     failed = "no feedback page"
 
 
 def maximum(classroom: Classroom, assignment: str) -> dict[str, float]:
-    """Points that each graded cell is worth, in the order of the notebook."""
+    """The points of each graded cell, in the order of the notebook."""
     notebook = nbformat.read(classroom.notebook("source", assignment), as_version=4)
     marks = [cell.metadata.get("nbgrader", {}) for cell in notebook.cells]
     return {mark["grade_id"]: float(mark["points"]) for mark in marks if "points" in mark}
 
 
 def check_reference(classroom: Classroom, assignment: str) -> tuple[NotebookNode, Outcome]:
-    """Run the problem set's own solution; keep the networks that it trains for the submissions, which then need not.
+    """Run the problem set's own solution, and keep its trained networks for the submissions.
 
     Returns:
-        The notebook that was run, and what became of it.
+        The notebook that was run, and the outcome.
 
     Raises:
-        ReferenceFailed: it does not get full marks.
+        ReferenceFailed: the solution does not get full marks.
         ValueError: the sources or the class cannot be kept from submissions where they are.
     """
     source = classroom.notebook("source", assignment)
@@ -140,7 +140,7 @@ def check_reference(classroom: Classroom, assignment: str) -> tuple[NotebookNode
 
 
 def lost(notebook: NotebookNode) -> dict[str, float]:
-    """Test → points that it did not give, of a notebook that was run; written answers do not count."""
+    """Test → lost points, for a notebook that was run; written answers do not count."""
     _settle(notebook)
     tests = [cell for cell in notebook.cells if is_grade(cell) and cell.cell_type == "code"]
     points = {mark_id(cell): determine_grade(cell) for cell in tests}
@@ -152,11 +152,11 @@ def grade(
 ) -> list[Grade]:
     """Grade collected submissions, ``jobs`` at a time (default: one per core), and write feedback pages.
 
-    Marks that a person has given stay. What goes wrong with one student's work is that student's status; unless it is
-    only the feedback page, it leaves no points and no notebook in ``autograded``.
+    Marks that a person has given stay. A failure with one student's work becomes that student's status. Unless only the
+    feedback page failed, the student then has no points and no notebook in ``autograded``.
 
-    A run that failed, or whose kernel was killed by something else than its limits, is tried again after the others and
-    alone: another submission may have been the cause.
+    A run that failed, or whose kernel was killed other than at a limit, is repeated after the others and alone, because
+    another submission may have been the cause.
 
     Raises:
         ValueError: the sources or the class cannot be kept from submissions where they are.
@@ -169,7 +169,7 @@ def grade(
     def finish(student: str, done: Future[Outcome]) -> None:
         failure = done.exception()
         if failure:
-            statuses[student] = f"it could not be run: {reason(failure)}"
+            statuses[student] = f"it could not be run: {one_line(failure)}"
             # A test that has not been run holds no error, and would count as passed.
             shutil.rmtree(classroom.notebook("autograded", assignment, student).parent)
         else:
@@ -187,7 +187,7 @@ def grade(
     ):
         running: dict[Future[Outcome], str] = {}
         try:
-            # The grade book is this thread's; meanwhile the notebooks run.
+            # Only this thread uses the grade book; the notebooks run meanwhile.
             for student in fine:
                 statuses[student] = _convert(_Sanitise, classroom, assignment, student)
                 if statuses[student]:
@@ -214,7 +214,7 @@ def _cancel(running: Iterable[Future[Outcome]]) -> None:
 
 
 def isolation(classroom: Classroom) -> list[str]:
-    """What this system cannot do to keep submissions apart from each other and from your files, in sentences.
+    """The kinds of isolation of submissions, from each other and from your files, that this system lacks, in sentences.
 
     Raises:
         ValueError: the sources or the class cannot be kept from submissions where they are.
@@ -236,10 +236,10 @@ def _run(classroom: Classroom, assignment: str, student: str, limits: Limits, re
 
 
 def _settle(notebook: NotebookNode) -> None:
-    """Make nbgrader count rightly what was run.
+    """Make nbgrader count the points of a notebook that was run correctly.
 
-    It gives points to a test that was not executed, and none to a cell that wrote to stderr, even if every test passed;
-    but a warning is no mistake.
+    nbgrader gives points to a test that was not executed. It gives no points to a cell that wrote to stderr, even if
+    the test passed; but a warning is not a mistake.
     """
     mark_unexecuted(notebook)
     for cell in notebook.cells:
@@ -254,7 +254,7 @@ def _first_error(cell: NotebookNode) -> str:
 
 
 def _convert(kind: type[_Step], classroom: Classroom, assignment: str, student: str) -> str:
-    """One of nbgrader's steps; returns what went wrong, or nothing."""
+    """Run one of nbgrader's steps; returns the reason of a failure, or an empty text."""
     settings = classroom.config()
     settings.BaseConverter.permissions = 644
     settings.Autograde.autograde_preprocessors = [LimitOutput, SaveAutoGrades, CheckCellMetadata]
@@ -266,18 +266,18 @@ def _convert(kind: type[_Step], classroom: Classroom, assignment: str, student: 
     converter.force = True
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nbgrader's own, about its data base
+            warnings.simplefilter("ignore")  # nbgrader's own warnings about its database
             converter.start()
     except NbGraderException as error:
-        return f"{kind.failed}: {converter.problem or reason(error)}"
+        return f"{kind.failed}: {converter.problem or one_line(error)}"
     return ""
 
 
 def write_feedback(classroom: Classroom, assignment: str, students: Iterable[str]) -> dict[str, str]:
-    """Feedback pages, ``feedback/STUDENT/ASSIGNMENT/ASSIGNMENT.html``.
+    """Write the feedback pages, ``feedback/STUDENT/ASSIGNMENT/ASSIGNMENT.html``.
 
     Returns:
-        Student → why there is no page, for those who have none.
+        Student → why there is no page, for students without a page.
     """
     problems = {student: _convert(_Feedback, classroom, assignment, student) for student in students}
     return {student: problem for student, problem in problems.items() if problem}
@@ -286,7 +286,7 @@ def write_feedback(classroom: Classroom, assignment: str, students: Iterable[str
 def read_grades(
     classroom: Classroom, assignment: str, statuses: Mapping[str, str], seconds: Mapping[str, float]
 ) -> list[Grade]:
-    """What the grade book holds for the students in ``statuses``; nothing for those without ``seconds``."""
+    """The grades in the grade book of the students in ``statuses``; students without ``seconds`` have no points."""
     cells = maximum(classroom, assignment)
     grades = []
     with Gradebook(classroom.course().db_url, "advfeat") as book:

@@ -1,8 +1,8 @@
 """The kernel in which a submission runs: an IPython kernel that gives up rights before it runs the first cell.
 
-It may read Python, this library and the system's folders, write below its scratch folder, and reach no process but
-its own, as far as the system can hold it to that (see ``namespaces``, ``landlock`` and ``seccomp``). Time, memory and
-output are watched from outside, by ``sandbox``.
+The kernel may read Python, this library and the system's folders, may write below its scratch folder, and reaches no
+processes but its own, as far as the system can enforce that (see ``namespaces``, ``landlock`` and ``seccomp``).
+``sandbox`` watches time, memory and output from outside.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGEST_FILE = 256 * 1024**2
 """Bytes that a submission may write to one file."""
 
 MOST_THREADS = 1024
-"""Of all its processes together, where they can be told from those of the person who grades."""
+"""The limit for all processes of a submission together, if they can be told from those of the grader's user."""
 
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys")
 _EXTRA = ("/opt",)
@@ -37,16 +37,16 @@ _LONGEST_SWEEP = 10  # seconds
 
 @dataclass(frozen=True)
 class Job:
-    """What a kernel is to be started with, in values that JSON can hold.
+    """The settings of a new kernel, in JSON types.
 
     Attributes:
-        scratch: the folder below which it may write, with an empty folder ``root`` in it.
-        connection: the file that says how to talk with it.
-        work: the folder that it starts in; None tries whether a kernel can be isolated, and starts none.
+        scratch: the folder below which the kernel may write, with an empty folder ``root`` in it.
+        connection: the kernel's connection file.
+        work: the folder that the kernel starts in; None only tries whether a kernel can be isolated.
         environment: all environment variables.
-        path: where Python looks for modules.
-        read: folders that it may read.
-        isolated: whether it gets namespaces of its own.
+        path: Python's search path for modules.
+        read: folders that the kernel may read.
+        isolated: whether the kernel gets namespaces of its own.
     """
 
     scratch: str
@@ -59,28 +59,28 @@ class Job:
 
 
 def readable(hidden: Iterable[Path]) -> list[Path]:
-    """What a submission may read besides its scratch folder: Python, its packages, this library, the system.
+    """Folders that a submission may read besides its scratch folder: Python, its packages, this library, the system.
 
-    Of Python's path, folders that hold a hidden one or lie in one are left out. So is the working folder, which
-    ``python -m`` puts there, and which often holds the submissions.
+    Folders of Python's path that contain a hidden folder or lie in one are left out. So is the working folder, which
+    ``python -m`` puts on the path, and which often holds the submissions.
 
     Args:
-        hidden: folders that must not be read: the checkout, with the sources of the problem sets, and the class's.
+        hidden: folders that must not be read: the checkout, with the sources of the problem sets, and the class folder.
 
     Raises:
-        ValueError: one of them lies where nothing runs unless it can be read.
+        ValueError: a hidden folder lies in a folder that every kernel must read.
     """
-    places = [place.resolve() for place in hidden]
+    kept_out = [folder.resolve() for folder in hidden]
     needed = {Path(path).resolve() for path in (LIBRARY, sys.prefix, sys.base_prefix, *_SYSTEM)}
     for path in needed:
-        for place in places:
-            if place.is_relative_to(path):
+        for folder in kept_out:
+            if folder.is_relative_to(path):
                 raise ValueError(
-                    f"submissions could read {place}, because their kernels need {path}; move it somewhere else"
+                    f"submissions could read {folder}, because their kernels need {path}; move it somewhere else"
                 )
     extra = {Path(path).resolve() for path in (*sys.path, *_EXTRA)} - {Path.cwd()}
     apart = [
-        path for path in extra if not any(path.is_relative_to(place) or place.is_relative_to(path) for place in places)
+        path for path in extra if not any(path.is_relative_to(one) or one.is_relative_to(path) for one in kept_out)
     ]
     return [path for path in (*needed, *apart) if path.is_dir()]
 
@@ -88,14 +88,14 @@ def readable(hidden: Iterable[Path]) -> list[Path]:
 def serve(job: Job, report: int) -> NoReturn:
     """Turn this process, a fresh fork, into the guard of a kernel that does ``job``, and the kernel into its child.
 
-    The guard stays outside. It passes interrupts on, ends the kernel when it is told to terminate or when its own
-    parent dies, ends what the kernel leaves behind, and then writes a zero byte and the kernel's exit code to
-    ``report``. What keeps a kernel from starting is written there before, in words.
+    The guard stays outside. It passes interrupts on, ends the kernel on SIGTERM or when its own parent dies, ends the
+    processes that the kernel leaves behind, and then writes a zero byte and the kernel's exit code to ``report``. If
+    the kernel cannot start, the reason is written to ``report`` first, in words.
     """
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM, 0, 0, 0)
-        with suppress(OSError):  # the first to go when the machine runs out of memory
+        with suppress(OSError):  # makes this process the first to be killed when the machine runs out of memory
             Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         if job.isolated:
@@ -107,7 +107,7 @@ def serve(job: Job, report: int) -> NoReturn:
             namespaces.settle(root, read=folders, write=Path(job.scratch), devices=_DEVICES, names=names)
             _guard(report, outermost=False)
         _give_up_rights(job)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the grader is told
+    except BaseException as error:  # noqa: BLE001 - every failure is reported to the grader
         os.write(report, f"{type(error).__name__}: {error}".encode())
         os._exit(1)
     os.close(report)
@@ -132,7 +132,7 @@ def _give_up_rights(job: Job) -> None:
     sys.path[:] = ["", *job.path]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
-    if job.isolated:  # elsewhere all processes of this user would count
+    if job.isolated:  # without namespaces all processes of this user would count
         limit = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         most = MOST_THREADS if limit == resource.RLIM_INFINITY else min(MOST_THREADS, limit)
         resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
@@ -142,7 +142,7 @@ def _give_up_rights(job: Job) -> None:
 
 
 def _guard(report: int, *, outermost: bool) -> None:
-    """Fork. The child goes on; the parent guards it and ends with its exit code, which the ``outermost`` reports."""
+    """Fork. The child returns; the parent guards it and ends with its exit code. The ``outermost`` guard reports it."""
     signals = (signal.SIGINT, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     child = os.fork()
@@ -155,7 +155,7 @@ def _guard(report: int, *, outermost: bool) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         return
     if sys.platform == "linux":
-        # What the submission starts and abandons stays below this process, where it can be found.
+        # Processes that the submission abandons become children of this process, so that they can be found.
         ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
     if not outermost:
         os.close(report)
@@ -188,7 +188,7 @@ def _wait(child: int) -> int:
 
 
 def _end_the_rest(child: int) -> None:
-    """Kill what the child has left. On Linux all of it is below this process; elsewhere, its process group."""
+    """Kill the processes that the child has left: on Linux all descendants of this process, elsewhere its group."""
     if os.getpid() == 1:
         return  # the system ends the whole namespace with its first process
     import psutil

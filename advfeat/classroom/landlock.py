@@ -1,4 +1,4 @@
-"""Fence this process in: files and network that it may use, for good and for its children (Linux Landlock)."""
+"""Restrict the files and the network of this process and its children, for good (Linux Landlock)."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _TRUNCATE, _IOCTL = 1 << 14, 1 << 15
 _OF_A_FILE = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _DEVICE = _READ_FILE | _WRITE_FILE | _IOCTL
-# Number of file rights that each edition of the interface knows, in bits from the lowest.
+# Edition of the interface → number of file rights that it knows, in bits from the lowest.
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 
 SIGNALS = 6
-"""First edition that keeps signals to processes outside from being sent."""
+"""First edition that can refuse signals to processes outside."""
 
 
 def edition() -> int:
-    """Edition of Landlock that this system offers; 0 where there is none."""
+    """Edition of Landlock on this system; 0 if there is none."""
     if sys.platform != "linux":
         return 0
     return max(0, _call(_CREATE, None, 0, _VERSION_FLAG))
 
 
 def fence(*, read: Iterable[Path], write: Iterable[Path], devices: Iterable[Path] = ()) -> bool:
-    """From now on only read (and execute) below ``read``, do everything below ``write``, and use ``devices``.
+    """Restrict this process to reading (and executing) below ``read``, all access below ``write``, and ``devices``.
 
-    Where the system knows how, TCP connections and signals to processes outside are refused, too. Paths that do not
-    exist are passed over. There is no way back.
+    If the system can, it also refuses TCP connections and signals to processes outside. Paths that do not exist are
+    skipped. The restriction cannot be undone.
 
     Returns:
-        Whether the system could do it. False on systems without Landlock, where nothing is restricted.
+        Whether the process is restricted: False on systems without Landlock.
 
     Raises:
         OSError: the system has Landlock, but refused.
@@ -78,8 +78,8 @@ def _call(number: int, *arguments: int | bytes | None) -> int:
     return ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
 
 
-def _checked(result: int, what: str) -> int:
+def _checked(result: int, step: str) -> int:
     if result < 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"Landlock could not {what}: {os.strerror(error)}")
+        raise OSError(error, f"Landlock could not {step}: {os.strerror(error)}")
     return result

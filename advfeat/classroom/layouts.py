@@ -1,4 +1,4 @@
-"""Whose is a file? Names as Canvas, Moodle, Blackboard and Brightspace give them, and names that people give."""
+"""The owner of a file by its name: names made by Canvas, Moodle, Blackboard and Brightspace, and by people."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from advfeat.classroom.downloads import composed, stem
 
-# Each begins with what the system writes; whatever a student's own file name holds comes last, so it cannot take the
-# place of it. The systems' names are in English, their dates in the language of the site.
+# Each pattern begins with the system's part of the name; the student's own file name comes last, so that it cannot
+# imitate the system's part. The fixed words are in English, the dates in the language of the site.
 _BLACKBOARD = re.compile(
     r"(?P<student>.+?)_attempt_(?P<when>\d{4}(?:-\d{1,2}){5})(?:_(?P<file>.+)|(?P<receipt>\.txt))?"
 )
@@ -25,7 +25,7 @@ _CANVAS = re.compile(
 _CANVAS_AGAIN = re.compile(r"-\d+(\.\w+)$")  # a name that the student has used before
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _CLOCK = re.compile(r"\b(\d{1,2}):?(\d\d)(?::?(\d\d))?\s*([ap])?\.?m?\b", re.IGNORECASE)
-# What browsers and programs append to the name of a copy.
+# The endings that browsers and programs append to the name of a copy.
 _COPY = r"(?:[ _-]*\(\d+\)|[ _-]+(?:copy|kopie|copie|copia)[ _-]*\d*)"
 _COPY_NUMBER = re.compile(rf"{_COPY}+$", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[^\w.@-]+")
@@ -39,16 +39,16 @@ _NOBODY = {
 
 @dataclass(frozen=True)
 class Label:
-    """What the name of a file or folder says.
+    """The parts of the name that a system gave to a file or folder.
 
     Attributes:
-        student: whose it is, as it stands there.
-        id: by which the system tells students of one name apart; empty if it does not.
-        when: of which attempt, in an order that can be compared; None where the name does not say so, and empty where
-            it does in a way that cannot be read.
-        serial: which of several files of one name is the latest.
-        file: the name that the student gave it; empty for a folder.
-        receipt: it is a page of the system's about an attempt.
+        student: the student's name, as written there.
+        id: number by which the system tells students of one name apart; empty if there is none.
+        when: time of the attempt, in an order that can be compared; None if the name has no time, and empty if the time
+            cannot be read.
+        serial: higher for later files of one name.
+        file: the student's own name of the file; empty for a folder.
+        receipt: whether the file is the system's page about an attempt.
     """
 
     student: str
@@ -60,9 +60,9 @@ class Label:
 
 
 def label(name: str) -> Label | None:
-    """What one of the four systems says by ``name``; None if it comes from none of them.
+    """The parts of a ``name`` made by one of the four systems; None for any other name.
 
-    Of Blackboard's, ``student`` also holds the name of the column; see ``usernames``.
+    For Blackboard, ``student`` also holds the name of the column; see ``usernames``.
     """
     if found := _BLACKBOARD.fullmatch(name):
         when = tuple(map(int, found["when"].split("-")))
@@ -82,8 +82,8 @@ def usernames(columns: Iterable[str], receipts: Iterable[str], assignment: str) 
 
     Args:
         columns: all such names of a download.
-        receipts: texts of the pages that it adds about each attempt; they name the user.
-        assignment: the problem set, after which the column may be called.
+        receipts: texts of the pages that Blackboard adds about each attempt; they name the user.
+        assignment: the problem set, which may also be the name of the column.
     """
     columns = set(columns)
     first_lines = [re.match(r"[^:\n]*:.*\(([^()\s]+)\)\s*$", text, re.MULTILINE) for text in receipts]
@@ -102,7 +102,7 @@ def usernames(columns: Iterable[str], receipts: Iterable[str], assignment: str) 
 
 
 def person(name: str, assignment: str) -> str:
-    """What is left of a name without the problem set and the number of a copy; empty if it says nothing of a person."""
+    """A name without the problem set and the number of a copy; empty if the rest does not name a person."""
     pieces = re.split(_pattern(assignment), _COPY_NUMBER.sub("", name), maxsplit=1, flags=re.IGNORECASE)
     before, *after = (_COPY_NUMBER.sub("", piece).strip(" _-.") for piece in pieces)
     version = bool(after) and after[0].isdecimal() and len(after[0]) <= 2
@@ -111,17 +111,17 @@ def person(name: str, assignment: str) -> str:
 
 
 def names_set(name: str, assignment: str) -> bool:
-    """Whether a file is called as the problem set, and no more than that but for the number of a copy."""
+    """Whether the name of a file is that of the problem set, with or without the number of a copy."""
     return not re.sub(rf"{_pattern(assignment)}(?:{_COPY})*(?:-\d+)?", "", stem(name), count=1, flags=re.IGNORECASE)
 
 
 def mentions_set(name: str, assignment: str) -> bool:
-    """Whether the name of the problem set stands in ``name``."""
+    """Whether ``name`` contains the name of the problem set."""
     return bool(re.search(_pattern(assignment), name, re.IGNORECASE))
 
 
 def fit_for_path(student: str) -> str:
-    """The name of a student's folder. Names of which nothing would be left get a number made from all they hold."""
+    """The name of a student's folder. A name without usable characters is replaced by a number, a hash of the name."""
     bare = _FORBIDDEN.sub("-", composed(student)).strip("-.@ ")
     number = hashlib.sha256(student.encode("utf-8", "surrogateescape")).hexdigest()[:6]
     if not re.search(r"[^\W_]", bare):
@@ -130,7 +130,7 @@ def fit_for_path(student: str) -> str:
 
 
 def _shared(names: list[list[str]]) -> int:
-    """How many words all names begin with; of a single name all."""
+    """The number of words with which all names begin; for a single name, all its words."""
     return next(
         (n for n, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1), min(map(len, names), default=0)
     )

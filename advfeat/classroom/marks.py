@@ -22,18 +22,18 @@ _ENTERED = ("student", "part", "points", "comment")
 SHOWN = 5000
 """Characters of an answer on the sheet; the feedback page has all of it."""
 _CHANGED = "the answer has changed since points were given"
-# A spreadsheet takes a cell for a formula that begins so, after blanks; and pieces of a cell for further ones, if it is
-# told to separate at semicolons or tabs.
+# A spreadsheet takes a cell for a formula if it begins with one of these characters, even after blanks; and if it
+# separates columns at semicolons or tabs, it takes the pieces of a cell for cells.
 _FORMULA = re.compile(r"(?:\A|(?<=[;\t\r\n]))(?=[\s\x00-\x20\u200b-\u200f\u2060\ufeff]*[=+\-@＝＋－＠﹦﹢﹣﹫])")
 
 
 def grades_path(classroom: Classroom, assignment: str) -> Path:
-    """One row per student."""
+    """Path of the table of grades: one row per student."""
     return classroom.folder / "grades" / f"{assignment}.csv"
 
 
 def marks_path(classroom: Classroom, assignment: str) -> Path:
-    """One row per written answer, with empty cells for points and comment."""
+    """Path of the sheet for marks: one row per written answer, with empty cells for points and comment."""
     return classroom.folder / "marks" / f"{assignment}.csv"
 
 
@@ -58,7 +58,7 @@ def write_grades(classroom: Classroom, assignment: str, grades: Sequence[Grade])
 
 
 def unused_path(classroom: Classroom, assignment: str) -> Path:
-    """One row per file of the last download that was not taken."""
+    """Path of the table of unused files: one row per file of the last download that was not taken."""
     return classroom.folder / "grades" / f"{assignment}-not-used.csv"
 
 
@@ -71,7 +71,7 @@ def write_unused(classroom: Classroom, assignment: str, unused: Sequence[Unused]
 
 
 def keep_earlier(classroom: Classroom, assignment: str, grades: Iterable[Grade]) -> list[Grade]:
-    """``grades``, but that whoever handed in something of no use keeps what an earlier submission got."""
+    """``grades``, in which a student whose new submission could not be graded keeps the points of an earlier one."""
     rows = {row["student"]: row for row in _read(grades_path(classroom, assignment), ("student", "seconds"))}
     kept = []
     for grade in grades:
@@ -85,7 +85,7 @@ def keep_earlier(classroom: Classroom, assignment: str, grades: Iterable[Grade])
 
 
 def with_unused(grades: Iterable[Grade], unused: Iterable[Unused]) -> list[Grade]:
-    """``grades``, with files that were not used, though they could be somebody's work, in the status of their owner."""
+    """``grades``, in which the status of a student names the student's files that were unexpectedly not used."""
     lost: dict[str, list[str]] = {}
     for one in unused:
         if one.student and not one.expected:
@@ -99,7 +99,7 @@ def with_unused(grades: Iterable[Grade], unused: Iterable[Unused]) -> list[Grade
 
 
 def check_sheet(classroom: Classroom, assignment: str) -> None:
-    """Refuse a sheet that could not be merged into the next one, before anything is done.
+    """Refuse a sheet that could not be merged into the next one, before anything is graded.
 
     Raises:
         ValueError: as in ``enter_marks``.
@@ -108,14 +108,14 @@ def check_sheet(classroom: Classroom, assignment: str) -> None:
 
 
 def write_sheet(classroom: Classroom, assignment: str) -> tuple[Path | None, list[str]]:
-    """Write the sheet for marks: every written answer that was handed in, with the marks it has so far.
+    """Write the sheet for marks: every written answer that was handed in, with its marks so far.
 
-    What has been typed into the sheet, and not yet entered, stays, also for answers that are no longer there. Where an
-    answer has changed since, a note says so.
+    Marks and comments that were typed into the sheet but not yet entered are kept, even if their answer no longer
+    exists. If an answer has changed since, a note says so.
 
     Returns:
-        Its path, or None if the problem set has no written answers or nobody gave one; and the students of the grade
-        book who have no graded notebook, and therefore no row.
+        The path of the sheet, or None if there is no written answer; and the students of the grade book who have no
+        graded notebook, and therefore no row.
 
     Raises:
         ValueError: as in ``enter_marks``.
@@ -135,13 +135,13 @@ def write_sheet(classroom: Classroom, assignment: str) -> tuple[Path | None, lis
             for part, answer in _answers(notebook).items():
                 grade = book.find_grade(part, assignment, assignment, student)
                 if grade.manual_score is None and grade.auto_score is not None:
-                    continue  # left as it was: no answer, no points
+                    continue  # the answer was left open, so it has no points
                 points = "" if grade.manual_score is None else f"{grade.manual_score:g}"
                 comment = book.find_comment(part, assignment, assignment, student).manual_comment or ""
                 row = typed.pop((student, part), {})
                 points, comment = row.get("points", "").strip() or points, row.get("comment", "") or comment
                 note = row.get("note", "") if points else ""
-                if points and _bare(row.get("answer", answer)) != _bare(answer):
+                if points and _without_blanks(row.get("answer", answer)) != _without_blanks(answer):
                     note = _CHANGED
                 elif grade.manual_score is not None and _number(points or "nan") != grade.manual_score:
                     note = f"the grade book has {grade.manual_score:g} points"
@@ -156,9 +156,9 @@ def enter_marks(classroom: Classroom, assignment: str) -> list[Grade]:
 
     Raises:
         FileNotFoundError: there is no sheet.
-        ValueError: a mark is not a number from 0 to what the answer is worth, or the sheet lacks a column; nothing has
-            been entered then.
-        RuntimeError: some feedback pages could not be written; everything has been entered all the same.
+        ValueError: a mark is not a number from 0 to the points of the answer, or the sheet lacks a column; then nothing
+            has been entered.
+        RuntimeError: some feedback pages could not be written; all marks have been entered nevertheless.
     """
     path = marks_path(classroom, assignment)
     if not path.exists():
@@ -198,7 +198,7 @@ def enter_marks(classroom: Classroom, assignment: str) -> list[Grade]:
 
 
 def _answers(notebook: Path) -> dict[str, str]:
-    """Part → text of the cells that a person marks."""
+    """Part → text of the answer, for the cells that a person marks."""
     found = {}
     for cell in nbformat.read(notebook, as_version=4).cells:
         mark = cell.metadata.get("nbgrader", {})
@@ -207,21 +207,21 @@ def _answers(notebook: Path) -> dict[str, str]:
     return found
 
 
-def _bare(text: str) -> str:
-    """An answer without what a spreadsheet program may change in it."""
+def _without_blanks(text: str) -> str:
+    """An answer without blanks and quotes, which a spreadsheet program may change."""
     return re.sub(r"[\s']+", "", text)
 
 
 def _number(text: str) -> float:
-    """With a point, or with the comma of many languages."""
+    """A number with a decimal point or a decimal comma."""
     return float(text.replace(",", "."))
 
 
 def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a table, if it exists; what a short row lacks is empty.
+    """The rows of a table, if it exists; the missing cells of a short row are empty.
 
     Raises:
-        ValueError: it has no column of a ``needed`` name, or is not in UTF-8.
+        ValueError: the table lacks a ``needed`` column, or is not in UTF-8.
     """
     if not path.exists():
         return []
@@ -230,7 +230,7 @@ def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8 ({error}); save it as CSV in UTF-8") from error
     header = text.partition("\n")[0]
-    # Where decimals have a comma, spreadsheet programs separate columns by semicolons.
+    # In languages with a decimal comma, spreadsheet programs separate columns by semicolons.
     rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
     if not set(needed) <= set(rows.fieldnames or ()):
         raise ValueError(f"{path} must begin with a line that names {', '.join(needed)}; it begins with {header!r}")

@@ -1,8 +1,8 @@
 """Wrong solutions of the problem sets, and whether the tests of a class tell them from the right one.
 
-Most tests compare with a closed form. A few depend on the world of a class, on its trained networks and so on the
-processor; so every wrong solution is tried when a class is made, on the computer that will grade it. They stand in
-``book/assignments/mistakes``, which no student gets and no submission can read.
+Most tests compare with a closed form. A few depend on the world of the class and its trained networks, and therefore on
+the processor. So every wrong solution is tried when a class is made, on the computer that will grade it. The wrong
+solutions are in ``book/assignments/mistakes``, which no student gets and no submission can read.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from advfeat.classroom.release import ROOT, Classroom
 from advfeat.classroom.sandbox import Limits, run
 from advfeat.progress import progress
 
-WORLDS = 3
-"""So many seeds are tried for a class."""
+SEEDS_TRIED = 3
+"""Number of seeds that are tried for a class."""
 
-_NEXT_SEED = 1_000_003  # from one seed to the next: far from those that other classes chose
+_SEED_STEP = 1_000_003  # from one seed to the next; large, so that no other class is likely to have chosen the next
 _LIMITS = Limits(cell=900, total=1800)  # as for the reference: this code is trusted
 
 
@@ -41,10 +41,10 @@ class Mistake:
     """A change of one answer: ``old`` becomes ``new``; without ``old``, the whole answer is ``new``.
 
     Attributes:
-        name: what is wrong, in words.
-        answer: the cell that it is in.
-        loses: test → points that it must lose, and no others.
-        alone: made by a student who makes no other mistake, because others change what it costs.
+        name: the mistake in words.
+        answer: the name of the changed cell.
+        loses: test → points that the mistake must lose; it must lose no others.
+        alone: the mistake must not be combined with others, because they would change the points that it loses.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Mistake:
     alone: bool = False
 
     def clashes(self, other: Mistake) -> bool:
-        """Whether the two cannot be one student's."""
+        """Whether the two mistakes cannot be in one notebook."""
         return self.answer == other.answer or bool(self.loses.keys() & other.loses.keys()) or self.alone or other.alone
 
 
 def mistakes(assignment: str) -> list[Mistake]:
-    """The wrong solutions of a problem set; none where nobody has written any.
+    """The wrong solutions of a problem set; an empty list if it has none.
 
     Raises:
         ValueError: the file that holds them cannot be read.
@@ -77,13 +77,13 @@ def mistakes(assignment: str) -> list[Mistake]:
 
 
 def shared_out(wrong: Sequence[Mistake]) -> list[list[Mistake]]:
-    """Wrong solutions of one problem set, dealt to few students: each mistake in an answer of its own."""
+    """Wrong solutions of one problem set, shared among few students: each mistake is in an answer of its own."""
     students: list[list[Mistake]] = []
     for one in wrong:
-        place = next((dealt for dealt in students if not any(one.clashes(other) for other in dealt)), None)
-        if place is None:
-            students.append(place := [])
-        place.append(one)
+        student = next((dealt for dealt in students if not any(one.clashes(other) for other in dealt)), None)
+        if student is None:
+            students.append(student := [])
+        student.append(one)
     return students
 
 
@@ -91,7 +91,7 @@ def make_mistakes(notebook: NotebookNode, dealt: Sequence[Mistake]) -> NotebookN
     """A copy of ``notebook``, which holds the right answers, with some of them changed.
 
     Raises:
-        ValueError: a mistake is not one in this notebook.
+        ValueError: a mistake does not fit this notebook.
     """
     notebook = copy.deepcopy(notebook)
     cells = answers(notebook)
@@ -105,22 +105,22 @@ def make_mistakes(notebook: NotebookNode, dealt: Sequence[Mistake]) -> NotebookN
 
 
 def seeds_from(asked_for: int) -> list[int]:
-    """The seeds to try for a class, the one that was asked for first."""
-    return [asked_for, *((asked_for + attempt * _NEXT_SEED) % 2**32 for attempt in range(1, WORLDS))]
+    """The seeds to try for a class, beginning with the seed that was asked for."""
+    return [asked_for, *((asked_for + attempt * _SEED_STEP) % 2**32 for attempt in range(1, SEEDS_TRIED))]
 
 
 def make_class(classroom: Classroom, *, class_seed: int, check: bool = True, jobs: int | None = None) -> Iterator[str]:
     """Make every problem set for a class, as ``release.make`` does, once its tests have told every mistake apart.
 
-    Where they cannot in the world of ``class_seed``, the class gets another seed. A class that has its notebooks
-    already keeps its seed.
+    If the tests cannot do so in the world of ``class_seed``, the class gets another seed. A class that already has its
+    notebooks keeps its seed.
 
     Args:
         check: whether to try the mistakes.
         jobs: notebooks that run at a time (default: one per core).
 
     Yields:
-        What to tell the teacher.
+        Lines of a report for the teacher.
 
     Raises:
         ValueError: as in ``release.make_sources``.
@@ -147,7 +147,8 @@ def make_class(classroom: Classroom, *, class_seed: int, check: bool = True, job
         yield f"so the tests would not be fair in the world of seed {class_seed}"
     else:
         if check:
-            raise RuntimeError(f"no class made: tried {WORLDS} seeds from {asked_for} on, and none was fair, see above")
+            tried = f"tried {SEEDS_TRIED} seeds from {asked_for} on"
+            raise RuntimeError(f"no class made: {tried}, and none was fair, see above")
     release.make(classroom, class_seed=class_seed, asked_for=asked_for)
     if trial.store.exists():
         shutil.copytree(trial.store, classroom.store, dirs_exist_ok=True)
@@ -157,13 +158,13 @@ def make_class(classroom: Classroom, *, class_seed: int, check: bool = True, job
 
 
 def _checked(classroom: Classroom, jobs: int | None) -> Generator[str, None, list[str]]:
-    """Try every problem set's own solution and its mistakes; returns what the tests got wrong."""
+    """Try every problem set's own solution and its mistakes; returns the failures of the tests."""
     start, names = time.monotonic(), release.assignments()
     dealt = [(name, group) for name in names for group in shared_out(mistakes(name))]
     problems: list[str] = []
     yield f"class {classroom.class_seed}: trying the tests on {len(names)} right and {len(dealt)} wrong notebooks ..."
     with progress(total=len(names) + len(dealt), unit="notebook", description="fair tests?") as bar:
-        for name in names:  # one after the other: the networks that one has trained serve the next
+        for name in names:  # one after the other, because later solutions use the networks of earlier ones
             try:
                 _, outcome = check_reference(classroom, name)
             except ReferenceFailed as error:
@@ -191,7 +192,7 @@ def _checked(classroom: Classroom, jobs: int | None) -> Generator[str, None, lis
 
 
 def _problems(classroom: Classroom, assignment: str, dealt: Sequence[Mistake]) -> list[str]:
-    """Run a problem set with some mistakes in it; returns where they lose other points than they should."""
+    """Run a problem set with some mistakes in it; returns the mistakes that lose other points than they should."""
     path = classroom.notebook("source", assignment)
     notebook = make_mistakes(nbformat.read(path, as_version=4), dealt)
     read = readable([ROOT, classroom.folder])

@@ -1,7 +1,7 @@
-"""Give a process a system of its own: no other processes, no network, and no files but those it is given (Linux).
+"""Isolate a process by namespaces: it sees no other processes, no network, and only the files it is given (Linux).
 
-Three steps, each in a process of its own: ``leave`` the namespaces of the system, ``settle`` in the first process of
-the new ones, and ``surrender`` every privilege before a stranger's code runs.
+There are three steps, each in a process of its own: ``leave`` the namespaces of the system, ``settle`` in the first
+process of the new namespaces, and ``surrender`` every privilege before the code of a submission runs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _MOST_LINKS = 40
 
 
 def leave() -> None:
-    """From now on children of this process live in new namespaces, with the user that they had.
+    """Put future children of this process into new namespaces, under the same user.
 
     The process must have one thread only.
 
     Raises:
-        OSError: the system does not allow it, as many containers.
+        OSError: the system does not allow it; many containers do not.
     """
     if sys.platform != "linux":
         raise OSError("namespaces are a part of Linux")
@@ -48,17 +48,17 @@ def leave() -> None:
 
 
 def settle(root: Path, *, read: Iterable[Path], write: Path, devices: Iterable[Path], names: Iterable[str]) -> None:
-    """Exchange the system's files for a tree that holds ``read``, ``write`` and ``devices`` where they were.
+    """Replace the system's files by a tree that holds only ``read``, ``write`` and ``devices``, at their old paths.
 
-    All but ``write`` is read-only, whatever the modes of the files say, and other users' sockets are not in it. Call it
-    in the first process behind ``leave``.
+    Everything but ``write`` is read-only, whatever the modes of the files, and the tree holds no sockets of other
+    users. Call this function in the first process after ``leave``.
 
     Args:
         root: an empty folder to build the tree in.
         read: folders, with symbolic links resolved.
         write: the folder that may be written.
         devices: files of ``/dev``.
-        names: paths as programs spell them; symbolic links on their way are made anew.
+        names: paths as programs spell them; symbolic links along these paths are recreated.
 
     Raises:
         OSError: the system does not allow a step.
@@ -74,18 +74,18 @@ def settle(root: Path, *, read: Iterable[Path], write: Path, devices: Iterable[P
     _bind(write, _place(root, write), writable=True)
     for device in devices:
         if device.exists():
-            place = root / device.relative_to("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
-            _bind(device, place, writable=True)
+            path = root / device.relative_to("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            _bind(device, path, writable=True)
     for link, target in _links(names):
-        place = root / link.relative_to("/")
-        if not os.path.lexists(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(target)
+        path = root / link.relative_to("/")
+        if not os.path.lexists(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(target)
     try:
         _mount("proc", _place(root, proc), "proc", _RDONLY | _NOSUID | _NODEV | _NOEXEC)
-    except PermissionError:  # in a container that hides parts of it; then the names of other processes can be read
+    except PermissionError:  # a container may hide parts of /proc; then the names of other processes can be read
         _bind(proc, _place(root, proc), recursive=True)
     _protect(root, below=False)
     os.chdir(root)
@@ -98,8 +98,8 @@ def surrender(*, keep_overrides: bool = False) -> None:
     """Give up every capability for good, also for programs that are started from here.
 
     Args:
-        keep_overrides: keep those by which a superuser reads and writes everybody's files, where nothing else lets it
-            read Python.
+        keep_overrides: keep the capabilities by which a superuser reads and writes all files; without namespaces it may
+            need them to read Python.
 
     Raises:
         OSError: the system refused.
@@ -110,7 +110,7 @@ def surrender(*, keep_overrides: bool = False) -> None:
     _checked(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "give up new privileges")
     kept = _OVERRIDES if keep_overrides and os.geteuid() == 0 else 0
     for capability in range(64):
-        # Those without capabilities have nothing to drop; numbers that the system does not know are refused, too.
+        # The call fails for a process without capabilities, which has nothing to drop, and for unknown numbers.
         if not kept >> capability & 1 and libc.prctl(_DROP_FROM_BOUNDING_SET, capability, 0, 0, 0) < 0:
             break
     header = struct.pack("=Ii", _CAPABILITIES, 0)
@@ -118,7 +118,7 @@ def surrender(*, keep_overrides: bool = False) -> None:
 
 
 def _links(names: Iterable[str]) -> Iterator[tuple[Path, Path]]:
-    """Symbolic links on the ways to ``names``, by paths that lead through none."""
+    """Symbolic links along the paths ``names``, each with its target; their own paths have no links before the end."""
     for name in names:
         here, ahead, met = Path("/"), list(Path(name).parts), 0
         while ahead and met < _MOST_LINKS:
@@ -131,37 +131,37 @@ def _links(names: Iterable[str]) -> Iterator[tuple[Path, Path]]:
 
 
 def _place(root: Path, folder: Path) -> Path:
-    place = root / folder.relative_to("/")
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+    path = root / folder.relative_to("/")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
-def _bind(what: Path, place: Path, *, recursive: bool = False, writable: bool = False) -> None:
-    _mount(str(what), place, flags=_BIND | (_RECURSIVE if recursive else 0))
+def _bind(source: Path, path: Path, *, recursive: bool = False, writable: bool = False) -> None:
+    _mount(str(source), path, flags=_BIND | (_RECURSIVE if recursive else 0))
     if not writable:
-        _protect(place, below=True)
+        _protect(path, below=True)
 
 
-def _protect(place: Path, *, below: bool) -> None:
-    """Make what is mounted at ``place``, and ``below`` it, read-only."""
+def _protect(path: Path, *, below: bool) -> None:
+    """Make the mount at ``path`` read-only; with ``below`` also all mounts below it."""
     wanted = struct.pack("=4Q", _ATTR_RDONLY | _ATTR_NOSUID, 0, 0, 0)
     flags = _AT_RECURSIVE if below else 0
-    arguments = (os.fsencode(place), flags, wanted, ctypes.c_size_t(len(wanted)))
+    arguments = (os.fsencode(path), flags, wanted, ctypes.c_size_t(len(wanted)))
     done = _libc().syscall(_MOUNT_SETATTR, _AT_FDCWD, *arguments)
-    _checked(done, f"make {place} read-only")
+    _checked(done, f"make {path} read-only")
 
 
-def _mount(what: str, place: Path, kind: str = "", flags: int = 0, options: str = "") -> None:
-    arguments = [os.fsencode(text) if text else None for text in (what, str(place), kind)]
+def _mount(source: str, path: Path, kind: str = "", flags: int = 0, options: str = "") -> None:
+    arguments = [os.fsencode(text) if text else None for text in (source, str(path), kind)]
     done = _libc().mount(*arguments, ctypes.c_ulong(flags), os.fsencode(options) if options else None)
-    _checked(done, f"mount {what} at {place}")
+    _checked(done, f"mount {source} at {path}")
 
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _checked(result: int, what: str) -> None:
+def _checked(result: int, step: str) -> None:
     if result < 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"it could not {what}: {os.strerror(error)}")
+        raise OSError(error, f"it could not {step}: {os.strerror(error)}")

@@ -1,4 +1,4 @@
-"""Whose are the files of a download? Sort them by students, and give every student the name of a folder."""
+"""Sort the files of a download by students, and give every student the name of a folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from advfeat.classroom.downloads import Entry, Unusable, is_archive, stem
 from advfeat.files import write_whole
 
 _SAMPLE = 5
-"""Notebooks of one folder that are looked at to see whose it is."""
+"""Number of notebooks of one folder that are read to find out whose folder it is."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a student's: where it lies among the student's files, and what a system's name says about it."""
+    """A file of a student: its path among the student's files, and the parts of a name that a system gave."""
 
     entry: Entry
     inner: tuple[str, ...]
@@ -33,9 +33,9 @@ class File:
 
 @dataclass
 class Owner:
-    """A student: the name that stands in the download, the number that a system gave, and all files.
+    """A student: the name in the download, the number that a system gave, and all files.
 
-    ``tops`` are the files and folders of the download that belong to the student, ``student`` is the name of the
+    ``tops`` are the top-level files and folders of the student in the download; ``student`` is the name of the
     student's folder.
     """
 
@@ -51,11 +51,11 @@ class Sorter:
     """Sorts the files of one download.
 
     Attributes:
-        assignment: the problem set, whose name may stand in those of files.
-        download: what the instructor named.
+        assignment: the problem set, whose name may be part of file names.
+        download: the path that the instructor gave.
         notebooks: the files that are notebooks.
         fits: whether a notebook holds cells of the problem set, and whether these were worked on.
-        leave: called with a file that is nobody's, why, and whether that was to be expected.
+        leave: called with a file without owner, the reason, and whether that was expected.
     """
 
     assignment: str
@@ -65,7 +65,7 @@ class Sorter:
     leave: Callable[[Entry, str, bool], None]
 
     def owners(self, entries: Sequence[Entry]) -> list[Owner]:
-        """Everybody to whom files belong."""
+        """All students who own files."""
         folder = self._folder(entries)
         depth = len(folder)
         inside = [entry for entry in entries if entry.parts[:depth] == folder and len(entry.parts) > depth]
@@ -96,7 +96,7 @@ class Sorter:
         return _joined(list(owners.values()), self.notebooks)
 
     def _share_out(self, loose: Iterable[Entry], owners: dict[tuple[str, ...], Owner]) -> None:
-        """Find the owners of files that lie in no folder and bear no system's name."""
+        """Find the owners of files that lie in no folder and have no name from a system."""
         nameless, others = [], []
         for entry in loose:
             person = layouts.person(stem(entry.name), self.assignment)
@@ -142,7 +142,7 @@ class Sorter:
         return layouts.usernames(columns, pages, self.assignment)
 
     def _folder(self, entries: Sequence[Entry]) -> tuple[str, ...]:
-        """The innermost folder that holds all notebooks and is no student's."""
+        """The innermost folder that holds all notebooks and does not belong to a student."""
         paths = [entry.parts for entry in entries if entry in self.notebooks] or [entry.parts for entry in entries]
         depth = 0
         while all(len(path) > depth + 1 for path in paths) and len({path[depth] for path in paths}) == 1:
@@ -180,17 +180,17 @@ class Sorter:
         return not worked_on and len(fitting - {""}) > 1
 
     def _person(self, folder: str) -> str:
-        """Whose a folder or an archive is, by its name; empty if that says nothing of a person."""
+        """The person after whom a folder or an archive is named; empty if the name does not name one."""
         return layouts.person(stem(folder) if is_archive(folder) else folder, self.assignment)
 
 
 def named(owners: Iterable[Owner], known: Mapping[str, str], download: Path) -> list[Owner]:
-    """Give every owner the name of a folder, so that nobody gets another's.
+    """Give every owner the name of a folder, so that no two students share one.
 
     Args:
-        owners: everybody in a download.
-        known: students of whom something was collected before, and the numbers that a system gave them.
-        download: what to name in an error.
+        owners: all owners in a download.
+        known: students with an earlier submission → the number that a system gave them.
+        download: the path named in error messages.
 
     Raises:
         ValueError: two submissions are of one student, and no system tells which counts.
@@ -218,13 +218,13 @@ def named(owners: Iterable[Owner], known: Mapping[str, str], download: Path) -> 
 
 
 def known_students(folder: Path, assignment: str) -> dict[str, str]:
-    """Students of whom something was collected for ``assignment``, and the numbers that a system gave them."""
+    """Students with a submission for ``assignment`` → the number that a system gave them."""
     collected = {path.parent.name: "" for path in (folder / "submitted").glob("*/*/") if path.name == assignment}
     return collected | _numbers(folder / "students.json").get(assignment, {})
 
 
 def remember(folder: Path, assignment: str, owners: Iterable[Owner]) -> None:
-    """Keep the numbers that a system gave, so that a namesake in a later download is not taken for the same person."""
+    """Save the numbers that a system gave, so that a namesake in a later download is not taken for the same person."""
     path = folder / "students.json"
     numbers = _numbers(path)
     numbers.setdefault(assignment, {}).update({owner.student: owner.id for owner in owners if owner.id})
@@ -248,7 +248,7 @@ def _numbers(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _joined(owners: list[Owner], notebooks: Collection[Entry]) -> list[Owner]:
-    """Folders and archives of helpers, called ``NAME_...`` after a student, go to that student."""
+    """Give folders and archives of helper files that are named ``NAME_...`` after a student to that student."""
     for owner in list(owners):
         holds_work = any(file.entry in notebooks for file in owner.files)
         whose = None if holds_work or owner.id else _beginning(owner.name, (one for one in owners if one is not owner))
@@ -259,7 +259,7 @@ def _joined(owners: list[Owner], notebooks: Collection[Entry]) -> list[Owner]:
 
 
 def _beginning(name: str, owners: Iterable[Owner]) -> Owner | None:
-    """The owner after whom a file is called, ``OWNER_...``."""
+    """The owner after whom a file is named, ``OWNER_...``."""
     fitting = [one for one in owners if re.match(rf"{re.escape(one.name)}[ _.-]", name, re.IGNORECASE)]
     return max(fitting, key=lambda one: len(one.name), default=None)
 
@@ -269,5 +269,5 @@ def _folded_names(owners: Iterable[Owner]) -> list[str]:
 
 
 def _folded(name: str) -> str:
-    """Equal for names that a file system may take for one."""
+    """A form of a name that is equal for names that a file system may take for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -1,4 +1,4 @@
-"""Feedback pages on which nothing of a submission is active: no scripts, no event handlers, no frames, no forms."""
+"""Feedback pages without active content from the submission: no scripts, no event handlers, no frames, no forms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 from traitlets import default
 
-# What Markdown and tables of pandas are made of. Everything else is shown as the text that it is.
+# The tags of Markdown and of pandas' tables. All other tags are shown as text.
 _TAGS = {
     *("a", "abbr", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div", "dl"),
     *("dt", "em", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "mark"),
@@ -38,10 +38,10 @@ def _allowed(tag: str, name: str, value: str) -> bool:
 
 
 def clean(text: str) -> str:
-    """HTML without anything active; what is not allowed stands there as text, but for scripts and styles.
+    """HTML without active content; scripts and styles are removed, other forbidden tags are shown as text.
 
-    Links lead to ``http``, ``https`` and ``mailto``, or within the page. Pictures are those that come with the text:
-    one from a server would tell it who reads the page.
+    Links lead to ``http``, ``https`` and ``mailto``, or within the page. Only embedded pictures are allowed: a server
+    of a picture would learn who reads the page.
     """
     styles = CSSSanitizer(allowed_css_properties=["text-align", "width", "height"])
     cleaner = Cleaner(
@@ -51,7 +51,7 @@ def clean(text: str) -> str:
 
 
 def harmless(notebook: NotebookNode) -> NotebookNode:
-    """A copy of a notebook with only those outputs and metadata that a page shows, none of them active."""
+    """A copy of a notebook with only the outputs and metadata that a page shows, without active content."""
     shown = copy.deepcopy(notebook)
     shown.metadata = {name: value for name, value in shown.metadata.items() if name == "language_info"}
     for cell in shown.cells:
@@ -71,7 +71,7 @@ def _shown(datum: tuple[str, Any]) -> tuple[str, str]:
     kind, value = datum
     if kind == "text/html":
         return kind, clean(str(value))
-    if kind in ("text/plain", "text/markdown"):  # the one is escaped, the other cleaned, when the page is made
+    if kind in ("text/plain", "text/markdown"):  # when the page is made, plain text is escaped and Markdown cleaned
         return kind, str(value)
     if kind == "text/latex":
         return kind, str(value)
@@ -96,5 +96,5 @@ class Page(HTMLExporter):
         return clean(super().markdown2html(context, source))
 
     def from_notebook_node(self, nb: NotebookNode, resources: Any = None, **named: Any) -> Any:
-        """The page, and what nbconvert keeps about it."""
+        """The page, and the resources that nbconvert returns with it."""
         return super().from_notebook_node(harmless(nb), resources, **named)

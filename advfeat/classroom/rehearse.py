@@ -1,4 +1,4 @@
-"""A rehearsal: submissions of students who do not exist, to see how long grading takes and what its pages look like."""
+"""A rehearsal with submissions of simulated students, which shows how long grading takes and how its pages look."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from advfeat.classroom.release import Classroom
 
 _MARKERS = re.compile(r"^ *### (BEGIN|END) SOLUTION\n?", re.MULTILINE)
-# Of every ten students, by number.
+# Of every ten students, by number: those who leave answers open, and those with code that fails or never ends.
 _LEFT_OPEN = (1, 3, 5)
 _SPOILED = {
     7: "a_name_that_is_defined_nowhere",
@@ -34,7 +34,7 @@ def answered(classroom: Classroom, assignment: str) -> NotebookNode:
 
 
 def answers(notebook: NotebookNode) -> dict[str, NotebookNode]:
-    """Name → cell of everything that students fill in."""
+    """Name → cell, for every cell that students fill in."""
     marks = [(cell.metadata.get("nbgrader", {}), cell) for cell in notebook.cells]
     return {mark["grade_id"]: cell for mark, cell in marks if mark.get("solution")}
 
@@ -42,9 +42,9 @@ def answers(notebook: NotebookNode) -> dict[str, NotebookNode]:
 def simulate(classroom: Classroom, assignment: str, downloads: Path, *, students: int, seed: int = 0) -> list[str]:
     """Write submissions of ``students`` simulated students to ``downloads``, which is emptied first.
 
-    Of every ten, four have everything right; three left some answers open; one misspelled a name, one needs a package
-    that is not there, and one wrote a loop that never ends. The last student of a class hands in a file that is no
-    notebook, the first a ZIP archive.
+    Of every ten students, four have all answers right; three left some answers open; one misspelled a name, one needs a
+    package that is not installed, and one wrote an endless loop. The last student of the class hands in a file that is
+    not a notebook, the first a ZIP archive.
 
     Returns:
         The students, in order.

@@ -1,4 +1,4 @@
-"""Make the notebooks that students get from the sources, for one class, and the archive to hand out."""
+"""Make the students' notebooks of one class from the sources, and the archive to hand out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Classroom:
     """The folder of one class: ``source``, ``release``, ``submitted``, ``autograded``, ``feedback``, a grade book.
 
     Attributes:
-        folder: where it is. What ``release`` and ``source`` hold can be made again; the rest is the class's work.
+        folder: path of the folder. ``release`` and ``source`` can be made again; the rest is the work of the class.
     """
 
     folder: Path
@@ -50,12 +50,12 @@ class Classroom:
         """The seed that the notebooks were made with.
 
         Raises:
-            FileNotFoundError: no notebooks have been made there.
+            FileNotFoundError: the folder is not that of a class.
         """
         return self._card()["class_seed"]
 
     def seed_for(self, asked_for: int) -> int:
-        """The class's seed, if it was made when ``asked_for`` was asked for; else ``asked_for``."""
+        """The seed of the class if the class was made for the seed ``asked_for``; otherwise ``asked_for``."""
         card = self._card()
         return card["class_seed"] if card.get("asked_for") == asked_for else asked_for
 
@@ -75,7 +75,7 @@ class Classroom:
         return self.folder / step / student / assignment / f"{assignment}.ipynb"
 
     def config(self) -> Config:
-        """Settings of nbgrader; the same stand in the folder for whoever calls nbgrader itself."""
+        """Settings of nbgrader; the folder holds a file with the same settings for direct use of nbgrader."""
         settings = Config()
         settings.CourseDirectory.root = str(_plain(self.folder.absolute()))
         settings.CourseDirectory.course_id = "advfeat"
@@ -90,9 +90,9 @@ class Classroom:
 
 @functools.cache
 def _plain(folder: Path) -> Path:
-    """``folder`` by a name that nbgrader takes as it stands: it reads paths as patterns, and as parts of addresses.
+    """``folder`` under a path without special characters: nbgrader uses paths as patterns and in addresses.
 
-    Where the name holds such characters, this is a link, which is removed when the program ends.
+    If the path has special characters, the result is a link to it, which is removed when the program ends.
     """
     if re.fullmatch(r"[\w\s./@+~:-]*", str(folder)):
         return folder
@@ -111,10 +111,10 @@ def assignments() -> list[str]:
 def make_sources(classroom: Classroom, *, class_seed: int, asked_for: int | None = None) -> None:
     """Write every problem set in full, for the class of ``class_seed``, to ``source``.
 
-    ``asked_for`` is the seed that this one was taken for, if another (see ``mistakes.make_class``).
+    ``asked_for`` is the seed that was asked for, if it differs (see ``mistakes.make_class``).
 
     Raises:
-        ValueError: no class has that seed, or the folder belongs to a class of another seed.
+        ValueError: the seed is out of range, or the folder belongs to a class of another seed.
     """
     class_world(class_seed)  # refuses a seed before anything is written
     classroom.folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def make(classroom: Classroom, *, class_seed: int, asked_for: int | None = None)
     """
     make_sources(classroom, class_seed=class_seed, asked_for=asked_for)
     shutil.copy(ASSIGNMENTS / "nbgrader_config.py", classroom.folder)
-    # nbgrader sets up a new grade book with a program of its environment, which need not be activated.
+    # nbgrader calls a program of its environment for a new grade book, and the environment may not be activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     api = NbGraderAPI(classroom.course(), config=classroom.config())
     for assignment in assignments():
@@ -168,9 +168,9 @@ def for_class(source: NotebookNode, class_seed: int) -> NotebookNode:
 
 
 def leaks(source: NotebookNode, text: str) -> list[str]:
-    """Lines of the solutions and hidden tests of ``source`` that stand in ``text``, and in no open part of ``source``.
+    """Lines of solutions and hidden tests of ``source`` that occur in ``text``, but in no open part of ``source``.
 
-    Lines that are too short to say anything are passed over. A written answer counts as a solution.
+    Very short lines are skipped, because they reveal nothing. A written answer counts as a solution.
     """
     closed, opened = [], []
     for cell in source.cells:
@@ -182,14 +182,14 @@ def leaks(source: NotebookNode, text: str) -> list[str]:
         opened.append(_REGION.sub("", cell.source))
     plain = "\n".join(opened)
     lines = {line.strip() for body in closed for line in body.splitlines()}
-    telling = {line for line in lines if len(re.sub(r"\W", "", line)) >= 12 and line not in plain}
+    revealing = {line for line in lines if len(re.sub(r"\W", "", line)) >= 12 and line not in plain}
     marks = {"BEGIN SOLUTION", "END SOLUTION", "BEGIN HIDDEN TESTS", "END HIDDEN TESTS"}
     # In a notebook file a line is a JSON string.
-    return sorted(line for line in telling | marks if json.dumps(line, ensure_ascii=False)[1:-1] in text)
+    return sorted(line for line in revealing | marks if json.dumps(line, ensure_ascii=False)[1:-1] in text)
 
 
 def pack(classroom: Classroom, archive: Path) -> Path:
-    """Write the archive that students get: notebooks, the library, its versions, and how to work with them.
+    """Write the archive for students: notebooks, the library, versions of its dependencies, and instructions.
 
     Raises:
         FileNotFoundError: no notebooks have been made there.
@@ -207,7 +207,7 @@ def pack(classroom: Classroom, archive: Path) -> Path:
     for path in sorted((ROOT / "advfeat").rglob("*.py")):
         files[path.relative_to(ROOT).as_posix()] = path.read_text(encoding="utf-8")
     for assignment in assignments():
-        # The library is public, and holds in its own words what some parts ask for.
+        # Only notebooks and README are checked: the library is public, and implements some of the tasks in its own way.
         source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
         for name in (f"{assignment}/{assignment}.ipynb", "README.md"):
             if found := leaks(source, files[name]):

@@ -1,7 +1,7 @@
-"""Give a notebook that was worked on the marked cells that its problem set has: each once, and marked as it was made.
+"""Restore the marked cells of a submitted notebook: each cell of the problem set once, with its original mark.
 
 Editors copy a cell with its mark when it is split or pasted, drop cells, change their kind and add metadata. None of
-that should decide about points.
+that should change the points.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def repair(notebook: NotebookNode, release: NotebookNode) -> list[str]:
     """Bring marks, kinds, metadata and locked texts of ``notebook`` back to those of ``release``, in place.
 
     Returns:
-        What ``remark`` did.
+        The notes of ``remark``.
     """
     notebook.metadata = copy.deepcopy(release.metadata)
     made = {mark_id(cell): cell for cell in release.cells if mark_id(cell)}
@@ -37,13 +37,13 @@ def repair(notebook: NotebookNode, release: NotebookNode) -> list[str]:
 
 
 def remark(notebook: NotebookNode, known: Collection[str]) -> list[str]:
-    """Take marks off copies of a cell, and off cells that are not ``known``; their code stays, and runs.
+    """Remove the marks of copies of a cell, and of cells that are not ``known``; their code stays, and runs.
 
-    Of several copies of a test the last keeps the mark, of several of an answer the last that was worked on. A written
-    answer in several pieces becomes one cell again.
+    Of several copies of a test the last keeps the mark; of several copies of an answer, the last that was worked on. A
+    written answer in several pieces becomes one cell again.
 
     Returns:
-        A sentence about each.
+        A sentence about each removal.
     """
     notes = []
     copies: dict[str, list[NotebookNode]] = defaultdict(list)
@@ -72,7 +72,7 @@ def remark(notebook: NotebookNode, known: Collection[str]) -> list[str]:
 
 
 def restore(notebook: NotebookNode, release: NotebookNode) -> None:
-    """Put cells of ``release`` that ``notebook`` has lost back behind the cell that they followed."""
+    """Put cells of ``release`` that are missing in ``notebook`` back, after the cell that they followed."""
     present = {mark_id(cell): index for index, cell in enumerate(notebook.cells) if mark_id(cell)}
     before = ""
     for cell in release.cells:
@@ -100,12 +100,12 @@ def _as_made(cell: NotebookNode, made: NotebookNode) -> None:
 
 
 def _worked_on(cell: NotebookNode) -> bool:
-    """Whether an answer is another text than when it was handed out. What a student got holds that as a checksum."""
+    """Whether an answer differs from the text that was handed out, whose checksum the cell holds."""
     return bool(mark(cell).get("solution")) and mark(cell).get("checksum") != checksum(cell)
 
 
 def _joined(notebook: NotebookNode, pieces: list[NotebookNode]) -> NotebookNode:
-    """The first of ``pieces`` with the texts of all, and their pictures; the others leave the notebook."""
+    """The first of ``pieces`` with the texts and pictures of all; the others are removed from the notebook."""
     first = pieces[0]
     first.source = "\n\n".join(dict.fromkeys(piece.source for piece in pieces))
     pictures = {name: data for piece in pieces for name, data in piece.get("attachments", {}).items()}

@@ -1,7 +1,7 @@
-"""Run a notebook in a kernel of its own, and stop it when it takes too much.
+"""Run a notebook in a kernel of its own, and stop it at its limits.
 
-A notebook that was stopped can be graded all the same: cells that had run keep their outputs, and every code cell from
-there on holds an error that says what happened.
+A stopped notebook can still be graded: cells that had run keep their outputs, and every later code cell holds an error
+with the reason.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from advfeat.classroom.kernel import Job
 from advfeat.classroom.scratch import short_folder
 
 KEPT_CHARACTERS = 20_000
-"""Of what a cell prints, so many characters are kept."""
+"""The most characters of a cell's printed output that are kept."""
 
 _CONNECTION = "kernel.json"
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-# Who restricts the processor's instructions means submissions, too: some tests compare numbers that depend on them.
+# Restrictions of the processor's instructions hold for submissions, too: some tests compare numbers that depend on it.
 _INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 _FOLDERS = {"HOME": "home", "TMPDIR": "tmp", "ADVFEAT_STORE": "store", "IPYTHONDIR": "ipython"}
 _KILLED = 128 + 9
-_GRACE = 15.0  # seconds that a guard has to end what it guards
+_GRACE = 15.0  # seconds that a guard has to end its kernel
 _SERVER = ForkServer()
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one notebook may use.
+    """The limits of one notebook.
 
     Attributes:
-        cell: seconds for a single cell; then it is interrupted, and the next one runs.
+        cell: seconds for a single cell; then the cell is interrupted, and the next one runs.
         total: seconds for the whole notebook.
-        memory: GiB for the kernel and whatever it starts.
+        memory: GiB for the kernel and all processes that it starts.
         output: characters that all cells together may print or show.
-        processes: how many may run at a time.
-        disk: GiB that may lie in its scratch folder.
+        processes: number of processes at a time.
+        disk: GiB in the scratch folder.
     """
 
     cell: float = 60
@@ -69,9 +69,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a notebook: why it was stopped (empty if it was not) and the seconds it took.
+    """The outcome of a run: why the notebook was stopped (empty if it was not) and the seconds that it took.
 
-    ``killed`` says that its kernel was killed, and not by the limits: by the system, or by another process.
+    ``killed`` is whether the kernel was killed by the system or by another process, not at a limit.
     """
 
     stopped: str
@@ -98,10 +98,10 @@ def run(
 
     Args:
         files: folder whose other files are copied to the scratch folder first.
-        limits: what it may use.
-        read: folders outside the scratch folder that it may read (see ``kernel.readable``).
-        store: folder of trained networks to copy there, too; without, the notebook trains its own.
-        keep_store: copy the networks back to ``store`` in the end, for those who come after. Not for submissions.
+        limits: the limits of the notebook.
+        read: folders outside the scratch folder that the notebook may read (see ``kernel.readable``).
+        store: folder of trained networks that are copied to the scratch folder, too; None: the notebook trains its own.
+        keep_store: copy the networks back to ``store`` at the end, for later notebooks. Not for submissions.
 
     Raises:
         Lost: the process that guarded the kernel, or forked it, ended before the notebook did.
@@ -123,7 +123,7 @@ def run(
 
 
 def missing(read: Sequence[Path]) -> list[str]:
-    """What this system cannot do to keep submissions apart, in sentences; ``read`` as for ``run``."""
+    """The kinds of isolation that this system lacks, in sentences; ``read`` as for ``run``."""
     lacks, refusal = [], _refusal(tuple(read))
     if refusal:
         lacks.append(
@@ -136,15 +136,15 @@ def missing(read: Sequence[Path]) -> list[str]:
             )
         if landlock.edition() < landlock.SIGNALS or not seccomp.known():
             lacks.append(
-                "A submission can disturb the others, or the grader, by signals or limits; whoever is hit is graded "
-                "again (see the guide)."
+                "A submission can disturb the others, or the grader, by signals or limits; a disturbed submission is "
+                "graded again (see the guide)."
             )
     return lacks
 
 
 @functools.cache
 def _refusal(read: Sequence[Path]) -> str:
-    """Why submissions that may read ``read`` get no namespaces of their own; nothing if they do."""
+    """Why submissions that may read ``read`` get no namespaces of their own; empty if they do."""
     with _scratch() as scratch:
         trial = _SERVER.start(_job(scratch, read, work=None, isolated=True))
         code = trial.wait()
@@ -155,14 +155,14 @@ def _refusal(read: Sequence[Path]) -> str:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder that is removed in the end, with a path that is short enough for the sockets in it."""
+    """A folder that is removed at the end, with a path that is short enough for the sockets in it."""
     folder = Path(tempfile.mkdtemp(prefix="advfeat-", dir=Path(short_folder()).resolve()))
     try:
         for name in (*_FOLDERS.values(), "root"):
             (folder / name).mkdir()
         yield folder
     finally:
-        # Folders in folders can be too deep for Python, which Python 3.11 does not always survive.
+        # Nested folders can be too deep for Python: Python 3.11 may crash. So programs of the system remove them.
         for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
             if folder.exists():
                 subprocess.run([*command, str(folder)], check=False, stderr=subprocess.DEVNULL)
@@ -209,7 +209,7 @@ class _KernelManager(AsyncKernelManager):
 
 
 class _Client(Executor):
-    """Executes a notebook, watches its kernel, and goes on without it once it is gone."""
+    """Executes a notebook, watches its kernel, and goes on without the kernel once it is gone."""
 
     def __init__(self, notebook: NotebookNode, scratch: Path, limits: Limits, read: Sequence[Path]) -> None:
         manager = _KernelManager(scratch, read)
@@ -227,27 +227,27 @@ class _Client(Executor):
         self._printed = self._kept = 0
 
     def end(self) -> None:
-        """Stop watching, kill what the notebook has started and left running, and look how its kernel ended.
+        """Stop watching, kill the processes that the notebook left running, and find out how its kernel ended.
 
         Raises:
-            Lost: the process that guards the kernel ended without being told to.
+            Lost: the process that guards the kernel ended unexpectedly.
             RuntimeError: the kernel did not start.
         """
         self._ended.set()
-        atexit.unregister(self._cleanup_kernel)  # or what did not start is ended once more, in vain, at exit
+        atexit.unregister(self._cleanup_kernel)  # it would try to end the kernel once more at exit
         guarded = self._provisioner.guarded
         if guarded is None:
             return
         guarded.kill()
         code = guarded.wait(_GRACE)
-        for process in self._seen:  # where the guard was lost, or could not see them all
+        for process in self._seen:  # the guard may be lost, or may not have seen all of them
             with suppress(psutil.Error):
                 process.kill()
         if guarded.problem:
             raise RuntimeError(guarded.problem)
-        if code == LOST and not guarded.told:
+        if code == LOST and not guarded.told_to_end:
             raise Lost("the process that guarded its kernel was lost")
-        self.killed = code == _KILLED and not guarded.told
+        self.killed = code == _KILLED and not guarded.told_to_end
 
     async def async_start_new_kernel_client(self) -> Any:
         client = await super().async_start_new_kernel_client()
@@ -276,11 +276,11 @@ class _Client(Executor):
         return super().process_message(msg, cell, cell_index)
 
     def _watch(self, guarded: Guarded) -> None:
-        """Until the notebook has ended: see what it uses, and kill it at a limit, or if that cannot be seen."""
+        """Watch the notebook until it has ended; kill it at a limit, or if its use cannot be measured."""
         try:
             self._hold_to_limits(guarded)
         except Exception as error:  # noqa: BLE001 - nothing that a notebook does may leave it unwatched
-            self._stop(f"What it uses could not be seen: {type(error).__name__}.")
+            self._stop(f"Its use of time, memory and disk could not be measured: {type(error).__name__}.")
         if self.stopped:
             guarded.kill()
 
@@ -308,7 +308,7 @@ class _Client(Executor):
 
 
 def _size(folder: Path) -> int:
-    """Bytes that files below ``folder`` take on the disk; what vanishes meanwhile does not count."""
+    """Bytes that files below ``folder`` take on the disk; files that vanish meanwhile do not count."""
     size, ahead = 0, [str(folder)]
     while ahead:
         with suppress(OSError), os.scandir(ahead.pop()) as entries:
@@ -320,10 +320,10 @@ def _size(folder: Path) -> int:
 
 
 def _memory(processes: Sequence[psutil.Process], limit: float) -> int:
-    """Bytes that ``processes`` use, each page they share counted once, if that could be more than ``limit``.
+    """Bytes that ``processes`` use; if that may exceed ``limit``, with each shared page counted once.
 
-    Forks share most of their pages, so the sum of what each can see is far too large; but it is quick to get, and never
-    too small. The right one takes milliseconds a process, and Linux.
+    Forks share most of their pages, so the sum of their resident memory is far too large, but quick to get and never
+    too small. The right number takes milliseconds a process, and Linux.
     """
     seen = own = 0
     for process in processes:
@@ -335,12 +335,12 @@ def _memory(processes: Sequence[psutil.Process], limit: float) -> int:
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             try:
                 own += _proportional(process)
-            except (psutil.AccessDenied, OSError):  # it hides its maps
+            except (psutil.AccessDenied, OSError):  # the process hides its maps
                 own += process.memory_info().rss
     return own
 
 
 def _proportional(process: psutil.Process) -> int:
     memory = process.memory_full_info()
-    # Without proportions (macOS), what would be freed if it ended: shared pages are not counted at all.
+    # macOS has no proportional size; the memory that is freed at the end of the process ignores shared pages.
     return int(getattr(memory, "pss", memory.uss))

@@ -1,4 +1,4 @@
-"""Where scratch folders go that hold sockets, whose paths must be short."""
+"""The parent of scratch folders, which hold sockets, so that their paths must be short."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import tempfile
 from pathlib import Path
 
 LONGEST = 60
-"""Characters of a folder for temporary files: a path of a socket has 107 at most, 103 on macOS, and kernels and the
-processes that start them put up to 40 behind the folder."""
+"""The most characters of a folder for temporary files: the path of a socket has at most 107, on macOS 103, and kernels
+and the processes that start them append up to 40."""
 _OTHERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def short_folder() -> str:
-    """The folder for temporary files, or another one if its path is too long for sockets, or is a pattern.
+    """The folder for temporary files, or another one if its path is too long for sockets or contains a pattern.
 
     Raises:
-        ValueError: there is no other one that can be written to.
+        ValueError: no folder with a short path can be written to.
     """
     usual = tempfile.gettempdir()
     for folder in (usual, *_OTHERS):

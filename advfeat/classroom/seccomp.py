@@ -1,7 +1,7 @@
-"""Refuse system calls by which a process changes others, or opens a network (Linux seccomp).
+"""Refuse system calls by which a process affects others or uses the network (Linux seccomp).
 
-A second fence beside the namespaces, and the only one for other processes where a system has none. It needs no
-privilege, but sees numbers only: neither paths nor what belongs to whom.
+This is a second barrier beside the namespaces; on a system without namespaces it is the only protection of other
+processes. It needs no privilege, but sees numbers only: neither paths nor owners.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ALWAYS = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
-    "io_uring_setup": (425, 425),  # does what others do, past this filter
+    "io_uring_setup": (425, 425),  # makes other system calls past this filter
     "pidfd_getfd": (438, 438),
     "process_madvise": (440, 440),
 }
@@ -44,30 +44,31 @@ _OF_ONE_PROCESS = {
     "sched_setattr": (314, 274),
 }
 _OF_SEVERAL = {
-    # The first argument says what the second one counts, and this value says: processes.
+    # The first argument is the kind of the second; this value means a process.
     "setpriority": (141, 140, 0),
     "ioprio_set": (251, 30, 1),
 }
-# Its second argument is the policy. Libraries call it for threads, whose numbers nobody knows before; the ordinary
-# policy, SCHED_OTHER, harms nobody.
+# sched_setscheduler, whose second argument is the policy. Libraries call it for threads, whose numbers are not known
+# beforehand; the ordinary policy, SCHED_OTHER, is harmless.
 _SET_POLICY, _ORDINARY = (144, 119), 0
 _SOCKET = (41, 198)
 _LOCAL, _LIST_OF_INTERFACES = 1, 16  # AF_UNIX, AF_NETLINK; libzmq ends the process if it may not see the list
 
 
 def known() -> bool:
-    """Whether this system has such filters, and this module knows its processor."""
+    """Whether this system has such filters, and this module has the numbers for its processor."""
     return sys.platform == "linux" and platform.machine() in _ARCHITECTURES and sys.maxsize > 2**32
 
 
 def refuse() -> bool:
-    """From now on this process and its children cannot set limits, priority or processors of any other.
+    """Refuse this process and its children all system calls that affect other processes or the network.
 
-    Neither can they open sockets but local ones, trace, read or write the memory of others, or use the keys of their
-    user. Each such call fails with ``PermissionError``; there is no way back.
+    They cannot set limits, priority or processors of other processes, trace them, read or write their memory, use the
+    keys of their user, or open any but local sockets. Each such call fails with ``PermissionError``. The filter cannot
+    be removed.
 
     Returns:
-        Whether the system could do it. False where the filter is not ``known``, and nothing is refused.
+        Whether the calls are refused: False where the filter is not ``known``.
 
     Raises:
         OSError: the system has filters, but refused.
@@ -86,7 +87,7 @@ def refuse() -> bool:
 
 
 def _program(machine: int, self: int) -> list[bytes]:
-    """The filter, instruction by instruction: ``machine`` counts in ``_ARCHITECTURES``, ``self`` is the process."""
+    """The instructions of the filter: ``machine`` is an index into ``_ARCHITECTURES``, ``self`` is the process."""
     architecture = list(_ARCHITECTURES.values())[machine]
     program = [_step(_LOAD, _ARCHITECTURE), _step(_IF_EQUAL, architecture, 1, 0), _step(_RETURN, _REFUSE)]
     program += [_step(_LOAD, _NUMBER), _step(_IF_AT_LEAST, _X32, 0, 1), _step(_RETURN, _REFUSE)]
@@ -105,9 +106,9 @@ def _rule(number: int, wanted: Sequence[tuple[int, Sequence[int]]]) -> list[byte
     """Refuse the call ``number`` unless each argument named in ``wanted`` has one of its values."""
     checks: list[bytes] = []
     for argument, values in wanted:
-        checks.append(_step(_LOAD, _FIRST_ARGUMENT + 8 * argument))  # its lower half; these are 32-bit integers
+        checks.append(_step(_LOAD, _FIRST_ARGUMENT + 8 * argument))  # the lower half: the arguments are 32-bit integers
         for left, value in zip(range(len(values), 0, -1), values, strict=True):
-            checks.append(_step(_IF_EQUAL, value, left, 0))  # on to what stands behind the refusal
+            checks.append(_step(_IF_EQUAL, value, left, 0))  # skips the refusal
         checks.append(_step(_RETURN, _REFUSE))
     end = [_step(_RETURN, _ALLOW)] if wanted else [_step(_RETURN, _REFUSE)]
     return [_step(_IF_EQUAL, number, 0, len(checks) + 1), *checks, *end]

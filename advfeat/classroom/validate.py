@@ -1,6 +1,6 @@
-"""For students: run a notebook from top to bottom, as the grader will, and say how its open tests come out.
+"""For students: run a notebook from top to bottom, as the grader will, and print the results of its open tests.
 
-Needs no file of the instructor's: what a locked cell looked like is kept, as a checksum, in the notebook itself.
+No file of the instructor is needed: the notebook itself holds a checksum of every locked cell.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from advfeat.classroom.executor import mark as _mark
 from advfeat.classroom.repair import ids, remark
 
 LONGEST_CELL = 900
-"""Seconds; a first training run fits, an endless loop does not."""
+"""Seconds for one cell: enough for a first training run, but an endless loop is stopped."""
 _STUB = "raise NotImplementedError()"
 _NO_ANSWER = "YOUR ANSWER HERE"
 
 
 def validate(path: Path) -> int:
-    """Run the notebook at ``path``, which stays as it is, and print the result of every open test.
+    """Run the notebook at ``path``, which is not changed, and print the result of every open test.
 
     Returns:
         0 if every open test passes and nothing is missing, 1 if not, 2 if the file is not a problem set.
@@ -73,20 +73,20 @@ def validate(path: Path) -> int:
 
 
 def _known(notebook: NotebookNode) -> list[str]:
-    """Names of the cells that the problem set was made with: as listed in it, or those that begin as most do."""
+    """Names of the original cells: those listed in the notebook, or those with the most frequent prefix."""
     listed = notebook.metadata.get("advfeat", {}).get("cells")
     sets = Counter(name.partition("-")[0] for name in ids(notebook))
     return listed or [name for name in ids(notebook) if name.partition("-")[0] == sets.most_common(1)[0][0]]
 
 
 def changed(notebook: NotebookNode) -> list[NotebookNode]:
-    """The locked cells that are no longer what they were when the notebook was made."""
+    """The locked cells that have changed since the notebook was made."""
     locked = [cell for cell in notebook.cells if _mark(cell).get("locked") and "checksum" in _mark(cell)]
     return [cell for cell in locked if _mark(cell)["checksum"] != checksum(cell)]
 
 
 def failure(cell: NotebookNode) -> str:
-    """What a test that was run says is wrong; empty if it passed."""
+    """The message of a failed test; empty if the test passed."""
     for output in cell.outputs:
         if output.output_type == "error":
             return f"{output.ename}: {output.evalue}" if output.ename != "AssertionError" else output.evalue
@@ -94,7 +94,7 @@ def failure(cell: NotebookNode) -> str:
 
 
 def _run(notebook: NotebookNode, folder: Path) -> list[str]:
-    """Run all cells; returns what kept it from reaching the end."""
+    """Run all cells; returns the reason if the run did not reach the end."""
     place = {"metadata": {"path": str(folder)}}
     client = Executor(notebook, seconds=LONGEST_CELL, kernel_name="python3", resources=place)
     client.execute()
@@ -111,7 +111,7 @@ def _title(cell: NotebookNode) -> str:
 
 
 def _hidden(cell: NotebookNode) -> bool:
-    """Nothing but comments: the test is put there by the grader."""
+    """Whether a cell holds only comments: the grader inserts its test."""
     return all(line.startswith("#") or not line.strip() for line in cell.source.splitlines())
 
 

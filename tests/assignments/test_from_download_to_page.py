@@ -379,7 +379,7 @@ def test_the_executor_starts_from_nothing_and_runs_tagged_tests(tmp_path):
     assert names == [["NotRun"], ["ZeroDivisionError"], ["execute_result"], []]
 
 
-def test_repairing_what_needs_no_repair_changes_nothing(tmp_path_factory):
+def test_repairing_an_intact_notebook_changes_nothing(tmp_path_factory):
     classroom = made_class(tmp_path_factory)
     notebook = answered(classroom, ASSIGNMENT)
     before = nbformat.writes(notebook)
@@ -420,7 +420,7 @@ def test_html_is_cleaned(text, expected):
     assert pages.clean(text) == expected
 
 
-def test_outputs_are_shown_without_what_is_active():
+def test_outputs_are_shown_without_active_content():
     """Kinds that run in a browser go, and with them metadata that a template would copy into attributes."""
     data = {
         "application/javascript": "x()",

@@ -497,7 +497,7 @@ def test_a_notebook_that_cannot_be_watched_is_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sandbox, "_memory", blind)
     outcome, _ = run_cells(tmp_path / "files", "import time; time.sleep(60)", limits=Limits())
-    assert outcome.stopped == "What it uses could not be seen: RecursionError."
+    assert outcome.stopped == "Its use of time, memory and disk could not be measured: RecursionError."
     assert outcome.seconds < 50
 
 
