@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advfeat.attacks import L2
-from advfeat.networks import TORCHVISION, Scale
+from advfeat.networks import Scale
 from advfeat.settings import (
     Data,
     Evaluation,
@@ -198,7 +198,7 @@ PROFILES: dict[str, Profile] = {
             targeting=Targeting(steps=100),
             evaluation=Evaluation(steps=50, images=10_000, autoattack_eps=(0.25, 0.5)),
             transfer=Transfer(
-                architectures={name: Scale() for name in TORCHVISION},
+                architectures=dict.fromkeys(_CPU_ARCHITECTURES, Scale()),
                 standard=dataclasses.replace(_GPU, lr=0.1),
                 det=dataclasses.replace(_GPU, lr=0.1, shift=0, flip=False),
             ),

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from advfeat import autoattack, gate, masking, measures
-from advfeat import run as run_module
 from advfeat.attacks import L2, Linf, pgd
 from advfeat.costs import plain_pgd
 from advfeat.data import Dataset
 from advfeat.features import linear_responses, searched_responses
 from advfeat.kernels import NetworkInput
 from advfeat.models import Classifier
+from advfeat.recipes import plain
 from advfeat.threats import Threat
 from advfeat.train import TrainConfig
 
@@ -157,7 +157,7 @@ def test_the_plain_loop_takes_nothing_else_for_l2(unchecked_types):
 def test_the_third_norm_is_in_the_key_of_what_is_stored():
     config = TrainConfig(epochs=1, batch_size=4, lr=0.1, attack_step_size=0.1)
     trained = [dataclasses.replace(config, threat=kind(0.3)) for kind in (Taxicab, L2, Linf)]
-    assert [run_module._plain(each)["threat"] for each in trained] == ["taxicab eps=0.3", "l2 eps=0.3", "linf eps=0.3"]
+    assert [plain(each)["threat"] for each in trained] == ["taxicab eps=0.3", "l2 eps=0.3", "linf eps=0.3"]
     assert Taxicab(0.1 + 0.2).key == "taxicab eps=0.30000000000000004"
 
 
