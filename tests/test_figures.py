@@ -99,7 +99,7 @@ def test_every_class_has_its_panel_and_what_lies_too_low_is_drawn_at_the_edge():
     figure = figures.class_planes({"standard": (rho, gamma), "robust": (rho, -gamma)}, list("abcdefghij"), title="t")
     third = figure.axes[2]
     assert third.get_title() == "c"
-    assert third.collections[1].get_offsets().ravel().tolist() == pytest.approx([0.2, -4, 0.25, -4])
+    assert third.collections[0].get_offsets().ravel().tolist() == pytest.approx([0.2, -4, 0.25, -4])
 
 
 def test_panels_of_rates_judges_and_accuracies_hold_what_they_were_given():
