@@ -62,8 +62,8 @@ class Page:
         """
         inputs.text("key", key)
         inputs.instance("estimate", estimate, Estimate, "an estimates.Estimate")
-        profile = self.run.profile
-        about, seed = f"{profile.network}, width {profile.width}", self.seed
+        own = self.run.profile.network
+        about, seed = f"{own.name}, width {own.width}", self.seed
         if network is not None:
             about, seed = network.network, network.seed
         low, high = (None, None) if estimate.rate else (estimate.low, estimate.high)
