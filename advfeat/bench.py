@@ -271,7 +271,7 @@ def lines_and_drop(contest: Contest, findings: Findings, plan: Plan) -> None:
         rounds=plan.rounds, device=device,
     )  # fmt: skip
     off = float((made["plain"] - made["engine"]).flatten(1).norm(dim=1).median())
-    findings.say(f"  the construction of chapter 5 as a plain loop takes {ratio} times as long; distance {off:.0e}")
+    findings.report(f"  the construction of chapter 5 as a plain loop takes {ratio} times as long; distance {off:.0e}")
     about = f"l2 PGD-{profile.targeting.steps} towards a class, plain float32 loop over engine"
     findings.keep("plain/cnn4-construct", ratio, "cnn4", about)
 

@@ -9,8 +9,10 @@ from advfeat.chapters import main
 from advfeat.estimates import Estimate
 from advfeat.measures import accuracy
 from advfeat.models import build_model
+from advfeat.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.records import save_record
 from advfeat.run import Run, Trained
+from advfeat.train import TrainConfig
 
 
 @pytest.fixture
@@ -53,8 +55,14 @@ def test_saved_values_come_back_beside_the_paper(results, run):
     assert table.loc["D", "planted"] == "–"
 
 
+def trained_narrow():
+    training = TrainConfig(epochs=1, batch_size=10, lr=0.1)
+    recipe = NetworkRecipe("cnn4", 8, ImagesRecipe("images"), training, seed=7, init_seed=7)
+    return Trained(build_model("cnn4", width=8).eval(), [], recipe)
+
+
 def test_a_value_carries_the_network_it_was_measured_on(results, run):
-    narrow = Trained(build_model("cnn4", width=8), [], {"network": {"name": "cnn4", "width": 8}, "seed": 7})
+    narrow = trained_narrow()
     estimate = Estimate(0.6, 0.5, 0.7, 100)
     values = {"table1/D_rand": (estimate, "none", narrow), "table1/standard": (estimate, "none", 3)}
     notebook.save(run, "05-non-robust-features", seed=1, values=values, seconds={})
@@ -108,7 +116,7 @@ def test_autoattack_runs_as_the_profile_asks_or_the_page_says_why_not(monkeypatc
     monkeypatch.setattr(notebook, "display", lambda what: shown.append(what.data))
     numbers = {"train_images": 40, "test_images": 20, "autoattack_eps": [0.25, 0.5], "autoattack_images": 7}
     some, none = Run("planted", device="cpu", overrides=numbers), Run("planted", device="cpu")
-    trained = Trained(build_model("cnn4", width=8).eval(), [], {})
+    trained = trained_narrow()
 
     def left_as_they_are(given, eps):
         asked.append((given, eps))

@@ -12,8 +12,10 @@ from advfeat import notebook, page
 from advfeat.estimates import Estimate
 from advfeat.models import build_model
 from advfeat.page import Page
+from advfeat.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.records import load_record
 from advfeat.run import Run, Trained
+from advfeat.train import TrainConfig
 
 CHAPTER = "05-non-robust-features"
 
@@ -49,9 +51,9 @@ def results(tmp_path, monkeypatch):
 
 def network(width, seed):
     history = [{"epoch": 1, "accuracy": 0.5, "seconds": 2.0}, {"epoch": 2, "accuracy": 0.75, "seconds": 3.0}]
-    return Trained(
-        build_model("cnn4", width=width), history, {"network": {"name": "cnn4", "width": width}, "seed": seed}
-    )
+    training = TrainConfig(epochs=2, batch_size=10, lr=0.1)
+    recipe = NetworkRecipe("cnn4", width, ImagesRecipe("images"), training, seed, init_seed=seed)
+    return Trained(build_model("cnn4", width=width), history, recipe)
 
 
 def test_what_is_measured_is_quoted_and_recorded_under_one_name(run, glued, shown):
