@@ -172,8 +172,8 @@ def accuracy_curves(
         color = colors[index] if colors else None
         accuracy_curve(axis, list(points), list(points.values()), label=label, color=color)
         known = (published or {}).get(label, {})
-        color = axis.lines[-1].get_color()
-        axis.plot(list(known), list(known.values()), "D", color=color, markeredgecolor="black", markersize=6)
+        drawn = axis.lines[-1].get_color()
+        axis.plot(list(known), list(known.values()), "D", color=drawn, markeredgecolor="black", markersize=6)
     axis.set_xlabel(xlabel)
     if logarithmic:
         ticks = list(next(iter(curves.values())))

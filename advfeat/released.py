@@ -69,7 +69,7 @@ class Release:
 
     def __init__(self, root: Path | str, *, images: int, device: torch.device) -> None:
         inputs.path("root", root)
-        if not any(place.is_dir() for kind in FOLDERS for place in _places(kind, root)):
+        if not any(path.is_dir() for kind in FOLDERS for path in _candidates(kind, root)):
             names = ", ".join(FOLDERS.values())
             raise FileNotFoundError(f"released must be a folder with one of {names} in it, got {str(root)!r}")
         self.root = Path(root).expanduser()
