@@ -1,4 +1,4 @@
-"""What chapters show around their results: the run card, glued numbers, tables of paper and recorded values."""
+"""What chapters show around their results: verdicts, tables of paper and recorded values, and why there is none."""
 
 from __future__ import annotations
 
@@ -8,33 +8,17 @@ from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown, display
-from torch import Tensor
 
 from advfeat.autoattack import installed
 from advfeat.estimates import Estimate
 from advfeat.measures import accuracy
 from advfeat.profiles import profile_name
-from advfeat.records import BOOK, Measured, Record, load_record, readable_records, results_root, save_record
+from advfeat.records import BOOK, Record, load_record, readable_records, results_root
 from advfeat.run import Run, Trained
 from advfeat.verdicts import rows_of_book, table
 
 PAPER = BOOK / "paper.json"
 """The paper's own numbers: id → value and where it stands."""
-
-
-def run_card(run: Run, **seeds: int) -> Markdown:
-    """A short table: what this copy of the chapter was run with."""
-    made = run.provenance
-    versions = made["versions"]
-    rows = {
-        "profile": f"`{run.profile.name}`: {run.profile.description}",
-        "seeds": ", ".join(f"{name} {value}" for name, value in seeds.items()),
-        "device": f"{run.device.type}, {made['device']}",
-        "versions": ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "torchvision", "advfeat")),
-    }
-    return Markdown(
-        "\n".join(["| this run | |", "|---|---|", *(f"| **{key}** | {value} |" for key, value in rows.items())])
-    )
 
 
 def glue(name: str, value: object) -> None:
@@ -44,45 +28,6 @@ def glue(name: str, value: object) -> None:
     except ImportError:
         return
     keep(name, value, display=False)
-
-
-def save(
-    run: Run,
-    chapter: str,
-    *,
-    seed: int,
-    values: Mapping[str, tuple[Estimate, str, Trained | int]],
-    seconds: Mapping[str, float],
-    settings: Mapping[str, object] | None = None,
-    series: Mapping[str, list[float]] | None = None,
-    sheets: Mapping[str, Tensor] | None = None,
-    tables: Mapping[str, Sequence[Mapping[str, object]]] | None = None,
-) -> Markdown:
-    """Add this run to the chapter's record.
-
-    ``values`` maps an id to an estimate, the attack it was taken under, and the network it is about (a seed stands for
-    the profile's own network); ``settings`` are parameters of the chapter beyond the profile.
-    """
-    own = f"{run.profile.network.name}, width {run.profile.network.width}"
-
-    def measured(item: Estimate, attack: str, of: Trained | int) -> Measured:
-        network, of_seed = (own, of) if isinstance(of, int) else (of.network, of.seed)
-        low, high = (None, None) if item.rate else (item.low, item.high)
-        return Measured(item.value, item.n, network, attack, of_seed, low, high, item.within)
-
-    path = save_record(
-        chapter,
-        run.profile.name,
-        seed=seed,
-        values={key: measured(*value) for key, value in values.items()},
-        provenance={**run.provenance, "data": run.train_set.name, "fingerprint": run.train_set.fingerprint()},
-        config={**run.describe(), **(settings or {})},
-        seconds={**seconds, "chapter": run.elapsed},
-        series=series,
-        sheets=sheets,
-        tables=tables,
-    )
-    return Markdown(f"Recorded in `{path.relative_to(results_root())}`.")
 
 
 def check_record(

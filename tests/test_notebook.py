@@ -9,6 +9,7 @@ from advfeat.chapters import main
 from advfeat.estimates import Estimate
 from advfeat.measures import accuracy
 from advfeat.models import build_model
+from advfeat.page import Page
 from advfeat.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.records import save_record
 from advfeat.run import Run, Trained
@@ -28,19 +29,12 @@ def run():
     return Run("planted", device="cpu", overrides={"train_images": 40, "test_images": 20})
 
 
-def test_run_card_names_profile_seeds_device_and_versions(run):
-    text = notebook.run_card(run, source=3, training=4).data
-    assert "`planted`" in text
-    assert "source 3, training 4" in text
-    assert run.provenance["device"] in text
-    assert run.provenance["versions"]["torch"] in text
-
-
 def test_saved_values_come_back_beside_the_paper(results, run):
     chapter = "05-non-robust-features"
     for seed, value in ((0, 0.6), (1, 0.7)):
-        values = {"table1/D_rand": (Estimate(value, 0.5, 0.8, 100), "none", seed)}
-        notebook.save(run, chapter, seed=seed, values=values, seconds={"train": 1.0})
+        page = Page(run, chapter, seed=seed, record=True)
+        page.measured("table1/D_rand", Estimate(value, 0.5, 0.8, 100))
+        page.save()
     (record,) = notebook.recorded(chapter)
     assert sorted(record.runs) == [0, 1]
     assert record.runs[0]["provenance"]["fingerprint"] == run.train_set.fingerprint()
@@ -59,18 +53,6 @@ def trained_narrow():
     training = TrainConfig(epochs=1, batch_size=10, lr=0.1)
     recipe = NetworkRecipe("cnn4", 8, ImagesRecipe("images"), training, seed=7, init_seed=7)
     return Trained(build_model("cnn4", width=8).eval(), [], recipe)
-
-
-def test_a_value_carries_the_network_it_was_measured_on(results, run):
-    narrow = trained_narrow()
-    estimate = Estimate(0.6, 0.5, 0.7, 100)
-    values = {"table1/D_rand": (estimate, "none", narrow), "table1/standard": (estimate, "none", 3)}
-    notebook.save(run, "05-non-robust-features", seed=1, values=values, seconds={})
-    saved = notebook.recorded("05-non-robust-features")[0].runs[1]["values"]
-    assert [(saved[key]["network"], saved[key]["seed"]) for key in values] == [
-        ("cnn4, width 8", 7),
-        ("cnn4, width 32", 3),
-    ]
 
 
 def test_the_largest_profile_comes_first(results):

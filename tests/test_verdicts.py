@@ -212,7 +212,7 @@ def test_every_chapter_answers_its_claim_and_says_what_comes_next(path):
     where = names.index("## The claim, answered")
     assert names[where : where + 3] == ["## The claim, answered", "## Next", "## Exercises"]
     first, last = heads[where][0], heads[where + 1][0]
-    assert [cell.source for cell in cells[first + 1 : last]] in (["page.answered()"], ["answered(CHAPTER)"])
+    assert [cell.source for cell in cells[first + 1 : last]] == ["page.answered()"]
     answer = cells[first].source
     assert re.search(r"\{glue:text\}`ch\d\d_(answer|value)_", answer) or path.stem.startswith("07"), answer
     assert re.search(r"\{glue:text\}`ch\d\d_verdict_", answer)
