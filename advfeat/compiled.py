@@ -81,8 +81,8 @@ def load(source: Path) -> ctypes.CDLL:
     """The library of a C file, from the cache if it is there and whole, else compiled.
 
     A name in the cache holds a hash of the compiler, its flags, the source and the processor, and one of the file's own
-    content; the library itself answers the first to NAME_key(), where NAME is that of the source. So what is damaged, or
-    made for something else, is never used. Processes that compile at once write the same name or different ones, whole.
+    content; the library itself answers the first to NAME_key(), where NAME is that of the source. So what is damaged,
+    or made for something else, is never used. Processes that compile at once write one name or several, each whole.
 
     Raises:
         UnavailableError: there is no compiler, it failed, or the cache cannot be written.

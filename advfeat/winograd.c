@@ -309,11 +309,11 @@ struct weights {
 
 INLINE void kernel_1d(wide w0, wide w1, wide w2, wide *to, int step) { /* G */
     wide ends = w0 + w2, ends2 = w0 + 4.0 * w2;
-    to[0 * step] = w0 / 4.0;
-    to[1 * step] = (ends + w1) / -6.0;
-    to[2 * step] = (ends - w1) / -6.0;
-    to[3 * step] = (ends2 + 2.0 * w1) / 24.0;
-    to[4 * step] = (ends2 - 2.0 * w1) / 24.0;
+    to[0 * step] = 0.25 * w0;
+    to[1 * step] = (-1.0 / 6) * (ends + w1);
+    to[2 * step] = (-1.0 / 6) * (ends - w1);
+    to[3 * step] = (1.0 / 24) * (ends2 + 2.0 * w1);
+    to[4 * step] = (1.0 / 24) * (ends2 - 2.0 * w1);
     to[5 * step] = w2;
 }
 
@@ -328,14 +328,14 @@ static void transform_panel(const void *shared, long item, int member) {
     int lane = first - group - panel;
     (void)member;
     for (int c = 0; c < of->inputs; c++) {
-        double taps[9][VL] = {{0}};
+        float taps[9][VL] = {{0}};
         for (int k = 0; k < VL && first + k < of->outputs; k++)
             for (int r = 0; r < 3; r++)
                 for (int s = 0; s < 3; s++)
                     taps[of->turned ? 8 - 3 * r - s : 3 * r + s][k] =
                         of->from[(first + k) * of->of_output + c * of->of_input + r * of->of_row + s * of->of_column];
         wide half[18], line[6], tap[9];
-        for (int i = 0; i < 9; i++) memcpy(&tap[i], taps[i], sizeof(wide));
+        UNROLL for (int i = 0; i < 9; i++) tap[i] = __builtin_convertvector(load(taps[i]), wide);
         UNROLL for (int s = 0; s < 3; s++) kernel_1d(tap[s], tap[3 + s], tap[6 + s], half + s, 3);
         UNROLL for (int i = 0; i < 6; i++) {
             kernel_1d(half[3 * i], half[3 * i + 1], half[3 * i + 2], line, 1);

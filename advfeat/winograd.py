@@ -1,8 +1,9 @@
 """3×3 convolutions with a quarter of the multiplications: Winograd's minimal filtering, F(4×4, 3×3), float32, on a CPU.
 
-``conv2d`` computes what ``torch.nn.functional.conv2d`` computes, up to rounding, with bias, a residual sum and ReLU in the
-same pass, and has all its first gradients. Where the C file beside this module cannot be compiled, or on another device
-or in another dtype, it is PyTorch's. An image gets the same bits alone, in any batch and with any number of threads.
+``conv2d`` computes what ``torch.nn.functional.conv2d`` computes, up to rounding, with bias, a residual sum and ReLU in
+the same pass, and has all its first gradients. Where the C file beside this module cannot be compiled, on another
+device or in another dtype, it is PyTorch's. An image gets the same bits alone, in any batch and with any number of
+threads.
 """
 
 from __future__ import annotations
@@ -37,14 +38,43 @@ class Engine(NamedTuple):
 
 
 def engine() -> Engine:
-    """Which code ``conv2d`` uses for float32 images on the CPU; the first call compiles it where that was never done."""
+    """Which code ``conv2d`` uses for float32 images on the CPU; the first call compiles it unless that was done."""
     return _library()[1]
+
+
+def pays(
+    channels: int,
+    outputs: int,
+    height: int,
+    width: int,
+    *,
+    gradient: str = "images",
+    batch: int = 128,
+    padding: int = 1,
+) -> bool:
+    """Whether ``conv2d`` is expected to be faster here than PyTorch's convolution, for a layer of this shape.
+
+    It is a rule, not a measurement, so the same layer gets the same code in each run. It comes from measurements with
+    AVX2 and AVX-512: 8 channels win with one of the two and lose with the other; 3 lose with both. The transformed
+    weights are four times as many, and must be read whatever the batch, so a handful of tiles does not pay for them;
+    where they change at every step, they must be made, too.
+
+    Args:
+        gradient: ``"images"`` if only outputs and gradients with respect to the images are asked for; ``"weight"`` if
+            the network is trained, so that weights are transformed at every step and their gradient is computed.
+        batch: images at a time.
+    """
+    inputs.one_of("gradient", gradient, ("images", "weight"))
+    down, across = (-(-(side + 2 * padding - 2) // 4) for side in (height, width))
+    enough = 8 if gradient == "images" else 64
+    return engine().name == "winograd" and min(channels, outputs) >= 16 and batch * down * across >= enough
 
 
 class Kernel:
     """The weights of a 3×3 convolution with their transforms, which are made when they are first needed and kept.
 
-    A change of the weights in place is noticed, and they are transformed again; an assignment to ``weight.data`` is not.
+    A change of the weights in place is noticed, and they are transformed again; an assignment to ``weight.data`` is
+    not.
 
     Args:
         weight: (outputs, inputs, 3, 3).
@@ -56,15 +86,15 @@ class Kernel:
     def __init__(self, weight: Tensor) -> None:
         inputs.tensor("weight", weight, "n c 3 3", inputs.FLOATS)
         self.weight = weight
-        self._transforms: dict[bool, tuple[int, Tensor]] = {}
+        self._transforms: dict[bool, tuple[int, Tensor | None]] = {}
 
     def transformed(self, *, turned: bool = False) -> Tensor:
-        """36 matrices in the order that the C code reads; ``turned`` those of the gradient with respect to the images."""
+        """36 matrices as the C code reads them; ``turned`` those of the gradient with respect to the images."""
         weight = self.weight.detach()
         version = 0 if weight.is_inference() else weight._version
-        seen, made = self._transforms.get(turned, (-1, weight))
-        if seen != version:
-            made = _transform(weight, turned)
+        seen, made = self._transforms.get(turned, (-1, None))
+        if made is None or seen != version:
+            made = _transform(weight, turned, made)
             self._transforms[turned] = version, made
         return made
 
@@ -180,12 +210,12 @@ def _weight_gradient(images: Tensor, gradient: Tensor, gate: Tensor | None, weig
     return made
 
 
-def _transform(weight: Tensor, turned: bool) -> Tensor:
+def _transform(weight: Tensor, turned: bool, made: Tensor | None) -> Tensor:
     library = _compiled()
     outputs, channels, row, column = weight.stride()
     sizes = (len(weight), weight.shape[1]) if turned else (weight.shape[1], len(weight))
     outer, inner = (channels, outputs) if turned else (outputs, channels)
-    made = torch.empty(library.winograd_weight_floats(*sizes))
+    made = torch.empty(library.winograd_weight_floats(*sizes)) if made is None else made  # new memory costs time
     library.winograd_weights(
         weight.data_ptr(), made.data_ptr(), *sizes, turned, outer, inner, row, column, torch.get_num_threads(), _team()
     )
@@ -226,7 +256,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 
 @functools.cache
 def _team() -> int | None:
-    """GOMP_parallel of the OpenMP that PyTorch has loaded, so that its threads do the work and no second team beside it.
+    """GOMP_parallel of the OpenMP that PyTorch has loaded: its threads do the work, and no second team beside them.
 
     Where there is none, the C code starts threads for the call and ends them.
     """

@@ -1,18 +1,20 @@
-"""Winograd's convolutions against float64, with a bound that is derived, and against what may go wrong on the way there.
+"""Winograd's convolutions against float64 with a derived bound, and against what may go wrong on the way there.
 
-**The bound.** The engine computes y = Aᵀ[Σ_c (G w Gᵀ) ⊙ (Bᵀ d B)]A for each tile. With u = 2⁻²⁴ and γ_k = k u / (1 − k u), a
-number that went through k roundings on its way into a sum is in it with a relative error of at most γ_k (Higham, *Accuracy
-and Stability of Numerical Algorithms*, lemma 3.1), whether products and sums are contracted or not. Counted in the code:
+**The bound.** The engine computes y = Aᵀ[Σ_c (G w Gᵀ) ⊙ (Bᵀ d B)]A for each tile. With u = 2⁻²⁴ and
+γ_k = k u / (1 − k u), a number that went through k roundings on its way into a sum is in it with a relative error of at
+most γ_k (Higham, *Accuracy and Stability of Numerical Algorithms*, lemma 3.1), whether products and sums are contracted
+or not. Counted in the code:
 
 - Bᵀ d B: at most 3 roundings a term and direction (4 d₀ − 5 d₂ + d₄; factors 2, 4 and 8 are exact), so 6;
 - G w Gᵀ: computed in float64 and rounded once; 2 covers what float64 adds;
 - the sum over C channels of products: at most C + 1 for a term;
 - Aᵀ M A: at most 3 a direction (m₁ ± m₂, + m₀, + the second sum), so 6; bias and residual sum: 2 more.
 
-So |ŷ − y| ≤ γ_{C+17} (|Aᵀ| [Σ_c (|G||w||Gᵀ|) ⊙ (|Bᵀ||d||B|)] |A| + |bias| + |residual|), element by element. Its size is that
-of the transforms' norms: the rows of |Bᵀ|, |G| and |Aᵀ| sum to at most 10, 1 and 19. The gradient with respect to the images
-is such a convolution. That with respect to the weights has 6 roundings for d, 8 for the gradient (a sum of two pairs, times
-a rounded sixth or 24th: 4 a direction), T + T/96 + 2 for the sum over T tiles in pieces of 96, and 6 for the last transform.
+So |ŷ − y| ≤ γ_{C+17} (|Aᵀ| [Σ_c (|G||w||Gᵀ|) ⊙ (|Bᵀ||d||B|)] |A| + |bias| + |residual|), element by element. Its size
+is that of the transforms' norms: the rows of |Bᵀ|, |G| and |Aᵀ| sum to at most 10, 1 and 19. The gradient with respect
+to the images is such a convolution. That with respect to the weights has 6 roundings for d, 8 for the gradient (a sum
+of two pairs, times a rounded sixth or 24th: 4 a direction), T + T/96 + 2 for the sum over T tiles in pieces of 96, and 6
+for the last transform.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ G4 = torch.tensor(
 A3 = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 1]], dtype=torch.float64)
 G[0, 0] = G4[0, 0] = 1 / 4
 
-CHANNELS = st.one_of(st.integers(1, 40), st.sampled_from([63, 64, 65, 96, 133]))
+CHANNELS = st.one_of(st.integers(1, 20), st.sampled_from([32, 47, 64, 65]))
 SHAPES = st.tuples(st.integers(1, 3), CHANNELS, CHANNELS, st.integers(3, 14), st.integers(3, 14), st.integers(0, 1))
 
 pytestmark = pytest.mark.numbers
@@ -100,9 +102,9 @@ def through(matrix, values):
 
 def bound(images, weight, padding, *added):
     """How far each output may be from float64, see above."""
-    count, channels, height, width = images.shape
+    _, channels, height, width = images.shape
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
-    v, u = through(B, tiles(images, padding, 6, height, width)), through(G, weight.detach().double().abs())
+    u, v = through(G, weight.detach().double().abs()), through(B, tiles(images, padding, 6, height, width))
     y = through(A, torch.einsum("ncdaij,kcij->nkdaij", v, u))
     total = y.permute(0, 1, 2, 4, 3, 5).flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
     return gamma(channels + 17) * (total + sum(values.double().abs() for values in added)) + 1e-38
@@ -110,7 +112,8 @@ def bound(images, weight, padding, *added):
 
 def weight_bound(images, gradient, padding):
     height, width = gradient.shape[2:]
-    v, g = through(B, tiles(images, padding, 6, height, width)), through(G4, tiles(gradient, 0, 4, height, width))
+    v = through(B, tiles(images, padding, 6, height, width))
+    g = through(G4, tiles(gradient, 0, 4, height, width))
     count = v.shape[0] * v.shape[2] * v.shape[3]
     return gamma(count + count // 96 + 22) * through(A3, torch.einsum("ncdaij,nkdaij->kcij", v, g)) + 1e-38
 
@@ -160,11 +163,11 @@ EXAMPLES = [
     (2, 16, 16, 8, 8, 1),
     (3, 17, 133, 7, 9, 1),
     (1, 130, 70, 4, 5, 1),
-    (7, 5, 6, 16, 17, 1),  # more tiles than are summed at a time
+    (6, 5, 6, 16, 17, 1),  # more tiles than are summed at a time
 ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 2**31))
 @example(shape=EXAMPLES[0], seed=0)
 @example(shape=EXAMPLES[1], seed=0)
@@ -206,7 +209,9 @@ WRONG = {
     "kernel not turned": ("of->turned ? 8 - 3 * r - s", "of->turned ? 3 * r + s", check_image_gradient),
     "halo forgotten": ("down - of->padding, across - of->padding", "down, across", check_forward),
     "channels swapped": (
-        "(first + k) * of->of_output + c * of->of_input", "c * of->of_output + (first + k) * of->of_input", check_forward,
+        "(first + k) * of->of_output + c * of->of_input",
+        "c * of->of_output + (first + k) * of->of_input",
+        check_forward,
     ),
     "only the last tiles summed": ("store(at, load(at) + sum[i][j])", "store(at, sum[i][j])", check_weight_gradient),
     "a sign in B": ("(d4 - d2) - 2.0f * (d3 - d1)", "(d4 - d2) + 2.0f * (d3 - d1)", check_forward),
@@ -249,9 +254,11 @@ def test_gradients_are_finite_differences(shape, seed):
     allowed = (slack * size).sum()
     flip = weight.flip(2, 3).transpose(0, 1)
     rounded = (bound(gradient, flip, 2 - padding) * other_images.double().abs()).sum()
-    assert abs((moved * gradient.double()).sum() - (of_images.double() * other_images.double()).sum()) <= allowed + rounded
+    found = (of_images.double() * other_images.double()).sum()
+    assert abs((moved * gradient.double()).sum() - found) <= allowed + rounded
     rounded = (weight_bound(images, gradient, padding) * other_weight.double().abs()).sum()
-    assert abs((turned * gradient.double()).sum() - (of_weight.double() * other_weight.double()).sum()) <= allowed + rounded
+    found = (of_weight.double() * other_weight.double()).sum()
+    assert abs((turned * gradient.double()).sum() - found) <= allowed + rounded
 
 
 @pytest.mark.parametrize("shape", [*EXAMPLES, (5, 20, 140, 8, 8, 1), (4, 64, 64, 9, 9, 0)])
@@ -289,7 +296,8 @@ def test_bias_residual_and_relu_with_all_gradients(padding):
     def both(dtype):
         given = [values.to(dtype).requires_grad_() for values in (images, weight, bias, residual)]
         outputs = conv2d(given[0], given[1], given[2], padding=padding, residual=given[3], relu=True)
-        only = conv2d(given[0], weight.to(dtype), bias.to(dtype), padding=padding, residual=residual.to(dtype), relu=True)
+        still = [values.detach() for values in given]
+        only = conv2d(given[0], still[1], still[2], padding=padding, residual=still[3], relu=True)
         (alone,) = torch.autograd.grad(only, given[0], gradient.to(dtype))
         return outputs, *torch.autograd.grad(outputs, given, gradient.to(dtype)), alone
 
@@ -318,17 +326,18 @@ def test_a_closed_relu_has_no_gradient(anew, tmp_path, monkeypatch):
 
 
 def check_not_finite():
-    images, weight, gradient = drawn((3, 9, 18, 11, 10, 1))
+    images, weight, gradient = drawn((3, 6, 10, 11, 10, 1))
     clean = conv2d(images, weight, relu=True)
     for value in (math.nan, math.inf, -math.inf):
         for row, column in ((0, 0), (3, 4), (10, 9), (6, 8)):
             spoilt = images.clone()
             spoilt[1, 5, row, column] = value
-            reached = F.conv2d(torch.nan_to_num(spoilt, nan=1e30, posinf=1e30, neginf=1e30) - images, weight.abs(), padding=1)
+            large = torch.nan_to_num(spoilt, nan=1e30, posinf=1e30, neginf=1e30)
+            reached = F.conv2d(large - images, weight.abs(), padding=1)
             for relu in (False, True):
                 found = conv2d(spoilt, weight, relu=relu)
                 assert not found[reached > 1e20].isfinite().any()
-            assert torch.equal(found[[0, 2]], clean[[0, 2]])
+            assert torch.equal(conv2d(spoilt, weight, relu=True)[[0, 2]], clean[[0, 2]])
             spoilt = gradient.clone()
             spoilt[1, 7, row, column] = value
             leaf = images.clone().requires_grad_()
@@ -353,11 +362,12 @@ def test_nan_and_infinity_never_become_numbers(anew, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_layouts_and_modes_change_no_bit(mode):
-    images, weight, gradient = drawn((2, 12, 20, 9, 10, 1))
+    images, weight, _ = drawn((2, 12, 20, 9, 10, 1))
     expected = conv2d(images, weight)
     with mode():
         last = torch.channels_last
-        assert torch.equal(conv2d(images.contiguous(memory_format=last), weight.contiguous(memory_format=last)), expected)
+        other = images.contiguous(memory_format=last), weight.contiguous(memory_format=last)
+        assert torch.equal(conv2d(*other), expected)
         assert torch.equal(conv2d(images.repeat_interleave(2, dim=3)[..., ::2], weight), expected)
         assert torch.equal(conv2d(images, weight.transpose(0, 1).contiguous().transpose(0, 1)), expected)
         assert conv2d(images, weight).is_contiguous(memory_format=last)
@@ -389,7 +399,7 @@ def test_second_gradients_are_refused():
 @pytest.mark.usefixtures("unchecked_types")
 def test_wrong_arguments_are_named():
     images, weight, _ = drawn((2, 4, 5, 6, 6, 1))
-    with pytest.raises(ValueError, match="images must have shape .*channels=4|images must have shape"):
+    with pytest.raises(ValueError, match="images must have shape"):
         conv2d(images[:, :3], weight)
     with pytest.raises(TypeError, match="images must be float32"):
         conv2d(images.double(), weight)
@@ -407,6 +417,22 @@ def test_wrong_arguments_are_named():
         conv2d(images, weight, relu=1)
 
 
+@pytest.mark.parametrize(
+    ("layer", "gradient", "batch", "expected"),
+    [
+        ((64, 64, 32, 32), "images", 1, True),
+        ((512, 512, 4, 4), "images", 1, False),  # one tile for 38 MB of transformed weights
+        ((512, 512, 4, 4), "images", 8, True),
+        ((512, 512, 4, 4), "weight", 8, False),
+        ((512, 512, 4, 4), "weight", 64, True),
+        ((3, 64, 32, 32), "images", 128, False),
+        ((64, 8, 32, 32), "weight", 128, False),
+    ],
+)
+def test_where_it_pays(layer, gradient, batch, expected):
+    assert winograd.pays(*layer, gradient=gradient, batch=batch) == expected
+
+
 # ---- How the library comes to be
 
 
@@ -414,6 +440,7 @@ def test_without_a_compiler_pytorch_computes(anew, tmp_path, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     name, why = winograd.engine()
+    assert not winograd.pays(64, 64, 32, 32)
     assert (name, why) == ("torch", "no C compiler: no cc, gcc or clang is on the path")
     images, weight, gradient = drawn((2, 12, 20, 9, 10, 1))
     bias, residual = torch.ones(20), gradient.clone()
@@ -513,8 +540,8 @@ def test_a_library_made_for_something_else_is_not_loaded(changed, anew, tmp_path
 
 def test_two_processes_at_once(anew, tmp_path):
     source = tiny(tmp_path)
-    code = f"from pathlib import Path; from advfeat.compiled import load; print(load(Path({str(source)!r})).tiny_answer())"
-    command = [sys.executable, "-c", code]
+    code = "import sys, pathlib, advfeat.compiled as c; print(c.load(pathlib.Path(sys.argv[1])).tiny_answer())"
+    command = [sys.executable, "-c", code, str(source)]
     root = Path(__file__).parent.parent
     both = [
         subprocess.Popen(command, cwd=root, env=dict(os.environ), stdout=subprocess.PIPE, text=True) for _ in range(2)
