@@ -13,8 +13,8 @@ or not. Counted in the code:
 So |ŷ − y| ≤ γ_{C+17} (|Aᵀ| [Σ_c (|G||w||Gᵀ|) ⊙ (|Bᵀ||d||B|)] |A| + |bias| + |residual|), element by element. Its size
 is that of the transforms' norms: the rows of |Bᵀ|, |G| and |Aᵀ| sum to at most 10, 1 and 19. The gradient with respect
 to the images is such a convolution. That with respect to the weights has 6 roundings for d, 8 for the gradient (a sum
-of two pairs, times a rounded sixth or 24th: 4 a direction), T + T/96 + 2 for the sum over T tiles in pieces of 96, and 6
-for the last transform.
+of two pairs, times a rounded sixth or 24th: 4 a direction), T + T/96 + 2 for the sum over T tiles in pieces of 96, and
+6 for the last transform.
 """
 
 from __future__ import annotations
