@@ -50,6 +50,10 @@
 #define CHUNK 96 /* tiles between two additions to the sum of a weight gradient: part of its order */
 #endif
 
+#ifndef HELD
+#define HELD 24000000 /* bytes of transforms that a weight gradient holds with several threads */
+#endif
+
 typedef float vec __attribute__((vector_size(VL * 4)));
 typedef float loose __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t bits __attribute__((vector_size(VL * 4)));
@@ -521,7 +525,7 @@ struct weight_gradient {
     long g_row, g_plane, sum_plane;
     float *v, *g, *sum, *to;
     long first;
-    int tiles, bands;
+    int tiles, most, bands; /* most: tiles whose transforms are held, some chunks */
     long of_output, of_input, of_row, of_column;
 };
 
@@ -547,10 +551,11 @@ static void sum_band(const void *shared, long item, int member) {
     (void)member;
     for (int k = 0, nv; k < padded; k += nv * VL) {
         nv = padded - k >= WIDTH * VL ? WIDTH : 1;
-        for (int c = from; c < to; c += ROWS)
-            sum_product((int)least(to - c, ROWS), nv, job->v + xi * of->v_plane + c, of->v_row,
-                        job->g + xi * job->g_plane + k, job->g_row, job->tiles,
-                        job->sum + xi * job->sum_plane + (long)c * padded + k, padded);
+        for (int t = 0; t < job->tiles; t += CHUNK)
+            for (int c = from; c < to; c += ROWS)
+                sum_product((int)least(to - c, ROWS), nv, job->v + xi * of->v_plane + t * of->v_row + c, of->v_row,
+                            job->g + xi * job->g_plane + t * job->g_row + k, job->g_row, (int)least(job->tiles - t, CHUNK),
+                            job->sum + xi * job->sum_plane + (long)c * padded + k, padded);
     }
 }
 
@@ -580,8 +585,11 @@ static void finish_input(const void *shared, long item, int member) {
 static void plan_gradient(struct weight_gradient *job, long n, int threads) {
     plan(&job->of, n, threads);
     job->g_row = row_of(job->of.outputs);
-    job->of.v_plane = plane_of(CHUNK, job->of.v_row);
-    job->g_plane = plane_of(CHUNK, job->g_row);
+    /* Several members wait for each other after every transform and every sum, so they do more in between. */
+    long chunks = threads > 1 ? HELD / (36L * 4 * CHUNK * (job->of.v_row + job->g_row)) : 1;
+    job->most = CHUNK * (int)(chunks < 1 ? 1 : least(chunks, 16));
+    job->of.v_plane = plane_of(job->most, job->of.v_row);
+    job->g_plane = plane_of(job->most, job->g_row);
     job->sum_plane = (long)job->of.x.channels * up(job->of.outputs, VL) + LANES;
     job->bands = threads > 1 && job->of.x.channels >= 4 * ROWS ? 2 : 1;
 }
@@ -611,14 +619,13 @@ void winograd_weight_gradient(const float *x, const float *g, const float *gate,
     job.g = job.v + 36 * job.of.v_plane;
     job.sum = job.g + 36 * job.g_plane;
     memset(job.sum, 0, (size_t)(36 * job.sum_plane) * sizeof(float));
-    memset(job.v, 0, (size_t)(36 * (job.of.v_plane + job.g_plane)) * sizeof(float));
     job.to = to;
     job.of_output = of_output;
     job.of_input = of_input;
     job.of_row = of_row;
     job.of_column = of_column;
-    for (job.first = 0; job.first < job.of.tiles; job.first += CHUNK) {
-        job.tiles = (int)least(job.of.tiles - job.first, CHUNK);
+    for (job.first = 0; job.first < job.of.tiles; job.first += job.most) {
+        job.tiles = (int)least(job.of.tiles - job.first, job.most);
         run(transform_pair, &job, up(job.tiles, 4) / 4, threads, launch);
         run(sum_band, &job, 36L * job.bands, threads, launch);
     }
