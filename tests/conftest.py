@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="advfeat-store-")
     config.add_cleanup(folder.cleanup)
     os.environ["ADVFEAT_STORE"] = folder.name
+    os.environ["ADVFEAT_COMPILED"] = f"{folder.name}/compiled"
     os.environ["ADVFEAT_PROGRESS"] = "off"
 
 
