@@ -140,6 +140,7 @@ marks: $(VENV)/installed ## enter the marks for written answers: ASSIGNMENT=ps1-
 
 lint: $(VENV)/installed ## style, layering and types
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check advfeat tests _ext
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 

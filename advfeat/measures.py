@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -159,50 +161,78 @@ def withstands(
     Warns:
         VanishedGradients: images still stand, but PGD had no gradient to follow at any of its starting points.
     """
-    if not callable(attack):
-        inputs.one_of("attack", attack, ("pgd", "autoattack"))
     inputs.seed(seed)
     inputs.whole("restarts", restarts, least=0)
     inputs.flag("early_drop", early_drop)
     check_dataset(dataset, least=1)
     check_threat(threat)
-    if attack == "pgd":
-        if steps is None:
-            raise ValueError("steps must be 0 or more, got None")
-        inputs.whole("steps", steps, least=0)
-        if step_size is not None:
-            check_step(step_size, threat, dataset.images)
+    _check_choice(attack, steps, step_size, restarts)
+    if attack == "pgd" and step_size is not None:
+        check_step(step_size, threat, dataset.images)
     attacked = ready(model)
     whole = getattr(attacked, "dtype", torch.float32) == torch.float32
     judge = attacked if whole else ready(model, dtype=torch.float32)
     stands = predictions(judge, dataset, batch_size=batch_size) == dataset.labels
-    if attack != "pgd" and (steps is not None or step_size is not None or restarts):
+    if threat.eps == 0 or steps == 0:
+        return stands
+    if attack == "pgd":
+        plan = _Plan(threat, cast("int", steps), step_size, restarts, seed, early_drop, batch_size)
+        return _withstands_pgd(attacked, judge, dataset, stands, plan)
+    if attack == "autoattack":
+        found = autoattack(judge, dataset.images, dataset.labels, threat, seed=seed, batch_size=batch_size)
+        return stands & (predictions(judge, dataset.replace(images=found), batch_size=batch_size) == dataset.labels)
+    left = _left(stands, early_drop)
+    for rows in left.split(batch_size) if len(left) else ():
+        part = dataset.subset(rows)
+        found = cast("AttackFunction", attack)(attacked, part.images, part.labels, threat)
+        _check_inside(found, part.images, threat)
+        stands[rows] &= predictions(judge, part.replace(images=found), batch_size=batch_size) == part.labels
+    return stands
+
+
+def _check_choice(attack: object, steps: object, step_size: object, restarts: int) -> None:
+    """Refuse an unknown attack, PGD without steps, and numbers of PGD for another attack."""
+    if not callable(attack):
+        inputs.one_of("attack", attack, ("pgd", "autoattack"))
+    if attack == "pgd":
+        if steps is None:
+            raise ValueError("steps must be 0 or more, got None")
+        inputs.whole("steps", steps, least=0)
+    elif steps is not None or step_size is not None or restarts:
         named = "AutoAttack" if attack == "autoattack" else "attack: a function"
         raise ValueError(f"{named} fixes its steps and restarts, got {steps=}, {step_size=}, {restarts=}")
-    if callable(attack):
-        left = stands.nonzero().flatten() if early_drop else torch.arange(len(dataset), device=stands.device)
-        for rows in left.split(batch_size) if len(left) and threat.eps > 0 else ():
-            part = dataset.subset(rows)
-            found = attack(attacked, part.images, part.labels, threat)
-            _check_inside(found, part.images, threat)
-            stands[rows] &= predictions(judge, part.replace(images=found), batch_size=batch_size) == part.labels
-        return stands
-    if attack == "autoattack":
-        if threat.eps > 0:
-            found = autoattack(judge, dataset.images, dataset.labels, threat, seed=seed, batch_size=batch_size)
-            stands &= predictions(judge, dataset.replace(images=found), batch_size=batch_size) == dataset.labels
-        return stands
-    if not steps or threat.eps == 0:
-        return stands
-    size = usual_step_size(threat, steps) if step_size is None else step_size
-    generator = torch.Generator().manual_seed(seed)
-    total, description = len(dataset) * steps * (1 + restarts), f"PGD-{steps} {threat}"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How PGD looks for adversarial images: the arguments of ``withstands``."""
+
+    threat: Threat
+    steps: int
+    step_size: float | None
+    restarts: int
+    seed: int
+    early_drop: bool
+    batch_size: int
+
+
+def _left(stands: Tensor, early_drop: bool) -> Tensor:
+    """Indices of the images that are to be attacked."""
+    return stands.nonzero().flatten() if early_drop else torch.arange(len(stands), device=stands.device)
+
+
+def _withstands_pgd(attacked: nn.Module, judge: nn.Module, dataset: Dataset, stands: Tensor, plan: _Plan) -> Tensor:
+    """``stands``, false from then on where an iterate of PGD was found that is not classified as labelled."""
+    threat, steps, batch_size = plan.threat, plan.steps, plan.batch_size
+    size = usual_step_size(threat, steps) if plan.step_size is None else plan.step_size
+    generator = torch.Generator().manual_seed(plan.seed)
+    total, description = len(dataset) * steps * (1 + plan.restarts), f"PGD-{steps} {threat}"
     silent, still = torch.zeros_like(stands), torch.ones_like(stands)
     with progress(total=total, unit="step", description=description) as bar, inputs.trusted():
-        for run in range(1 + restarts):
+        for run in range(1 + plan.restarts):
             # Drawn for all images, needed or not: the draws must not depend on who is left.
             start = dataset.images if run == 0 else threat.random_start(dataset.images, generator)
-            left = stands.nonzero().flatten() if early_drop else torch.arange(len(dataset), device=stands.device)
+            left = _left(stands, plan.early_drop)
             adv = start[left]
             bar.update((len(dataset) - len(left)) * steps)
             for done, pause in pairwise(_pauses(steps)):
@@ -218,7 +248,7 @@ def withstands(
                     stands[left[rows]] &= answers == labels
                     silent[left[rows]] |= answers < 0
                     bar.update(len(labels) * (pause - done))
-                if early_drop:
+                if plan.early_drop:
                     keep = stands[left]
                     bar.update(int((~keep).sum()) * (steps - pause))
                     left, adv = left[keep], adv[keep]
