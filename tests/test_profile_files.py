@@ -148,16 +148,16 @@ record: bool = False  # save
 overrides: dict = {}  # other numbers
 """
 CHAPTER = """
-from advfeat.notebook import run_card, save
 from advfeat.measures import accuracy
+from advfeat.page import Page
 from advfeat.run import Run
 
 run = Run(profile, device=device, overrides=overrides)
-standard = run.standard(seed=seed)
-value = accuracy(standard.model, run.test_set)
-if record:
-    save(run, "42-tiny", seed=seed, values={"plain": (value, "none", standard)}, seconds={})
-run_card(run, seed=seed)
+page = Page(run, "42-tiny", seed=seed, record=record)
+standard = page.trained("train", run.standard(seed=seed))
+page.measured("plain", accuracy(standard.model, run.test_set), standard)
+page.save()
+page.about(networks=seed)
 """
 
 
