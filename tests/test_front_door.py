@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -12,6 +13,7 @@ import pytest
 
 import advfeat
 
+ROOT = Path(__file__).parents[1]
 MODULES = sorted(path.stem for path in Path(advfeat.__file__).parent.glob("*.py"))
 WITH_EXAMPLES = ("attacks", "features", "measures", "models", "planted")
 
@@ -53,3 +55,13 @@ def test_the_examples_of_the_docstrings_hold(name):
 def test_every_module_with_examples_is_tried():
     with_prompts = {name for name in MODULES if ">>> " in (Path(advfeat.__file__).parent / f"{name}.py").read_text()}
     assert with_prompts == set(WITH_EXAMPLES)
+
+
+@pytest.mark.numbers
+def test_the_code_in_the_readme_runs_and_finds_an_accurate_and_fragile_network(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["clean"].value > 0.9
+    assert names["attacked"].value < 0.1
+    assert capsys.readouterr().out.startswith("accuracy 9")
