@@ -27,7 +27,8 @@ class Executor(NotebookClient):
         super().__init__(notebook, *arguments, **settings)
         self.allow_errors = self.interrupt_on_timeout = True
         self.timeout = round(seconds)
-        self.extra_arguments = ["--IPKernelApp.log_level=40"]  # errors; it warns of TCP on this machine, each time
+        # Critical errors only: it warns of TCP on this machine, and sometimes reports its own end as an error.
+        self.extra_arguments = ["--IPKernelApp.log_level=50"]
         slow = f"The cell took more than {seconds:g} seconds and was interrupted."
         self.error_on_timeout = {"ename": "TooSlow", "evalue": slow, "traceback": [f"TooSlow: {slow}"]}
         self.on_cell_executed = _keep_the_error
