@@ -65,7 +65,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 book: $(VENV)/installed ## run the chapters that are not done, build the pages strictly: ARGS=--fresh runs all again
-	$(BIN)/python -m advfeat.chapters book $(ARGS)
+	$(BIN)/python -m advfeat.pages book $(ARGS)
 
 test: export OMP_NUM_THREADS ?= $(THREADS)
 test: lint ## everything: style, layering, unit tests, the book, and a second run of it beside the first
@@ -73,9 +73,9 @@ test: lint ## everything: style, layering, unit tests, the book, and a second ru
 	@echo "The book from an empty store; then each chapter again, with what the first run has stored and with the solutions of"
 	@echo "its exercises: the same numbers in every cell? And in those that are machine-independent the committed ones?"
 	$(EMPTY_STORE) \
-	  $(BIN)/python -m advfeat.chapters book --fresh --jobs $(JOBS); \
+	  $(BIN)/python -m advfeat.pages book --fresh --jobs $(JOBS); \
 	  $(BIN)/python -m pytest -q -m pages; \
-	  $(BIN)/python -m advfeat.chapters again; \
+	  $(BIN)/python -m advfeat.pages again; \
 	  $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
 
 test-avx2: export OMP_NUM_THREADS ?= $(THREADS)
@@ -85,16 +85,16 @@ test-avx2: $(VENV)/installed ## as on a processor with AVX2 alone: tests and cel
 	class=$$(mktemp -d); trap 'rm -rf "$$class"' EXIT; $(AVX2) $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class" --class-seed 17
 
 chapter: $(VENV)/installed ## run one: CHAPTER=05 PROFILE=planted ARGS="-p seed 1"
-	$(BIN)/python -m advfeat.chapters run "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)
+	$(BIN)/python -m advfeat.pages run "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)
 
 record: $(VENV)/installed ## run one and save its numbers to book/results: CHAPTER=05 PROFILE=cifar10-cpu
-	$(BIN)/python -m advfeat.chapters record "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)
+	$(BIN)/python -m advfeat.pages record "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)
 
 refresh: $(VENV)/installed ## run in place on the defaults, before a commit: CHAPTER=05 or CHAPTER=all
-	$(BIN)/python -m advfeat.chapters refresh "$(CHAPTER)"
+	$(BIN)/python -m advfeat.pages refresh "$(CHAPTER)"
 
 list: $(VENV)/installed ## chapters with their parameters, and profiles
-	@$(BIN)/python -m advfeat.chapters list
+	@$(BIN)/python -m advfeat.pages list
 
 # The other libraries one by one: one that cannot be installed here becomes a line of the tables, and the rest goes on.
 $(BENCH)/installed: pyproject.toml constraints-bench.txt
@@ -113,10 +113,10 @@ bench: $(BENCH)/installed ## the attack engine beside other libraries, a quarter
 # The first interpreter that can run the tests of the kernels and whose PyTorch sees a GPU; nothing is installed.
 gpu-check: ## on a machine with a GPU: kernel tests, gate and benchmark into gpu-check/, within eight minutes
 	@for python in $(BENCH)/bin/python $(BIN)/python python3 python; do \
-	  if "$$python" -c 'import sys, torch, pytest, hypothesis, advfeat.gpu_check; sys.exit(not torch.cuda.is_available())' \
-	    >/dev/null 2>&1; then exec "$$python" -m advfeat.gpu_check; fi; done; \
+	  if "$$python" -c 'import sys, torch, pytest, hypothesis, advfeat.bench.gpu_check; sys.exit(not torch.cuda.is_available())' \
+	    >/dev/null 2>&1; then exec "$$python" -m advfeat.bench.gpu_check; fi; done; \
 	echo "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, and pytest, hypothesis and what \
-	advfeat.gpu_check imports, so nothing was checked" >&2; exit 2
+	advfeat.bench.gpu_check imports, so nothing was checked" >&2; exit 2
 
 serve: $(VENV)/installed ## show the built pages in a browser: PORT=8000
 	@test -f $(PAGES)/index.html || { echo "No pages yet: make book" >&2; exit 1; }

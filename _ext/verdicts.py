@@ -2,7 +2,7 @@
 
 ``recorded`` is a recorded number with its interval, ``seeds`` one of the page's own record seed by seed, ``published``
 one of the paper. All are made when the pages are built, from ``claims.json``, ``paper.json`` and ``results`` beside the
-page that holds them, so a new record changes them by itself. The rule of a verdict is that of ``advfeat.verdicts``.
+page that holds them, so a new record changes them by itself. The rule of a verdict is that of ``advfeat.pages.verdicts``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from advfeat.verdicts import RULE, rows_of_book, table
+from advfeat.pages.verdicts import RULE, rows_of_book, table
 
 PROFILE = "cifar10-cpu"  # the profile of a recorded number if the page does not name one
 

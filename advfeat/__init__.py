@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from advfeat.measures import accuracy, robust_accuracy
     from advfeat.models import build_model, freeze
     from advfeat.planted import PlantedWorld
-    from advfeat.run import Run
+    from advfeat.experiments.run import Run
     from advfeat.threats import L2, Linf
     from advfeat.train import TrainConfig
 

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat import inputs, kernels, replay
+from advfeat import inputs
+from advfeat.engine import fused_steps, replay
 from advfeat.models import Classifier, FrozenClassifier, check_eval
 from advfeat.threats import FREE, L2, Linf, Threat, check_step, check_threat, usual_step_size
 
@@ -277,7 +278,7 @@ def _maximize(
         # All that a step depends on besides buffers and weights. The objective counts as itself, not by a name of its.
         key = (objective, threat, step_size, on, images.shape, images.dtype, target.shape, target.dtype)
         recording = replay.recording(known, key, buffers)
-        network = kernels.NetworkInput(recording.buffers["values"], known.mean, known.std)
+        network = fused_steps.NetworkInput(recording.buffers["values"], known.mean, known.std)
     adv, origin, targets = (recording.buffers[name] for name in ("adv", "origin", "target"))
     with torch.no_grad():
         adv.copy_(images if start is None else start)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from advfeat import folding, inputs, kernels
+from advfeat import inputs
+from advfeat.engine import folding, fused_steps
 from advfeat.networks import FULL_WIDTH, OWN, TORCHVISION, Scale, narrow_strided
 
 # Per-channel mean and spread of CIFAR-10's training pixels. Any sensible constants serve: they only set the scale
@@ -291,7 +292,7 @@ def freeze(
     inputs.flag("refoldable", refoldable)
     if not 0 <= leak <= 1:
         raise ValueError(f"leak must be in [0, 1], got {leak}")
-    dtype = dtype or kernels.fast_dtype(model.head.weight.device.type)
+    dtype = dtype or fused_steps.fast_dtype(model.head.weight.device.type)
     if (
         isinstance(model, FrozenClassifier)
         and (model.dtype, model.refoldable, leak) == (dtype, refoldable, 0)

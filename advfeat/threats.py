@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advfeat import inputs, kernels
+from advfeat import inputs
+from advfeat.engine import fused_steps
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Threat(ABC):
         step_size: float,
         *,
         out: Tensor | None = None,
-        network: kernels.NetworkInput | None = None,
+        network: fused_steps.NetworkInput | None = None,
     ) -> Float[Tensor, "n *shape"]:
         """One ascent step in which an image moves by ``step_size`` in the norm, projected on the threat.
 
@@ -113,10 +114,10 @@ class L2(Threat):
         step_size: float,
         *,
         out: Tensor | None = None,
-        network: kernels.NetworkInput | None = None,
+        network: fused_steps.NetworkInput | None = None,
     ) -> Float[Tensor, "n *shape"]:
-        """One ascent step of length ``step_size`` along the normalised gradient, projected; see ``kernels.l2_step``."""
-        return kernels.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
+        """One ascent step of length ``step_size`` along the normalised gradient, projected; see ``fused_steps.l2_step``."""
+        return fused_steps.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """‖adv − origin‖₂ of each image; NaN where a pixel is NaN."""
@@ -182,10 +183,10 @@ class Linf(Threat):
         step_size: float,
         *,
         out: Tensor | None = None,
-        network: kernels.NetworkInput | None = None,
+        network: fused_steps.NetworkInput | None = None,
     ) -> Float[Tensor, "n *shape"]:
-        """One ascent step of ``step_size`` per pixel by the gradient's sign, projected; see ``kernels.linf_step``."""
-        return kernels.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
+        """One ascent step of ``step_size`` per pixel by the gradient's sign, projected; see ``fused_steps.linf_step``."""
+        return fused_steps.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """Largest absolute pixel change of each image; NaN where a pixel is NaN."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat import inputs, kernels
+from advfeat import inputs
+from advfeat.engine import fused_steps
 from advfeat.attacks import Threat, pgd
 from advfeat.data import Dataset, augment, batches, check_dataset
 from advfeat.models import Classifier, batch_statistics, check_trainable, freeze, refold
@@ -100,10 +101,10 @@ class TrainConfig:
             inputs.step_size(self.attack_step_size, limit=limit, of=self.threat, name="attack_step_size")
 
     def on(self, device_type: str) -> TrainConfig:
-        """The same training with the precision by its name, where it is ``fast``: see ``kernels.fast_dtype``."""
+        """The same training with the precision by its name, where it is ``fast``: see ``fused_steps.fast_dtype``."""
         if self.precision != "fast":
             return self
-        return dataclasses.replace(self, precision=str(kernels.fast_dtype(device_type)).removeprefix("torch."))
+        return dataclasses.replace(self, precision=str(fused_steps.fast_dtype(device_type)).removeprefix("torch."))
 
     def at_radius(self, eps: float) -> TrainConfig:
         """The same adversarial training within another radius; the attack's steps grow with it.

@@ -249,26 +249,10 @@ def generator(*, none: bool = False) -> Argument:
 
 
 def rows() -> dict[str, Row]:
-    from advfeat import (
-        attacks,
-        autoattack,
-        construct,
-        estimates,
-        features,
-        gaussian,
-        kernels,
-        masking,
-        measures,
-        models,
-        networks,
-        planted,
-        records,
-        released,
-        representations,
-        threats,
-        train,
-        transfer,
-    )
+    from advfeat import attacks, autoattack, construct, estimates, features, gaussian, measures, models, networks, planted, representations, threats, train, transfer
+    from advfeat.engine import fused_steps
+    from advfeat import authors_release, gradient_masking
+    from advfeat.experiments import records
     from advfeat import (
         data as data_module,
     )
@@ -376,8 +360,8 @@ def rows() -> dict[str, Row]:
             kind(0.3).whole_box, {"images": images(channels=False)},
             works=tuple(f"images: {k}" for k in (*quiet[:-1], "one row")), none="images",
         )  # fmt: skip
-        step = getattr(kernels, f"{kind.__name__.lower()}_step")
-        table[f"kernels.{kind.__name__.lower()}_step"] = Row(
+        step = getattr(fused_steps, f"{kind.__name__.lower()}_step")
+        table[f"fused_steps.{kind.__name__.lower()}_step"] = Row(
             step,
             {k: images(channels=False) for k in ("adv", "origin", "gradient")}
             | {"eps": real(0.3, -0.1), "step_size": real(0.1, -0.1, 0.0)},
@@ -455,8 +439,8 @@ def rows() -> dict[str, Row]:
     )
 
     # masking
-    table["masking.masking_checks"] = Row(
-        masking.masking_checks,
+    table["gradient_masking.masking_checks"] = Row(
+        gradient_masking.masking_checks,
         judged
         | {"threat": threat(), "steps": whole(2, 1), "slack": real(0.02, -0.1, 2.0), "pairs": whole(2, 1),
            "seed": seed(), "surrogate": other(None, "resnet18", 3, none=True)},
@@ -665,8 +649,8 @@ def rows() -> dict[str, Row]:
         {"images": images(channels=False), "generator": generator(), "shift": whole(1, most=4), "flip": flag()},
         works=tuple(f"images: {k}" for k in ("one row", "levels", "normalised", "NaN", "infinite", "a little outside")),
     )
-    table["kernels.augment_step"] = Row(
-        kernels.augment_step,
+    table["fused_steps.augment_step"] = Row(
+        fused_steps.augment_step,
         {"images": images(channels=False), "shift": whole(1, most=4),
          "offsets": other(torch.zeros(2, N).long(), "none", 3, short=torch.zeros(2, 1).long(), real=torch.zeros(2, N)),
          "mirrored": other(torch.zeros(N).bool(), "no", 3, short=torch.zeros(1).bool(), bytes=torch.zeros(N).byte())},
@@ -690,12 +674,12 @@ def rows() -> dict[str, Row]:
         works=("weights: one row",),
     )  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix="advfeat-inputs-"))
-    table["released.released"] = Row(
-        lambda kind, root: _absent(released.released, kind, root),
+    table["authors_release.released"] = Row(
+        lambda kind, root: _absent(authors_release.released, kind, root),
         {"kind": name("D_R"), "root": other(folder, 3, 0.5)},
     )
-    table["released.Release"] = Row(
-        lambda root: _absent(released.Release, root, images=3, device=torch.device("cpu")),
+    table["authors_release.Release"] = Row(
+        lambda root: _absent(authors_release.Release, root, images=3, device=torch.device("cpu")),
         {"root": other(folder, 3, 0.5)},
     )
     table["data.image_folder"] = Row(

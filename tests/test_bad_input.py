@@ -26,7 +26,7 @@ from advfeat.attacks import FREE, L2, Linf, Threat, fgsm, match_representation, 
 from advfeat.construct import autoattacked_dataset, deterministic_target_dataset
 from advfeat.data import Dataset
 from advfeat.features import usefulness
-from advfeat.masking import masking_checks
+from advfeat.gradient_masking import masking_checks
 from advfeat.measures import VanishedGradients, accuracy, predictions, robust_accuracy, withstands
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.representations import match_distance
@@ -44,13 +44,13 @@ ELSEWHERE = {
     "construct.Shards.save": "a protocol",
     "train.Checkpoint.save": "a protocol",
     "data.Dataset.replace": "goes through Dataset",
-    "kernels.NetworkInput.read": "runs inside a step: what it is given belongs to the engine",
-    "kernels.NetworkInput.pixel_gradient": "runs inside a step: what it is given belongs to the engine",
-    "kernels.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
+    "fused_steps.NetworkInput.read": "runs inside a step: what it is given belongs to the engine",
+    "fused_steps.NetworkInput.pixel_gradient": "runs inside a step: what it is given belongs to the engine",
+    "fused_steps.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
     "train.TrainConfig.on": "hands on to kernels.fast_dtype",
     "train.resumed_elsewhere": "reads the rows that train has written",
     "data.unit_range": "is given what a reader has decoded",
-    "released.Release.read": "hands on to released.released",
+    "authors_release.Release.read": "hands on to released.released",
     "records.readable_records": "test_records",
     "models.batch_statistics": "runs inside training, on a model that train has looked at",
     "models.Classifier.represent": "behind the normalisation: what it is given belongs to the engine",

@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat import bench, gpu_check, kernels, records
-from advfeat.contest import Contest, TimedCase
+from advfeat.bench import gpu_check, suite
+from advfeat.engine import fused_steps
+from advfeat.experiments import records
+from advfeat.bench.compare import Contest, TimedCase
 from advfeat.models import build_model
-from advfeat.peers import PEERS
+from advfeat.bench.peers import PEERS
 from advfeat.planted import PlantedWorld, planted
 
 ROOT = Path(__file__).resolve().parent.parent
-REAL_L2 = kernels.l2_step
+REAL_L2 = fused_steps.l2_step
 
 
 def without_projection(adv, origin, gradient, *, eps, **named):
@@ -29,13 +31,13 @@ def without_projection(adv, origin, gradient, *, eps, **named):
 @pytest.fixture(autouse=True)
 def small_gate(monkeypatch):
     """The gate on small images: on large ones it is tested elsewhere."""
-    monkeypatch.setattr(bench, "GATE_SHAPES", ((3, 7, 5),))
+    monkeypatch.setattr(suite, "GATE_SHAPES", ((3, 7, 5),))
 
 
 def test_with_a_broken_kernel_no_number_is_printed(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(kernels, "l2_step", without_projection)
-    monkeypatch.setattr(bench, "contests", lambda *_: pytest.fail("timed in spite of the gate"))
-    assert bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 1
+    monkeypatch.setattr(fused_steps, "l2_step", without_projection)
+    monkeypatch.setattr(suite, "contests", lambda *_: pytest.fail("timed in spite of the gate"))
+    assert suite.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "no time is measured" in printed.err
@@ -51,23 +53,23 @@ def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsy
         data = planted(PlantedWorld(), 40, seed=1)
         return build_model("cnn4", width=8, seed=0).eval(), data, data
 
-    monkeypatch.setattr(bench, "presence", lambda: ({"art": "1.0"}, {"foolbox": "not installed"}))
+    monkeypatch.setattr(suite, "presence", lambda: ({"art": "1.0"}, {"foolbox": "not installed"}))
     monkeypatch.setitem(PEERS, "art", ("adversarial-robustness-toolbox", failing))
-    monkeypatch.setattr(bench, "ordinary", untrained)
-    plan = replace(bench.PLANS["quick"], cases=(TimedCase("resnet18", 4, 2, rounds=2),), few=40, lines=((1, 2), (4, 8)))
-    monkeypatch.setitem(bench.PLANS, "quick", plan)
+    monkeypatch.setattr(suite, "ordinary", untrained)
+    plan = replace(suite.PLANS["quick"], cases=(TimedCase("resnet18", 4, 2, rounds=2),), few=40, lines=((1, 2), (4, 8)))
+    monkeypatch.setitem(suite.PLANS, "quick", plan)
     book = records.results_root()
     before = sorted(book.rglob("*"))
-    assert bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    assert suite.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
     assert records.results_root() == book
     assert sorted(book.rglob("*")) == before, "a trial is no record of the book"
     out = capsys.readouterr().out
-    for text in (*bench.TITLES.values(), "absent foolbox: not installed", "The gate", "early drop"):
+    for text in (*suite.TITLES.values(), "absent foolbox: not installed", "The gate", "early drop"):
         assert text in out
     assert out.count("void: did not run: ImportError: no module of that name") == 2
     assert (tmp_path / "bench.txt").read_text() == out
     with records.results_in(tmp_path / "results"):
-        record = records.load_record(bench.CHAPTER, "cpu")
+        record = records.load_record(suite.CHAPTER, "cpu")
     assert {"bench/cpu/engine/resnet18-l2-b4-bare", "bench/cpu/step/l2-twin", "bench/cpu/early-drop/cnn4-pgd10",
             "bench/cpu/plain/cnn4-construct", "time/cpu/D_rand"} <= set(record.ids())  # fmt: skip
     run = record.runs[0]
@@ -78,9 +80,9 @@ def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsy
 
 
 def test_cases_for_which_no_time_is_left_are_named(capsys, tmp_path):
-    findings = bench.Findings(torch.device("cpu"), tmp_path)
-    plan = replace(bench.PLANS["cpu"], minutes=-1)
-    bench.contests(Contest(torch.device("cpu")), findings, plan, {})
+    findings = suite.Findings(torch.device("cpu"), tmp_path)
+    plan = replace(suite.PLANS["cpu"], minutes=-1)
+    suite.contests(Contest(torch.device("cpu")), findings, plan, {})
     assert capsys.readouterr().out.count("not measured: the time was up") == 2 * len(plan.cases)
     assert findings.rows == []
     assert findings.values == {}
@@ -127,7 +129,7 @@ def test_make_gpu_check_ends_with_one_line(tmp_path):
     assert done.stdout == ""
     assert [line for line in done.stderr.splitlines() if not line.startswith("make")] == [
         "gpu-check needs a GPU: no Python here has a PyTorch that sees a CUDA device, and pytest, hypothesis and "
-        "what advfeat.gpu_check imports, so nothing was checked"
+        "what advfeat.bench.gpu_check imports, so nothing was checked"
     ]
 
 
@@ -157,12 +159,12 @@ def test_the_check_keeps_tests_gate_and_benchmark_in_one_folder(monkeypatch, cap
         return subprocess.CompletedProcess(command, asked["status"])
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(bench, "benchmark", benchmark)
+    monkeypatch.setattr(suite, "benchmark", benchmark)
     monkeypatch.setattr(gpu_check.subprocess, "run", run)
     asked["status"] = 0
     assert gpu_check.main(["--out", str(tmp_path)]) == 0
     assert asked["device"] == torch.device("cuda")
-    assert asked["plan"] is bench.PLANS["cuda"]
+    assert asked["plan"] is suite.PLANS["cuda"]
     assert asked["results"] == tmp_path / "results"
     assert "tests: 7 passed in 1.0s, see " in capsys.readouterr().out
     asked["status"] = 1
@@ -176,6 +178,6 @@ def test_the_check_needs_no_tools_of_the_book():
     """A machine that is lent for its GPU has PyTorch and what runs the tests, not the rest."""
     missing = ["papermill", "IPython", "jupyter_client", "nbformat", "myst_nb", "yaml", "pandas", "platformdirs",
                "beartype", "pyautoattack", "matplotlib", "safetensors"]  # fmt: skip
-    program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport advfeat.gpu_check"
+    program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport advfeat.bench.gpu_check"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ from advfeat.construct import (
 )
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, freeze
-from advfeat.store import Store
+from advfeat.experiments.store import Store
 
 pytestmark = pytest.mark.numbers
 
@@ -324,12 +324,12 @@ SCRIPT = textwrap.dedent(
     """
     import os, signal, sys
     import torch, torch._dynamo
-    from advfeat import store as store_module
+    from advfeat.experiments import store as store_module
     from advfeat.attacks import L2
     from advfeat.construct import random_target_dataset
     from advfeat.data import Dataset
     from advfeat.models import build_model
-    from advfeat.store import Store
+    from advfeat.experiments.store import Store
     from advfeat.train import TrainConfig, train
 
     torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from advfeat.construct import random_target_dataset
 from advfeat.data import Dataset, augment, batches, cifar10, data_root, image_folder, unit_range
 from advfeat.measures import accuracy
 from advfeat.models import build_model, whiten
-from advfeat.released import released
+from advfeat.authors_release import released
 from advfeat.train import TrainConfig, train
 
 pytestmark = pytest.mark.numbers

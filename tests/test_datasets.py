@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from advfeat import datasets
-from advfeat.datasets import DATASETS, SIDE
+from advfeat.experiments import datasets
+from advfeat.experiments.datasets import DATASETS, SIDE
 from advfeat.planted import PlantedWorld, planted
-from advfeat.profiles import PROFILES
+from advfeat.experiments.profiles import PROFILES
 
 
 @pytest.fixture

@@ -17,11 +17,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from advfeat import chapters as runner
-from advfeat import data, execution, notebook, records, store, verdicts
+from advfeat.pages import runner as runner
+from advfeat import data
+from advfeat.pages import execution, notebook, verdicts
+from advfeat.experiments import records, store
 from advfeat.classroom import release
-from advfeat.execution import Failed, Task, cell_timeout, execute, execute_all, file_name, incomplete, normalise
-from advfeat.parameters import Refused
+from advfeat.pages.execution import Failed, Task, cell_timeout, execute, execute_all, file_name, incomplete, normalise
+from advfeat.pages.parameters import Refused
 from advfeat.progress import progress
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat import folding
-from advfeat.folding import fold, refold
+from advfeat.engine import folding
+from advfeat.engine.folding import fold, refold
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.models import refold as refold_classifier
 from advfeat.networks import OWN, TORCHVISION

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat import kernels, making
-from advfeat.profiles import PROFILES
-from advfeat.recipes import CONSTRUCTED
-from advfeat.run import Run, Trained
-from advfeat.store import Store
+from advfeat.engine import fused_steps
+from advfeat.experiments import making
+from advfeat.experiments.profiles import PROFILES
+from advfeat.experiments.recipes import CONSTRUCTED
+from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.store import Store
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 
@@ -98,7 +99,7 @@ def keys(profile: str, precision: torch.dtype, patch: pytest.MonkeyPatch) -> dic
     patch.setattr(Store, "model", model)
     patch.setattr(Store, "dataset", dataset)
     patch.setattr(making, "build_model", lambda *_, **__: AnyNetwork())
-    patch.setattr(kernels, "fast_dtype", lambda _: precision)
+    patch.setattr(fused_steps, "fast_dtype", lambda _: precision)
     run = Run(profile, device="cpu")
     run.train_set = run.test_set = Named()
     answer = {}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from advfeat import kernels
+from advfeat.engine import fused_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "advfeat").rglob("*.py"))
@@ -89,7 +89,7 @@ def test_shapes_are_strings(path):
 def test_shapes_are_checked_while_testing():
     images = torch.zeros(2, 3, 4, 4)
     with pytest.raises(TypeCheckError, match="gradient"):
-        kernels.linf_step(images, images, torch.zeros(2, 3, 4, 5), eps=0.1, step_size=0.1)
+        fused_steps.linf_step(images, images, torch.zeros(2, 3, 4, 5), eps=0.1, step_size=0.1)
 
 
 @each_module

@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from advfeat import networks
 from advfeat.attacks import L2
-from advfeat.costs import plain_pgd
+from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, check_trainable, freeze, whiten
 from advfeat.networks import OWN, TORCHVISION, Scale, narrow_strided
-from advfeat.profiles import PROFILES
+from advfeat.experiments.profiles import PROFILES
 from advfeat.train import TrainConfig, train
 
 pytestmark = pytest.mark.numbers

@@ -8,13 +8,13 @@ import types
 import pytest
 import torch
 
-from advfeat import notebook, page
+from advfeat.pages import notebook, page
 from advfeat.estimates import Estimate
 from advfeat.models import build_model
-from advfeat.page import Page
-from advfeat.recipes import ImagesRecipe, NetworkRecipe
-from advfeat.records import load_record
-from advfeat.run import Run, Trained
+from advfeat.pages.page import Page
+from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
+from advfeat.experiments.records import load_record
+from advfeat.experiments.run import Run, Trained
 from advfeat.train import TrainConfig
 
 CHAPTER = "05-non-robust-features"

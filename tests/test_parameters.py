@@ -7,7 +7,7 @@ import json
 import nbformat
 import pytest
 
-from advfeat.parameters import DEFAULT_PROFILE, SEEDS, Refused, check_parameters, listing, parameters_of
+from advfeat.pages.parameters import DEFAULT_PROFILE, SEEDS, Refused, check_parameters, listing, parameters_of
 
 DECLARED = {
     "profile": ("str", '"planted"'),

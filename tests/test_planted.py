@@ -19,7 +19,7 @@ from advfeat.construct import (
 from advfeat.measures import accuracy, robust_accuracy, signal_kept
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
-from advfeat.profiles import get_profile
+from advfeat.experiments.profiles import get_profile
 from advfeat.train import train
 
 pytestmark = pytest.mark.numbers

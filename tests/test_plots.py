@@ -9,7 +9,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
-from advfeat import plots
+from advfeat.pages import plots
 from advfeat.estimates import Estimate
 
 

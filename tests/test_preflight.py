@@ -8,11 +8,12 @@ import nbformat
 import pytest
 import torch
 
-from advfeat import datasets, preflight
-from advfeat.parameters import Refused
+from advfeat.experiments import datasets
+from advfeat.pages import preflight
+from advfeat.pages.parameters import Refused
 from advfeat.planted import PlantedWorld, planted
-from advfeat.preflight import check_run
-from advfeat.released import FOLDERS
+from advfeat.pages.preflight import check_run
+from advfeat.authors_release import FOLDERS
 
 TRAINS = 'd = run.constructed("D_rand", source_seed=0)'
 PARAMETERS = 'profile: str = "planted"\nseed: int = 0\ndevice: str = "auto"\nreleased: str = ""\nrecord: bool = False'

@@ -7,13 +7,13 @@ import json
 import nbformat
 import pytest
 
-from advfeat import chapters as runner
+from advfeat.pages import runner as runner
 from advfeat.attacks import L2
-from advfeat.execution import inputs_of
-from advfeat.notebook import check_record
-from advfeat.profiles import PROFILES, get_profile, profile_name
-from advfeat.records import load_record
-from advfeat.run import Run
+from advfeat.pages.execution import inputs_of
+from advfeat.pages.notebook import check_record
+from advfeat.experiments.profiles import PROFILES, get_profile, profile_name
+from advfeat.experiments.records import load_record
+from advfeat.experiments.run import Run
 
 TINY = """
 extends = "planted"
@@ -149,8 +149,8 @@ overrides: dict = {}  # other numbers
 """
 CHAPTER = """
 from advfeat.measures import accuracy
-from advfeat.page import Page
-from advfeat.run import Run
+from advfeat.pages.page import Page
+from advfeat.experiments.run import Run
 
 run = Run(profile, device=device, overrides=overrides)
 page = Page(run, "42-tiny", seed=seed, record=record)

@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from advfeat import records
-from advfeat.records import Measured, index_rows, load_record, provenance, results_root, save_record, write_index
+from advfeat.experiments import records
+from advfeat.experiments.records import Measured, index_rows, load_record, provenance, results_root, save_record, write_index
 
 COLUMNS = ["id", "value", "low", "high", "n", "seeds", "network", "attack", "profile", "device", "commit"]
 

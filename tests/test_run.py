@@ -9,19 +9,20 @@ import shutil
 import pytest
 import torch
 
-from advfeat import datasets, kernels, making
+from advfeat.experiments import datasets, making
+from advfeat.engine import fused_steps
 from advfeat.attacks import L2, Linf, match_representation
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.measures import accuracy, robust_accuracy
 from advfeat.models import build_model, whiten
 from advfeat.planted import PlantedWorld, planted
-from advfeat.profiles import get_profile
-from advfeat.recipes import CONSTRUCTED, Recipes, plain
-from advfeat.records import provenance
-from advfeat.released import FOLDERS
-from advfeat.run import Run
-from advfeat.store import Store
+from advfeat.experiments.profiles import get_profile
+from advfeat.experiments.recipes import CONSTRUCTED, Recipes, plain
+from advfeat.experiments.records import provenance
+from advfeat.authors_release import FOLDERS
+from advfeat.experiments.run import Run
+from advfeat.experiments.store import Store
 from advfeat.train import train
 
 pytestmark = pytest.mark.numbers
@@ -429,7 +430,7 @@ def test_radii_that_print_alike_are_told_apart_and_others_keep_their_words():
 def test_recipes_and_records_name_the_precision_that_the_device_computes_faster(monkeypatch):
     keys = set()
     for dtype in (torch.float32, torch.bfloat16):
-        monkeypatch.setattr(kernels, "fast_dtype", {"cpu": dtype}.get)
+        monkeypatch.setattr(fused_steps, "fast_dtype", {"cpu": dtype}.get)
         run = Run("cifar10-cpu", device="cpu")
         name = str(dtype).removeprefix("torch.")
         described = run.describe()

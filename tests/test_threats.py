@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advfeat import autoattack, gate, masking, measures
+from advfeat import autoattack, measures
+from advfeat.bench import reference
+from advfeat import gradient_masking
 from advfeat.attacks import L2, Linf, pgd
-from advfeat.costs import plain_pgd
+from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
 from advfeat.features import linear_responses, searched_responses
-from advfeat.kernels import NetworkInput
+from advfeat.engine.fused_steps import NetworkInput
 from advfeat.models import Classifier
-from advfeat.recipes import plain
+from advfeat.experiments.recipes import plain
 from advfeat.threats import Threat
 from advfeat.train import TrainConfig
 
@@ -137,16 +139,16 @@ def test_features_move_as_far_as_the_third_norm_lets_them():
 
 def test_masking_is_judged_in_the_third_norm():
     model = linear(scale=4.0)
-    found = {check.rule: check for check in masking.masking_checks(model, noise(model), Taxicab(0.3), steps=5, pairs=5)}
+    found = {check.rule: check for check in gradient_masking.masking_checks(model, noise(model), Taxicab(0.3), steps=5, pairs=5)}
     # The box's diameter in ℓ1 is the number of its pixels; in ℓ∞ it would be 1, in ℓ2 the root.
     assert found["the whole box is fatal"].found.startswith(f"with taxicab eps={3 * SIZE * SIZE} PGD-5 leaves ")
 
 
 def test_the_gate_refuses_a_third_norm_by_name():
-    case = dataclasses.replace(next(gate.cases((3, SIZE, SIZE))), threat=Taxicab(0.3))
-    network = gate.GateNetwork((3, SIZE, SIZE)).eval()
+    case = dataclasses.replace(next(reference.cases((3, SIZE, SIZE))), threat=Taxicab(0.3))
+    network = reference.GateNetwork((3, SIZE, SIZE)).eval()
     with pytest.raises(ValueError, match=r"the reference knows threats of the norms L2, Linf, got taxicab eps=0\.3"):
-        gate.reference_pgd(network, case, steps=2, step_size=0.1)
+        reference.reference_pgd(network, case, steps=2, step_size=0.1)
 
 
 def test_the_plain_loop_takes_nothing_else_for_l2(unchecked_types):
@@ -182,7 +184,7 @@ def test_what_is_no_threat_is_refused_wherever_a_norm_is_asked_for(unchecked_typ
     for call in (
         lambda: pgd(model, data.images, data.labels, Foreign(0.3), steps=1, step_size=0.1),
         lambda: linear_responses(pictures(2), data.images, Foreign(0.3)),
-        lambda: masking.masking_checks(model, data, Foreign(0.3), steps=1),
+        lambda: gradient_masking.masking_checks(model, data, Foreign(0.3), steps=1),
         lambda: TrainConfig(epochs=1, batch_size=4, lr=0.1, threat=Foreign(0.3)),
     ):
         with pytest.raises(TypeError, match=words):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from advfeat import kernels
+from advfeat.engine import fused_steps
 from advfeat import train as train_module
 from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
@@ -223,7 +223,7 @@ def test_the_attack_of_adversarial_training_is_as_precise_as_the_training(monkey
         return pgd(attacked, *arguments, **attack)
 
     monkeypatch.setattr(train_module, "pgd", watched)
-    monkeypatch.setattr(kernels, "fast_dtype", {"cpu": torch.bfloat16}.get)
+    monkeypatch.setattr(fused_steps, "fast_dtype", {"cpu": torch.bfloat16}.get)
     for precision in ("float32", "bfloat16", "fast"):
         train(fresh(), noise(), dataclasses.replace(ROBUST, epochs=1, batch_size=48, precision=precision), seed=0)
     assert seen == [torch.float32, torch.bfloat16, torch.bfloat16]
@@ -310,7 +310,7 @@ def test_bfloat16_trains_float32_weights():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_fast_precision_gets_the_name_of_what_the_device_computes_faster(dtype, monkeypatch):
-    monkeypatch.setattr(kernels, "fast_dtype", {"cpu": dtype}.get)
+    monkeypatch.setattr(fused_steps, "fast_dtype", {"cpu": dtype}.get)
     fast = dataclasses.replace(ROBUST, precision="fast")
     assert fast.on("cpu") == dataclasses.replace(ROBUST, precision=str(dtype).split(".")[1])
     for chosen in ("float32", "bfloat16"):

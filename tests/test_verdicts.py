@@ -14,9 +14,9 @@ import nbformat
 import pytest
 import yaml
 
-from advfeat import verdicts
-from advfeat.notebook import answered
-from advfeat.verdicts import Interval, claim_rows, decide, parts_of, rows_of_book, table, with_parts
+from advfeat.pages import verdicts
+from advfeat.pages.notebook import answered
+from advfeat.pages.verdicts import Interval, claim_rows, decide, parts_of, rows_of_book, table, with_parts
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -162,7 +162,7 @@ def test_every_number_of_a_claim_is_one_that_its_chapter_records():
 
 def test_the_readme_holds_what_the_generator_gives():
     readme = (ROOT / "README.md").read_text()
-    assert with_parts(readme, parts_of(BOOK)) == readme, "python -m advfeat.verdicts"
+    assert with_parts(readme, parts_of(BOOK)) == readme, "python -m advfeat.pages.verdicts"
     begin = verdicts.MADE.format("a part")
     with pytest.raises(ValueError, match="no '<!-- end of a part"):
         with_parts(begin, {"a part": "text"})
@@ -188,7 +188,7 @@ def test_the_command_writes_the_readme(tmp_path, monkeypatch):
 
 def test_a_chapter_shows_its_own_claims_and_can_quote_them(monkeypatch):
     glued = {}
-    monkeypatch.setattr("advfeat.notebook.glue", glued.__setitem__)
+    monkeypatch.setattr("advfeat.pages.notebook.glue", glued.__setitem__)
     monkeypatch.delenv("ADVFEAT_RESULTS", raising=False)
     shown = answered("06-transferability").data
     assert shown.count("\n| ") + 1 == 2 + sum(row.chapter == "6" for row in rows_of_book(BOOK, BOOK / "results"))

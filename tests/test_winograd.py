@@ -31,8 +31,8 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from advfeat import compiled, winograd
-from advfeat.winograd import Kernel, conv2d
+from advfeat.engine import compiled, winograd
+from advfeat.engine.winograd import Kernel, conv2d
 
 B = torch.tensor(
     [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
@@ -540,7 +540,7 @@ def test_a_library_made_for_something_else_is_not_loaded(changed, anew, tmp_path
 
 def test_two_processes_at_once(anew, tmp_path):
     source = tiny(tmp_path)
-    code = "import sys, pathlib, advfeat.compiled as c; print(c.load(pathlib.Path(sys.argv[1])).tiny_answer())"
+    code = "import sys, pathlib, advfeat.engine.compiled as c; print(c.load(pathlib.Path(sys.argv[1])).tiny_answer())"
     command = [sys.executable, "-c", code, str(source)]
     root = Path(__file__).parent.parent
     both = [

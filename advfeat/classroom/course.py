@@ -17,8 +17,8 @@ from advfeat.data import Dataset
 from advfeat.gaussian import Gaussians
 from advfeat.models import Classifier, build_model
 from advfeat.planted import PlantedWorld, planted
-from advfeat.profiles import get_profile
-from advfeat.store import Store
+from advfeat.experiments.profiles import get_profile
+from advfeat.experiments.store import Store
 from advfeat.train import Checkpoint, TrainConfig, train
 
 NETWORKS = ("standard", "robust")

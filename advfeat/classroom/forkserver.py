@@ -19,7 +19,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from advfeat.classroom.kernel import Job, serve
+from advfeat.classroom.submission_kernel import Job, serve
 
 # The modules that submissions import.
 _PRELOADED = ("ipykernel.kernelapp", "matplotlib.pyplot", "psutil", "advfeat.classroom.course")

@@ -20,7 +20,7 @@ from nbgrader.utils import determine_grade, is_grade
 
 from advfeat.classroom.collect import Submission, one_line
 from advfeat.classroom.executor import mark_id, mark_unexecuted
-from advfeat.classroom.kernel import readable
+from advfeat.classroom.submission_kernel import readable
 from advfeat.classroom.pages import Page
 from advfeat.classroom.release import ROOT, Classroom
 from advfeat.classroom.sandbox import Limits, Outcome, missing, run

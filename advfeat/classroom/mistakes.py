@@ -23,7 +23,7 @@ from nbformat import NotebookNode
 from advfeat.classroom import release
 from advfeat.classroom.course import class_world
 from advfeat.classroom.grade import ReferenceFailed, check_reference, lost
-from advfeat.classroom.kernel import readable
+from advfeat.classroom.submission_kernel import readable
 from advfeat.classroom.rehearse import answers
 from advfeat.classroom.release import ROOT, Classroom
 from advfeat.classroom.sandbox import Limits, run

@@ -30,7 +30,7 @@ from nbformat import NotebookNode
 from advfeat.classroom import landlock, seccomp
 from advfeat.classroom.executor import Executor
 from advfeat.classroom.forkserver import LOADED_WITH, LOST, ForkServer, Guarded
-from advfeat.classroom.kernel import Job
+from advfeat.classroom.submission_kernel import Job
 from advfeat.classroom.scratch import short_folder
 
 KEPT_CHARACTERS = 20_000

@@ -1,0 +1,1 @@
+"""Is the engine right, and how fast is it: on this machine, beside other libraries."""

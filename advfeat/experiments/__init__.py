@@ -1,0 +1,1 @@
+"""Experiments: profiles, recipes, and what is made once and kept."""

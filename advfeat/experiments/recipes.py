@@ -1,0 +1,338 @@
+"""What identifies everything that is trained or constructed: recipes, made from a profile without computing anything.
+
+A recipe is a frozen value. ``key_parts`` is its form in JSON types, under which the store keeps what it made, so no
+part of it changes for what exists. Whatever makes something takes all that it needs from the recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advfeat import inputs
+from advfeat.networks import Scale
+from advfeat.experiments.settings import Profile
+from advfeat.threats import L2, Threat
+from advfeat.train import TrainConfig
+
+MATCHED = ("D_R", "D_NR")
+TARGETED = ("D_rand", "D_det")
+CONSTRUCTED = MATCHED + TARGETED
+# Distance of the seed of a network's first weights from the seed of the network. Trained on a constructed dataset, it
+# would otherwise begin with the weights that the source of that dataset began with, wherever both have one seed and one
+# architecture. Twice that for a source of another architecture, which is neither the ordinary network of that name nor
+# the one trained on its images.
+_APART = 1_000_000
+
+
+@dataclass(frozen=True)
+class ImagesRecipe:
+    """Ordinary training images.
+
+    Attributes:
+        fingerprint: of the whole training set, see ``data.Dataset.fingerprint``.
+        images: how many of them, from the first on; None for all.
+    """
+
+    fingerprint: str
+    images: int | None = None
+
+    def key_parts(self) -> dict[str, Any]:
+        """The recipe in JSON types."""
+        return {"fingerprint": self.fingerprint, **({} if self.images is None else {"images": self.images})}
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """A trained network.
+
+    Attributes:
+        architecture: name for ``models.build_model``.
+        scale: its width, if that alone is scaled, or everything that is kept of a network of torchvision's.
+        data: what it is trained on.
+        training: every number of the training.
+        seed: draws the order of the images, and the shifts and flips.
+        init_seed: draws the first weights.
+    """
+
+    architecture: str
+    scale: int | Scale
+    data: ImagesRecipe | ConstructedRecipe
+    training: TrainConfig
+    seed: int
+    init_seed: int
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The arguments that ``models.build_model`` builds the network with, besides seed and classes."""
+        scale = {"width": self.scale} if isinstance(self.scale, int) else dataclasses.asdict(self.scale)
+        return {"name": self.architecture, **scale}
+
+    @property
+    def watched(self) -> bool:
+        """Whether test accuracies are measured after every epoch: of the profile's own network on ordinary images."""
+        return isinstance(self.data, ImagesRecipe) and isinstance(self.scale, int)
+
+    def key_parts(self) -> dict[str, Any]:
+        """The recipe in JSON types; ``weights`` is the seed of the first weights, where it is another one."""
+        parts = {"network": self.network, "data": self.data.key_parts(), "train": plain(self.training)}
+        return {**parts, "seed": self.seed, **({} if self.init_seed == self.seed else {"weights": self.init_seed})}
+
+    def words(self) -> str:
+        """The architecture and its scale, as in ``resnet18, width 16, depth 1, whitened``."""
+        network = self.network
+        words = [network["name"], f"width {network['width']}"]
+        words += [f"depth {network['depth']}"] if network.get("depth") else []
+        words += [f"patch {network['patch']}"] if network.get("patch", 1) > 1 else []
+        words += [f"boost {network['boost']:g}"] if network.get("boost", 1) != 1 else []
+        words += ["whitened"] if network.get("whitened") else []
+        return ", ".join(words)
+
+    def __str__(self) -> str:
+        own = isinstance(self.scale, int)
+        if not isinstance(self.data, ImagesRecipe):
+            return self.data.kind if own else f"{self.architecture} on {self.data.kind}"
+        trained = f"robust, {self.training.threat}" if self.training.threat else "standard"
+        words = trained if own else f"{self.architecture}, {trained}"
+        return words if self.data.images is None else f"{words}, {self.data.images} images"
+
+
+@dataclass(frozen=True)
+class MatchedRecipe:
+    """D_R or D_NR, see ``construct.robust_dataset``. The seed of the source also draws where the search starts.
+
+    Attributes:
+        kind: ``D_R`` or ``D_NR``.
+        source: the network whose representation is matched, and so the images too.
+        images: how many images, from the first training image on.
+        start: where the search starts, ``other`` or ``noise``.
+        steps: of the search.
+        step_size: their ℓ2 length, in pixel units.
+        precision: the type that the gradients are computed in; another one gives other images.
+    """
+
+    kind: str
+    source: NetworkRecipe
+    images: int
+    start: str
+    steps: int
+    step_size: float
+    precision: str
+
+    def __post_init__(self) -> None:
+        inputs.one_of("kind", self.kind, MATCHED)
+
+    @property
+    def data(self) -> ImagesRecipe:
+        """The images that are represented."""
+        return dataclasses.replace(_ordinary(self.source), images=self.images)
+
+    def key_parts(self) -> dict[str, Any]:
+        """The recipe in JSON types."""
+        return {**vars(self), "source": self.source.key_parts()}
+
+
+@dataclass(frozen=True)
+class TargetedRecipe:
+    """D_rand or D_det, see ``construct.random_target_dataset``. The seed of the source also draws the targets.
+
+    Attributes:
+        kind: ``D_rand`` or ``D_det``.
+        source: the network that is attacked; the images are those that it was trained on.
+        threat: what the attack may change.
+        steps: of the attack.
+        step_size: their length, in pixel units.
+        precision: the type that the gradients are computed in; another one gives other images.
+    """
+
+    kind: str
+    source: NetworkRecipe
+    threat: Threat
+    steps: int
+    step_size: float
+    precision: str
+
+    def __post_init__(self) -> None:
+        inputs.one_of("kind", self.kind, TARGETED)
+
+    @property
+    def data(self) -> ImagesRecipe:
+        """The images that are attacked."""
+        return _ordinary(self.source)
+
+    def key_parts(self) -> dict[str, Any]:
+        """The recipe in JSON types."""
+        return {**vars(self), "source": self.source.key_parts(), "threat": plain(self.threat)}
+
+
+@dataclass(frozen=True)
+class ReleasedRecipe:
+    """One of the authors' own sets: its kind, and the fingerprint of its images."""
+
+    kind: str
+    fingerprint: str
+
+    def key_parts(self) -> dict[str, Any]:
+        """The recipe in JSON types."""
+        return {"kind": self.kind, "released": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class AutoAttackRecipe:
+    """What AutoAttack makes of test images, see ``construct.autoattacked_dataset``.
+
+    Attributes:
+        model: the network that is attacked.
+        threat: what the attack may change.
+        images: how many test images, from the first on.
+        fingerprint: of these images.
+        seed: of AutoAttack's draws. They begin anew with every piece, so what it finds depends on
+        batch_size: the size of the pieces, too.
+    """
+
+    model: NetworkRecipe
+    threat: Threat
+    images: int
+    fingerprint: str
+    seed: int = 0
+    batch_size: int = 100
+
+    def key_parts(self) -> dict[str, Any]:
+        """The recipe in JSON types. The fingerprint says how many images there are."""
+        attack = {"threat": plain(self.threat), "seed": self.seed, "batch_size": self.batch_size}
+        about = {"model": self.model.key_parts(), "data": {"fingerprint": self.fingerprint}}
+        return {"kind": "AutoAttack", **about, **attack}
+
+
+ConstructedRecipe = MatchedRecipe | TargetedRecipe | ReleasedRecipe
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """The recipes at one profile, by the names under which ``run.Run`` makes them.
+
+    Attributes:
+        profile: the scale, on the device that computes.
+        fingerprint: of the training images.
+        precision: the type that the device computes gradients faster in, such as ``torch.float32``.
+    """
+
+    profile: Profile
+    fingerprint: str
+    precision: str
+
+    def standard(self, *, seed: int, architecture: str | None = None) -> NetworkRecipe:
+        """See ``run.Run.standard``."""
+        if architecture is None:
+            return self._own(self.profile.training.standard, seed)
+        # An architecture by the name of the profile's own would begin with the weights of the network that it is to be
+        # compared with.
+        twin = architecture == self.profile.network.name
+        return self._other(architecture, self.profile.transfer.standard, seed, apart=_APART if twin else 0)
+
+    def source(self, *, seed: int, architecture: str | None = None) -> NetworkRecipe:
+        """See ``run.Run.source``."""
+        if architecture is None:
+            return dataclasses.replace(self.standard(seed=seed), scale=self.profile.network.source_width)
+        return self._other(architecture, self.profile.transfer.standard, seed, apart=2 * _APART)
+
+    def robust(self, *, seed: int, eps: float | None = None) -> NetworkRecipe:
+        """See ``run.Run.robust``."""
+        training = self.profile.training.robust
+        return self._own(training if eps is None else training.at_radius(eps), seed)
+
+    def match_source(self, *, seed: int) -> NetworkRecipe:
+        """See ``run.Run.match_source``."""
+        return self._own(self.profile.matching.robust_source, seed)
+
+    def overfitted(self, *, seed: int, attacked: bool = True) -> NetworkRecipe:
+        """See ``run.Run.overfitted``."""
+        of = self.profile.training
+        training = of.overfit if attacked else dataclasses.replace(of.overfit, threat=None)
+        return self._own(training, seed, of.overfit_images)
+
+    def control(self, *, seed: int) -> NetworkRecipe:
+        """See ``run.Run.control``. In some profiles this is ``standard`` by another name: one recipe, one network."""
+        count = self.profile.matching.images
+        images = count if count < self.profile.data.train_images else None
+        return self._own(self.profile.training.on_matched, seed, images)
+
+    def constructed(self, kind: str, *, source_seed: int, source: str | None = None) -> MatchedRecipe | TargetedRecipe:
+        """See ``run.Run.constructed``."""
+        check_kind(kind, source)
+        if kind in MATCHED:
+            matching, robust = self.profile.matching, kind == "D_R"
+            return MatchedRecipe(
+                kind=kind,
+                source=self.match_source(seed=source_seed) if robust else self.standard(seed=source_seed),
+                images=matching.images,
+                start=matching.start,
+                steps=matching.steps,
+                step_size=matching.step_size if robust else matching.nonrobust_step_size,
+                precision=self.precision,
+            )
+        targeting = self.profile.targeting
+        return TargetedRecipe(
+            kind=kind,
+            source=self.source(seed=source_seed, architecture=source),
+            threat=L2(targeting.eps),
+            steps=targeting.steps,
+            step_size=targeting.step_size,
+            precision=self.precision,
+        )
+
+    def trained_on(self, data: ConstructedRecipe, *, seed: int, architecture: str | None = None) -> NetworkRecipe:
+        """See ``run.Run.trained_on``; ``data`` is the recipe of the set."""
+        if architecture is None:
+            by_kind = {"D_rand": self.profile.training.on_rand, "D_det": self.profile.training.on_det}
+            recipe = self._own(by_kind.get(data.kind, self.profile.training.on_matched), seed)
+        elif data.kind == "D_det":
+            recipe = self._other(architecture, self.profile.transfer.det, seed)
+        else:
+            raise ValueError(f"architectures are trained on D_det, got kind={data.kind!r}")
+        return dataclasses.replace(recipe, data=data, init_seed=seed + _APART)
+
+    def _own(self, training: TrainConfig, seed: int, images: int | None = None) -> NetworkRecipe:
+        """The profile's own network, on ordinary images."""
+        network, data = self.profile.network, ImagesRecipe(self.fingerprint, images)
+        return NetworkRecipe(network.name, network.width, data, training, seed, init_seed=seed)
+
+    def _other(self, architecture: str, training: TrainConfig, seed: int, *, apart: int = 0) -> NetworkRecipe:
+        """One of the profile's other architectures, on ordinary images."""
+        scales = self.profile.transfer.architectures
+        if architecture not in scales:
+            raise ValueError(f"unknown architecture {architecture!r}; there are {', '.join(sorted(scales))}")
+        data = ImagesRecipe(self.fingerprint)
+        return NetworkRecipe(architecture, scales[architecture], data, training, seed, init_seed=seed + apart)
+
+
+def check_kind(kind: str, source: str | None = None) -> None:
+    """Refuse what is no kind of constructed dataset, or a ``source`` architecture for a kind that has none.
+
+    Raises:
+        ValueError: that is so.
+    """
+    if kind not in CONSTRUCTED:
+        raise ValueError(f"kind must be one of {', '.join(CONSTRUCTED)}, got {kind!r}")
+    if source is not None and kind not in TARGETED:
+        raise ValueError(f"another architecture can make D_rand or D_det, got kind={kind!r}")
+
+
+def _ordinary(source: NetworkRecipe) -> ImagesRecipe:
+    """What a source was trained on, which are also the images that it makes other ones from."""
+    if not isinstance(source.data, ImagesRecipe):
+        raise ValueError(f"source must be trained on ordinary images, got one trained on {source.data.kind}")
+    return source.data
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings and tuples as JSON types; a threat as its ``key``, which names the norm."""
+    if isinstance(value, Threat):
+        return value.key
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,348 @@
+"""What a profile is: ten groups of numbers that set the scale of a run, each with what it accepts.
+
+Every number has two names: its place, as ``matching.steps``, and the one under which records know it and which may be
+typed alone, as ``match_steps``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+from advfeat.experiments.datasets import DATASETS
+from advfeat.networks import OWN, TORCHVISION, Scale
+from advfeat.train import TrainConfig
+
+
+class Rule(NamedTuple):
+    """What a setting accepts, in words, and whether a value is of it."""
+
+    words: str
+    accepts: Callable[[Any], bool]
+
+
+def _choice(*names: str) -> Rule:
+    return Rule(f"one of {', '.join(names)}", names.__contains__)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_radius(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < math.inf
+
+
+def _is_length(value: Any) -> bool:
+    return _is_radius(value) and value > 0
+
+
+Count = Annotated[int, Rule("a whole number, 1 or more", _is_count)]
+Counts = Annotated[tuple[int, ...], Rule("whole numbers, each 1 or more", lambda values: all(map(_is_count, values)))]
+Length = Annotated[float, Rule("a positive number", _is_length)]
+Lengths = Annotated[tuple[float, ...], Rule("positive numbers", lambda values: all(map(_is_length, values)))]
+Radii = Annotated[tuple[float, ...], Rule("numbers, each 0 or more", lambda values: all(map(_is_radius, values)))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Settings that belong together.
+
+    Raises:
+        ValueError: a value outside its range, named: chapters would meet it late, or cut off the wrong images.
+    """
+
+    def __post_init__(self) -> None:
+        for place, hint in _hints(type(self)).items():
+            value = getattr(self, place)
+            for rule in getattr(hint, "__metadata__", ()):
+                if isinstance(rule, Rule) and not rule.accepts(value):
+                    raise ValueError(f"{_recorded_name(type(self), place)}={value!r} must be {rule.words}")
+
+
+def _hints(group: type) -> dict[str, Any]:
+    """Place → annotation of the settings of a class of groups."""
+    return get_type_hints(group, include_extras=True)
+
+
+def _recorded_name(group: type, place: str) -> str:
+    """The name under which records know a setting: the text in its annotation, else its own."""
+    return next((note for note in getattr(_hints(group)[place], "__metadata__", ()) if isinstance(note, str)), place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Group):
+    """The images."""
+
+    name: Annotated[str, _choice(*DATASETS), "data"]
+    """A name from ``datasets.DATASETS``."""
+    train_images: Count
+    """How many training images, from the first on."""
+    test_images: Count
+    """How many test images, from the first on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Group):
+    """The profile's own network."""
+
+    name: Annotated[str, _choice(*sorted({*OWN, *TORCHVISION})), "network"]
+    """Name for ``models.build_model``."""
+    width: Count
+    """Channels of its first stage."""
+    source_width: Count
+    """The same for the ordinary network that D_rand and D_det are made with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Group):
+    """How the profile's own network is trained, on what."""
+
+    standard: TrainConfig
+    """The ordinary network, also at the width of a source."""
+    robust: TrainConfig
+    """Adversarial training."""
+    # Nothing is trained within a radius of 0.
+    robust_eps: Lengths = (0.25, 0.5, 1.0)
+    """Other radii of adversarial training that are compared."""
+    overfit: TrainConfig
+    """Adversarial training that goes on for too long."""
+    overfit_images: Count
+    """Training images that it sees, from the first on."""
+    on_matched: TrainConfig
+    """On D_R and D_NR, and on the ordinary images that these are compared with."""
+    on_rand: TrainConfig
+    """On D_rand."""
+    on_det: TrainConfig
+    """On D_det."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matching(Group):
+    """D_R and D_NR, made by representation matching."""
+
+    images: Annotated[Count, "match_images"]
+    """Images that they are made from, from the first training image on."""
+    source: Annotated[TrainConfig, "match_source"]
+    """Adversarial training of the network that D_R is made with."""
+    eps: Annotated[Length, "match_eps"] = 0.5
+    """Its ℓ2 radius; steps change to match."""
+    steps: Annotated[Count, "match_steps"]
+    """Steps per image."""
+    step_size: Annotated[Length, "match_step_size"]
+    """Their ℓ2 length for D_R, in pixel units."""
+    nonrobust_step_size: Length
+    """The same for D_NR, whose search has a shorter way to go."""
+    start: Annotated[str, _choice("other", "noise"), "match_start"] = "other"
+    """Where they start: ``other`` (another image) or ``noise``."""
+    sweep: Annotated[Counts, "match_sweep"]
+    """Other numbers of steps, tried to see how many are enough."""
+    sweep_images: Count
+    """Images of the sets in that trial, and of those that start from noise."""
+
+    @property
+    def robust_source(self) -> TrainConfig:
+        """The adversarial training of the network that D_R is made with: ``source`` at ``eps``."""
+        return self.source.at_radius(self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targeting(Group):
+    """D_rand and D_det, made by a targeted attack."""
+
+    eps: Annotated[Length, "eps"] = 0.5
+    """ℓ2 radius, in pixel units."""
+    steps: Annotated[Count, "construct_steps"] = 20
+    """PGD steps per image."""
+    step_size: Annotated[Length, "construct_step_size"] = 0.1
+    """Their length."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size > 2 * self.eps:
+            raise ValueError(f"construct_step_size={self.step_size} must be at most twice eps={self.eps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Group):
+    """How robust accuracy is measured."""
+
+    eps: Annotated[Radii, "eval_eps"] = (0.0, 0.1, 0.25, 0.5)
+    """ℓ2 radii at which it is measured."""
+    steps: Annotated[Count, "eval_steps"] = 20
+    """PGD steps."""
+    images: Annotated[Count, "eval_images"] = 1000
+    """Test images."""
+    curve_eps: Radii = (0.0, 0.25, 0.5, 1.0, 2.0)
+    """ℓ2 radii at which networks of different training are compared."""
+    autoattack_eps: Radii = ()
+    """ℓ2 radii at which AutoAttack checks a robust accuracy; none where it would take too long."""
+    autoattack_images: Count = 1000
+    """Test images in that check."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching(Group):
+    """How a training run is watched after each epoch, at the radius of adversarial training."""
+
+    images: Annotated[Count, "watch_images"] = 1000
+    """Test images."""
+    steps: Annotated[Count, "watch_steps"] = 5
+    """PGD steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features(Group):
+    """How useful features are, and how robust."""
+
+    truth_images: Count = 5000
+    """Images of the planted world on which features are compared with the planted truth."""
+    images: Annotated[Count, "feature_images"] = 500
+    """Test images, equally many of each class, on which the units of a network are attacked."""
+    steps: Annotated[Count, "feature_steps"] = 8
+    """PGD steps of that attack, down and up, per unit and image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inversion(Group):
+    """What a representation shows of an image."""
+
+    images: Annotated[Count, "represent_images"] = 200
+    """Test images that are inverted, pairs that are interpolated and units that are shown."""
+    steps: Annotated[Count, "represent_steps"] = 200
+    """Steps of each of these searches."""
+    step_size: Annotated[Length, "represent_step_size"] = 0.2
+    """Their ℓ2 length, in pixel units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Group):
+    """Other networks, and adversarial images that go from one to another."""
+
+    architectures: Mapping[str, Scale]
+    """Name → scale of the networks that are compared with the profile's own."""
+    standard: Annotated[TrainConfig, "architecture_standard"]
+    """Their training on the ordinary images."""
+    det: Annotated[TrainConfig, "architecture_det"]
+    """Their training on D_det."""
+    images: Annotated[Count, "transfer_images"] = 1000
+    """Test images."""
+    source: Annotated[str, _choice("", *sorted(TORCHVISION)), "transfer_source"] = "resnet50"
+    """Which of the ``architectures`` makes them, and D_det for the others; empty: the usual source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The scale of a run: a name as given to a chapter, one line for run cards and lists, and ten groups."""
+
+    name: str
+    description: str
+    data: Data
+    network: Network
+    training: Training
+    matching: Matching
+    targeting: Targeting = Targeting()
+    evaluation: Evaluation = Evaluation()
+    watching: Watching = Watching()
+    features: Features = Features()
+    inversion: Inversion = Inversion()
+    transfer: Transfer
+
+    def on(self, device_type: str) -> Profile:
+        """The same with every training in a precision by its name, see ``TrainConfig.on``."""
+
+        groups: dict[str, Any] = {}
+        for name in GROUPS:
+            group = getattr(self, name)
+            trainings = {place: one for place, one in vars(group).items() if isinstance(one, TrainConfig)}
+            here = {place: one.on(device_type) for place, one in trainings.items()}
+            groups[name] = dataclasses.replace(group, **here)
+        return dataclasses.replace(self, **groups)
+
+    def recorded(self) -> dict[str, Any]:
+        """Every setting by the name that records know it by."""
+        found = {name: getattr(getattr(self, group), place) for name, (group, place) in PLACES.items()}
+        return {"name": self.name, "description": self.description, **found}
+
+
+GROUPS: dict[str, type[Group]] = {
+    name: hint for name, hint in get_type_hints(Profile).items() if isinstance(hint, type) and issubclass(hint, Group)
+}
+"""Name → class of the groups of a profile."""
+
+PLACES = {_recorded_name(kind, place): (group, place) for group, kind in GROUPS.items() for place in _hints(kind)}
+"""The name of a setting in records → its group and its name there."""
+
+
+def change(profile: Profile, changes: Mapping[str, Any], *, fixed: tuple[str, ...], word: str) -> Profile:
+    """The profile with some settings replaced: by their names in records, or in a mapping by the name of a group.
+
+    Args:
+        fixed: names in records of settings that must stay.
+        word: what a change is called in messages.
+
+    Raises:
+        ValueError: an unknown name, with the list of what exists; a value outside its range; a setting given twice; an
+            architecture with anything but a mapping.
+        TypeError: a value of another type than the one it replaces, or for a group anything but a mapping.
+    """
+    fresh: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
+    open_to = [name for name in PLACES if name not in fixed]
+    for key, value in changes.items():
+        if key in GROUPS and isinstance(value, Mapping):
+            names = {place: name for name, (group, place) in PLACES.items() if group == key and name in open_to}
+            given = [(names.get(place), place, item, key) for place, item in value.items()]
+        else:
+            names = {name: name for name in open_to}
+            given = [(names.get(key), key, value, "profile")]
+            if key in GROUPS and key not in PLACES:
+                within = ", ".join(sorted(place for group, place in PLACES.values() if group == key))
+                raise TypeError(f"{word} {key!r} in profile must be a table of {within}, got {value!r}")
+        for name, typed, item, where in given:
+            if name is None:
+                raise ValueError(f"unknown {word} {typed!r} in {where}; there are {', '.join(sorted(names))}")
+            group, place = PLACES[name]
+            if place in fresh[group]:
+                raise ValueError(f"{word} {typed!r} in {where} is given twice, as {name} and as {group}.{place}")
+            kind = _hints(GROUPS[group])[place]
+            fresh[group][place] = _fitted(getattr(getattr(profile, group), place), item, kind, typed, where, word)
+    made: dict[str, Any] = {
+        group: dataclasses.replace(getattr(profile, group), **items) for group, items in fresh.items() if items
+    }
+    return dataclasses.replace(profile, **made)
+
+
+def _fitted(old: Any, value: Any, kind: Any, key: str, where: str, word: str) -> Any:
+    """The value as one of the kind of ``old``, which it replaces or changes in part."""
+    if dataclasses.is_dataclass(old) and not isinstance(old, type) and isinstance(value, Mapping):
+        hints = {one.name: one.type for one in dataclasses.fields(old)}
+        for name in value:
+            if name not in hints:
+                raise ValueError(f"unknown {word} {name!r} in {key}; there are {', '.join(sorted(hints))}")
+        items = {name: _fitted(getattr(old, name), item, hints[name], name, key, word) for name, item in value.items()}
+        try:
+            return dataclasses.replace(old, **items)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{key}: {error}") from error
+    if isinstance(old, Mapping) and isinstance(value, Mapping):
+        if unknown := value.keys() - old.keys():
+            raise ValueError(f"unknown {word} {min(unknown)!r} in {key}; there are {', '.join(sorted(old))}")
+        for name, item in value.items():
+            if not isinstance(item, Mapping):
+                raise ValueError(f"{word} {name!r} in {key} must be like {{'width': 16}}, got {item!r}")
+        return {**old, **{name: _fitted(old[name], item, None, name, key, word) for name, item in value.items()}}
+    if isinstance(old, tuple) and isinstance(value, list | tuple) and all(map(_is_number, value)):
+        whole = old and all(isinstance(item, int) for item in (*old, *value))
+        return tuple(int(item) if whole else float(item) for item in value)
+    if isinstance(old, float) and _is_number(value):
+        return float(value)
+    if type(old) is type(value) or (kind == "int | None" and (value is None or type(value) is int)):
+        return value
+    raise TypeError(f"{word} {key!r} in {where} must be like {old!r}, got {value!r}")

@@ -1,0 +1,172 @@
+"""What chapters show around their results: verdicts, tables of paper and recorded values, and why there is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown, display
+
+from advfeat.autoattack import installed
+from advfeat.estimates import Estimate
+from advfeat.measures import accuracy
+from advfeat.experiments.profiles import profile_name
+from advfeat.experiments.records import BOOK, Record, load_record, readable_records, results_root
+from advfeat.experiments.run import Run, Trained
+from advfeat.pages.verdicts import rows_of_book, table
+
+PAPER = BOOK / "paper.json"
+"""The paper's own numbers: id → value and where it stands."""
+
+
+def glue(name: str, value: object) -> None:
+    """Make a value available to the text of the book as ``name``; without myst-nb (on Colab, say) do nothing."""
+    try:
+        from myst_nb import glue as keep
+    except ImportError:
+        return
+    keep(name, value, display=False)
+
+
+def check_record(
+    chapter: str,
+    *,
+    profile: str,
+    seed: int = 0,
+    parameters: Mapping[str, object] | None = None,
+    **settings: Any,
+) -> None:
+    """See before a run what would end it after hours: another seed is recorded with other settings, or a damaged file.
+
+    A record of another chapter that cannot be read ends nothing; a warning names it.
+
+    Args:
+        parameters: of the chapter, beyond those of ``Run``; those count that the chapter records.
+        settings: arguments of ``Run`` besides the profile.
+
+    Raises:
+        ValueError: that is so; the message names the settings, or the file.
+    """
+    name = profile_name(profile)
+    folder = results_root() / chapter / name
+    if (folder / "record.json").exists():
+        wanted = Run(profile, **settings).describe()
+        for other, run in load_record(chapter, name).runs.items():
+            config = run["config"]
+            differ = [name for name, value in wanted.items() if config.get(name) != value]
+            differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
+            if other != seed and differ:
+                raise ValueError(
+                    f"{folder} holds seed {other} with other settings ({', '.join(differ)}); record this run elsewhere "
+                    "(ADVFEAT_RESULTS names the folder), or delete the old record"
+                )
+    readable_records()
+
+
+def recorded(chapter: str, *, by: str = "") -> list[Record]:
+    """Every record of a chapter, largest profile first; where there is none, says so and names the command, ``by``.
+
+    One that cannot be read is left out, with a warning that names it.
+    """
+    found = readable_records(chapter)
+    if not found:
+        command = by or f"make record CHAPTER={chapter[:2]} PROFILE=cifar10-cpu"
+        display(Markdown(f"*Nothing is recorded yet. `{command}` does it.*"))
+    return sorted(found, key=lambda record: -max(run["config"].get("train_images", 0) for run in record.runs.values()))
+
+
+def answered(chapter: str) -> Markdown:
+    """The verdicts on a chapter's claims as a table, from the records; its text can quote them.
+
+    Glued for each claim ``KEY`` of chapter NN: ``chNN_answer_KEY``, our value with its interval, ``chNN_value_KEY``
+    without, ``chNN_against_KEY``, that of no effect, ``chNN_paper_KEY`` and ``chNN_verdict_KEY``. Where several
+    profiles recorded it, those of the second end in ``_2``.
+
+    Args:
+        chapter: stem of the chapter's file.
+    """
+    number = chapter[:2]
+    rows = rows_of_book(BOOK, results_root(), chapter=str(int(number)))
+    for place, row in enumerate(rows):
+        before = sum(other.key == row.key for other in rows[:place])
+        ending = f"{row.key}_{before + 1}" if before else row.key
+        glue(f"ch{number}_answer_{ending}", row.ours)
+        glue(f"ch{number}_value_{ending}", row.value)
+        glue(f"ch{number}_against_{ending}", row.no_effect)
+        glue(f"ch{number}_paper_{ending}", row.paper)
+        glue(f"ch{number}_verdict_{ending}", row.verdict.replace("*", ""))
+    return Markdown(table(rows))
+
+
+def autoattacked(
+    run: Run, trained: Trained, *, radii: Sequence[float] = (), required: bool = False
+) -> dict[float, Estimate]:
+    """Radius → accuracy under AutoAttack, at ``radii`` or else the profile's own; where it is not measured, the page
+    says why.
+
+    A profile that asks for no radius is asked for none.
+
+    Raises:
+        ModuleNotFoundError: the measurement is ``required``, as for a record, and AutoAttack is not installed.
+    """
+    profile = run.profile
+    if profile.evaluation.autoattack_eps and (required or installed()):
+        return {
+            eps: accuracy(trained.model, run.autoattacked(trained, eps))
+            for eps in radii or profile.evaluation.autoattack_eps
+        }
+    if profile.evaluation.autoattack_eps:
+        display(Markdown('*AutoAttack is not installed here: `pip install "advfeat[autoattack]"` adds it.*'))
+    else:
+        display(
+            Markdown(f"*AutoAttack takes long, and the profile `{profile.name}` leaves it out; recorded runs do it.*")
+        )
+    return {}
+
+
+def _published() -> dict[str, Any]:
+    if not PAPER.exists():
+        raise FileNotFoundError(f"{PAPER} is not there: published numbers come with a checkout, not with the package")
+    return json.loads(PAPER.read_text(encoding="utf-8"))
+
+
+def paper_values(by: str = "paper") -> dict[str, float]:
+    """Published numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``.
+
+    What the paper shows without a number that could be confirmed is not among them.
+    ``by`` is ``paper`` for the paper's own, ``library`` for those of the networks that its authors published with
+    their library, probably the same ones, or another of the names in that file, for what others report.
+    """
+    entries = _published()
+    return {
+        key: entry["value"]
+        for key, entry in entries.items()
+        if entry.get("by", "paper") == by and entry["value"] is not None
+    }
+
+
+def paper_and_ours(records: Sequence[Record], rows: Mapping[str, str]) -> pd.DataFrame:
+    """One row per id in ``rows`` (id → name): the paper's value, and each record's value, interval, n and seeds.
+
+    An id without a published or a recorded value shows a dash. A value of the paper has as many places as its source
+    gives; one that is known only through others says so.
+    """
+    paper, entries = paper_values(), _published()
+
+    def published(key: str) -> str:
+        if key not in paper:
+            return "–"
+        text = format(paper[key], entries[key].get("printed", ".1%"))
+        return f"{text} (second-hand)" if "second-hand" in entries[key]["where"] else text
+
+    table = pd.DataFrame(index=pd.Index(list(rows.values()), name="trained on"))
+    table["paper"] = [published(key) for key in rows]
+    for record in records:
+        for key, name in rows.items():
+            if key in record.ids():
+                summary = record.summary(key)
+                table.loc[name, record.profile] = str(summary)
+                table.loc[name, f"n, seeds ({record.profile})"] = f"{summary.n:,}, {summary.seeds}"
+    return table.fillna("–")

@@ -1,0 +1,304 @@
+"""The verdict on each of the book's claims, by one rule, from the records alone.
+
+A claim (``book/claims.json``) names recorded numbers, their values if there were no effect, and the paper's number if
+one is confirmed. The front page, the README and the end of every chapter show the same verdicts.
+``python -m advfeat.pages.verdicts`` writes them into the README.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CLAIMS = Path(__file__).resolve().parent.parent / "book" / "claims.json"
+"""The claims, in the order of the chapters."""
+
+NOT_TRIED = "**not tried**"
+NOT_RECORDED = "not recorded yet"
+PROVED = "proved, and checked by simulation"
+NOT_ESTABLISHED = "**not established**"
+CONTRARY = "**the other way round**"
+REPRODUCED = "reproduced"
+UNCERTAIN = "same direction, size uncertain"
+SMALLER = "same direction, smaller: the paper's size is **not reproduced**"
+SHOWN = "shown"
+
+_SETTLED = {"not tried": NOT_TRIED, "proved": PROVED}
+
+RULE = (
+    "A verdict follows from the 95 % interval of our value, by one rule. *Not established*: the interval contains the "
+    "value of no effect, or overlaps its interval. *The other way round*: the interval lies on the wrong side of no "
+    "effect. *Reproduced*: it lies on the right side, nearer to the paper's number than to no effect, and reaches the "
+    "paper's number or goes beyond it. *Same direction, smaller*: it ends before the paper's number, so the size is "
+    "not reproduced. *Same direction, size uncertain*: it reaches the paper's number, but also the half of the way "
+    "that is nearer to no effect. *Shown*: it lies on the right side, and the paper has no confirmed number to compare "
+    "it with. A claim about several networks must be true of each."
+)
+"""The rule, in words, as the front page prints it."""
+
+HEADER = ("claim", "ours [95 % interval]", "no effect", "paper", "verdict")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its 95 % interval. The interval of an exact number is the number itself."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def exactly(cls, value: float) -> Interval:
+        """A number without error."""
+        return cls(value, value, value)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim at one profile, as it is shown.
+
+    ``key`` names the claim, ``chapter`` is the number of its chapter as text, ``front`` says whether the front page
+    shows it, ``label`` is the label of the figure that computes it, or empty, and ``value`` is our value without its
+    interval.
+    """
+
+    key: str
+    chapter: str
+    front: bool
+    claim: str
+    label: str
+    value: str
+    ours: str
+    no_effect: str
+    paper: str
+    verdict: str
+    profile: str = ""
+
+
+def decide(
+    ours: Sequence[Interval],
+    no_effect: Sequence[Interval],
+    *,
+    wanted: str = "higher",
+    paper: float | None = None,
+    rounding: float = 0.0,
+) -> str:
+    """The verdict on one claim, by ``RULE``.
+
+    Args:
+        ours: our values, one interval for each network that the claim is about.
+        no_effect: the values without an effect: one for each of ``ours``, or one for all of them, or several for a
+            single one of ours, which then has to differ from each.
+        wanted: ``higher`` or ``lower``: the side of no effect on which the claim places our value.
+        paper: the paper's number, or None. It is compared with a single value of ours.
+        rounding: half of the last place of the paper's number.
+
+    Raises:
+        ValueError: ``wanted`` is another word, ``ours`` or ``no_effect`` is empty, the counts do not fit, or a number
+            of the paper is given for several of ours.
+    """
+    if wanted not in ("higher", "lower"):
+        raise ValueError(f"wanted must be 'higher' or 'lower', got {wanted!r}")
+    if not ours or not no_effect or not (len(ours) == len(no_effect) or 1 in (len(ours), len(no_effect))):
+        raise ValueError(
+            f"ours and no_effect must be as many, or one of them a single one; got {len(ours)} and {len(no_effect)}"
+        )
+    if paper is not None and len(ours) > 1:
+        raise ValueError(f"paper is one number, and stands beside one of ours, got {len(ours)}")
+    sign = 1 if wanted == "higher" else -1
+    count = max(len(ours), len(no_effect))
+    measured, nothing = ([*of] * (count // len(of)) for of in (ours, no_effect))
+    # Along the wanted direction: each interval from its weak end to its strong end.
+    pairs = [((_along(one, sign)), (_along(other, sign))) for one, other in zip(measured, nothing, strict=True)]
+    if all(strong < weak_of_none for (_, strong), (weak_of_none, _) in pairs):
+        return CONTRARY
+    if not all(weak > strong_of_none for (weak, _), (_, strong_of_none) in pairs):
+        return NOT_ESTABLISHED
+    if paper is None:
+        return SHOWN
+    weak, strong = pairs[0][0]
+    if strong < sign * paper - rounding:
+        return SMALLER
+    middle = sign * (paper + max(no_effect, key=lambda of: sign * of.value).value) / 2
+    return REPRODUCED if weak > middle else UNCERTAIN
+
+
+def _along(interval: Interval, sign: int) -> tuple[float, float]:
+    ends = sorted((sign * interval.low, sign * interval.high))
+    return ends[0], ends[1]
+
+
+def claim_rows(
+    claims: Sequence[Mapping[str, Any]], paper: Mapping[str, Mapping[str, Any]], index: Sequence[Mapping[str, Any]]
+) -> list[Row]:
+    """One row per claim and profile that recorded it; a claim that no profile recorded gets one row that says so.
+
+    Args:
+        claims: each with ``key``, ``chapter``, ``claim``, and ``ids`` of recorded numbers; ``no_effect``, a number or
+            ids (also one per entry of ``ids``); optionally ``wanted`` (default: higher), ``paper`` (an id of
+            ``paper``), ``format``, ``figure``, ``front`` (false: not on the front page), ``profile`` (how its name
+            begins, default: ``cifar10``) and ``settled``, for a claim that no record decides: ``not tried`` or
+            ``proved``; ``papers`` are then the ids of the paper's numbers.
+        paper: the entries of ``paper.json``.
+        index: the rows of ``index.json``.
+
+    Raises:
+        ValueError: a claim names a number of the paper that is not confirmed.
+    """
+    known = {(row["id"], row["profile"]): Interval(row["value"], row["low"], row["high"]) for row in index}
+    rows = []
+    for claim in claims:
+        published, printed, rounding = "–", None, 0.0
+        if claim.get("paper"):
+            published, printed, rounding = _published(paper, claim["paper"])
+        about = {
+            "key": claim["key"], "chapter": claim["chapter"], "front": claim.get("front", True),
+            "claim": claim["claim"], "label": claim.get("figure", ""), "paper": published,
+        }  # fmt: skip
+        if "settled" in claim:
+            # The paper's numbers are shown even without a record of ours.
+            numbers = ", ".join(_published(paper, key)[0] for key in claim.get("papers", ()))
+            about["paper"] = numbers or "–"
+            rows.append(Row(**about, value="–", ours="–", no_effect="–", verdict=_SETTLED[claim["settled"]]))
+            continue
+        spec, begins = claim.get("format", ".1%"), claim.get("profile", "cifar10")
+        profiles = sorted({str(row["profile"]) for row in index if str(row["profile"]).startswith(begins)})
+        found = [at for at in profiles if all((key, at) in known for key in (*claim["ids"], *_no_effect_ids(claim)))]
+        if not found:
+            rows.append(Row(**about, value="–", ours="–", no_effect="–", verdict=NOT_RECORDED))
+        for at in found:
+            ours, against = ([known[key, at] for key in ids] for ids in (claim["ids"], _no_effect_ids(claim)))
+            against = against or [Interval.exactly(claim["no_effect"])]
+            rows.append(
+                Row(
+                    **about,
+                    value=_range(ours, spec),
+                    ours=_range(ours, spec) if len(ours) > 1 else _written(ours[0], spec),
+                    no_effect=_range(against, spec),
+                    verdict=decide(
+                        ours, against, wanted=claim.get("wanted", "higher"), paper=printed, rounding=rounding
+                    ),
+                    profile=at,
+                )
+            )
+    return rows
+
+
+def _no_effect_ids(claim: Mapping[str, Any]) -> list[str]:
+    """Ids of the recorded numbers that stand for no effect; none if no effect is a plain number."""
+    return [] if isinstance(claim["no_effect"], int | float) else list(claim["no_effect"])
+
+
+def _published(paper: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, float, float]:
+    """A confirmed number of the paper as it is printed, the number, and half of its last place."""
+    entry = paper[key]
+    if entry["value"] is None or "second-hand" in entry["where"]:
+        raise ValueError(f"{key} is no confirmed number of the paper, so no claim can be compared with it")
+    spec = entry.get("printed", ".1%")
+    places = int(re.sub(r"\D", "", spec) or 0) + (2 if spec.endswith("%") else 0)
+    return format(entry["value"], spec), float(entry["value"]), 0.5 * 10**-places
+
+
+def _written(of: Interval, spec: str) -> str:
+    spec = f"z{spec}"
+    return f"{of.value:{spec}} [{of.low:{spec}}, {of.high:{spec}}]"
+
+
+def _range(several: Sequence[Interval], spec: str) -> str:
+    """The smallest and the largest value, joined by "to"; a single value as it is."""
+    written = [format(of.value, f"z{spec}") for of in sorted(several, key=lambda of: of.value)]
+    return written[0] if written[0] == written[-1] else f"{written[0]} to {written[-1]}"
+
+
+def table(rows: Sequence[Row], *, links: bool = False, chapters: bool = False) -> str:
+    """The rows as a Markdown table; a claim that several profiles recorded says which.
+
+    Args:
+        links: whether a claim links to the figure that computes it, by a role that only the pages of the book know.
+        chapters: whether a claim is followed by the number of its chapter.
+    """
+    lines: list[Sequence[str]] = [HEADER, ("---",) * len(HEADER)]
+    several = {row.key for row in rows if sum(row.key == other.key for other in rows) > 1}
+    for row in rows:
+        claim = f"{{ref}}`{row.claim} <{row.label}>`" if links and row.label else row.claim
+        claim += f" (chapter {row.chapter})" if chapters else ""
+        claim += f", `{row.profile}`" if row.key in several else ""
+        lines.append((claim, row.ours, row.no_effect, row.paper, row.verdict))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def rows_of_book(book: Path, results: Path, *, chapter: str = "") -> list[Row]:
+    """The rows for the folder of a book and the folder of its records; of one ``chapter`` (its number), or of all."""
+    claims, paper = (json.loads((book / name).read_bytes()) for name in ("claims.json", "paper.json"))
+    index = results / "index.json"
+    recorded = json.loads(index.read_bytes()) if index.exists() else []
+    return claim_rows([of for of in claims if chapter in ("", of["chapter"])], paper, recorded)
+
+
+MADE = "<!-- {}: made by python -m advfeat.pages.verdicts -->"
+END = "<!-- end of {} -->"
+"""The marks around each generated part of the README; the name of the part takes the place of the braces."""
+
+
+def at_a_glance(book: Path) -> str:
+    """Table 1 as the README shows it: the committed chapter 5, its record, and the paper.
+
+    Raises:
+        FileNotFoundError: the chapter or its record is missing.
+    """
+    chapter = json.loads((book / "05-non-robust-features.ipynb").read_bytes())
+    outputs = [output for cell in chapter["cells"] for output in cell.get("outputs", [])]
+    kind = "application/papermill.record/text/plain"
+    live = {
+        output["metadata"]["scrapbook"]["name"]: "".join(output["data"][kind]).strip("'")
+        for output in outputs
+        if "scrapbook" in output.get("metadata", {})
+    }
+    paper, index = (json.loads((book / name).read_bytes()) for name in ("paper.json", "results/index.json"))
+    recorded = {row["id"]: row["value"] for row in index if row["profile"] == "cifar10-cpu"}
+    ours = ("planted world (live, chapter 5)", "CIFAR-10, small networks on a CPU (recorded)")
+    lines: list[Sequence[str]] = [("trained on", *ours, "paper, CIFAR-10, ResNet-50"), ("---",) * 4]
+    for name, key in (("D", "standard"), ("D_rand", "D_rand"), ("D_det", "D_det")):
+        published = _published(paper, f"table1/{key}")[0]
+        lines.append((name, live[f"ch05_table1/{key}"], f"{recorded[f'table1/{key}']:.1%}", published))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def with_parts(readme: str, parts: Mapping[str, str]) -> str:
+    """A README with each generated part, name → text, between its two marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    for name, text in parts.items():
+        begin, end = MADE.format(name), END.format(name)
+        before, found, rest = readme.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not found or not ended:
+            raise ValueError(f"the README has no {end if found else begin!r}")
+        readme = f"{before}{begin}\n{text}\n{end}{after}"
+    return readme
+
+
+def parts_of(book: Path) -> dict[str, str]:
+    """Name → text of the generated parts of the README, from the folder of the book."""
+    front = table([row for row in rows_of_book(book, book / "results") if row.front], chapters=True)
+    return {
+        "results at a glance": at_a_glance(book),
+        "what came out": f"{front}\n\n{textwrap.fill(RULE, 119)}",
+    }
+
+
+def main() -> None:
+    """Bring the README of the checkout up to date."""
+    readme = CLAIMS.parent.parent / "README.md"
+    readme.write_text(with_parts(readme.read_text(encoding="utf-8"), parts_of(CLAIMS.parent)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
