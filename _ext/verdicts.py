@@ -2,7 +2,7 @@
 
 ``recorded`` is a recorded number with its interval, ``seeds`` one of the page's own record seed by seed, ``published``
 one of the paper. All are made when the pages are built, from ``claims.json``, ``paper.json`` and ``results`` beside the
-page that holds them, so a new record changes them by itself. The rule of a verdict is that of ``advfeat.pages.verdicts``.
+page that holds them, so a new record changes them by itself. ``advfeat.pages.verdicts`` has the rule of a verdict.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from advfeat.attacks import fgsm, pgd
     from advfeat.data import Dataset, cifar10, image_folder
     from advfeat.estimates import Estimate
+    from advfeat.experiments.run import Run
     from advfeat.measures import accuracy, robust_accuracy
     from advfeat.models import build_model, freeze
     from advfeat.planted import PlantedWorld
-    from advfeat.experiments.run import Run
     from advfeat.threats import L2, Linf
     from advfeat.train import TrainConfig
 
@@ -38,7 +38,7 @@ _HOME = {
     "Estimate": "estimates",
     "accuracy": "measures",
     "robust_accuracy": "measures",
-    "Run": "run",
+    "Run": "experiments.run",
 }
 _MODULES = ("features", "planted", "train")
 

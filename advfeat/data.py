@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from advfeat import inputs
+from advfeat.checkout import CHECKOUT
 from advfeat.engine.fused_steps import augment_step
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -131,8 +132,8 @@ class Dataset:
 
 def data_root() -> Path:
     """Folder of raw data: ``ADVFEAT_DATA``, or ``data/`` in the checkout, without one in the working folder."""
-    given, beside = os.environ.get("ADVFEAT_DATA"), Path(__file__).resolve().parent.parent
-    return Path(given).expanduser() if given else (beside if (beside / "book").is_dir() else Path.cwd()) / "data"
+    given = os.environ.get("ADVFEAT_DATA")
+    return Path(given).expanduser() if given else (CHECKOUT if (CHECKOUT / "book").is_dir() else Path.cwd()) / "data"
 
 
 def unit_range(levels: Tensor, *, white: int = 255) -> Tensor:

@@ -116,7 +116,7 @@ class L2(Threat):
         out: Tensor | None = None,
         network: fused_steps.NetworkInput | None = None,
     ) -> Float[Tensor, "n *shape"]:
-        """One ascent step of length ``step_size`` along the normalised gradient, projected; see ``fused_steps.l2_step``."""
+        """One step of length ``step_size`` along the normalised gradient, projected; see ``fused_steps.l2_step``."""
         return fused_steps.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
@@ -185,7 +185,7 @@ class Linf(Threat):
         out: Tensor | None = None,
         network: fused_steps.NetworkInput | None = None,
     ) -> Float[Tensor, "n *shape"]:
-        """One ascent step of ``step_size`` per pixel by the gradient's sign, projected; see ``fused_steps.linf_step``."""
+        """One step of ``step_size`` per pixel by the sign of the gradient, projected; see ``fused_steps.linf_step``."""
         return fused_steps.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import inputs
-from advfeat.engine import fused_steps
 from advfeat.attacks import Threat, pgd
 from advfeat.data import Dataset, augment, batches, check_dataset
+from advfeat.engine import fused_steps
 from advfeat.models import Classifier, batch_statistics, check_trainable, freeze, refold
 from advfeat.progress import progress
 from advfeat.threats import check_threat

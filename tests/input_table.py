@@ -249,13 +249,29 @@ def generator(*, none: bool = False) -> Argument:
 
 
 def rows() -> dict[str, Row]:
-    from advfeat import attacks, autoattack, construct, estimates, features, gaussian, measures, models, networks, planted, representations, threats, train, transfer
-    from advfeat.engine import fused_steps
-    from advfeat import authors_release, gradient_masking
-    from advfeat.experiments import records
+    from advfeat import (
+        attacks,
+        authors_release,
+        autoattack,
+        construct,
+        estimates,
+        features,
+        gaussian,
+        gradient_masking,
+        measures,
+        models,
+        networks,
+        planted,
+        representations,
+        threats,
+        train,
+        transfer,
+    )
     from advfeat import (
         data as data_module,
     )
+    from advfeat.engine import fused_steps
+    from advfeat.experiments import records
 
     small = noise(N, 3, SIZE, SIZE)
     one_hot = {"labels": labels(), "images": images()}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat.data import CIFAR10_CLASSES
 from advfeat.authors_release import FOLDERS, released
+from advfeat.data import CIFAR10_CLASSES
 
 BATCHES, SIZE = (3, 2), 4
 LABELS = torch.tensor([0, 9, 4, 1, 7])

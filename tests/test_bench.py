@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from advfeat.bench import gpu_check, suite
+from advfeat.bench.compare import Contest, TimedCase
+from advfeat.bench.peers import PEERS
 from advfeat.engine import fused_steps
 from advfeat.experiments import records
-from advfeat.bench.compare import Contest, TimedCase
 from advfeat.models import build_model
-from advfeat.bench.peers import PEERS
 from advfeat.planted import PlantedWorld, planted
 
 ROOT = Path(__file__).resolve().parent.parent

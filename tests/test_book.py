@@ -13,12 +13,12 @@ import nbformat
 import pytest
 import yaml
 
-from advfeat.pages import runner as runner
-from advfeat.pages import execution
-from advfeat.pages.execution import Task, execute_all
-from advfeat.pages.notebook import check_record
 from advfeat.experiments.records import index_rows, load_record, results_root, save_record
 from advfeat.experiments.run import Run
+from advfeat.pages import execution
+from advfeat.pages import runner as runner
+from advfeat.pages.execution import Task, execute_all
+from advfeat.pages.notebook import check_record
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

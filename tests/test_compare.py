@@ -10,8 +10,8 @@ import torch
 
 from advfeat.attacks import L2, pgd
 from advfeat.bench.compare import BARE, OURS, Contest, Row, TimedCase, faults, share_left
-from advfeat.data import Dataset
 from advfeat.bench.timing import Ratio
+from advfeat.data import Dataset
 
 CPU = torch.device("cpu")
 CASE = TimedCase("resnet9", 16, 2, rounds=3)

@@ -29,8 +29,8 @@ from advfeat.construct import (
     robust_dataset,
 )
 from advfeat.data import Dataset
-from advfeat.models import Classifier, build_model, freeze
 from advfeat.experiments.store import Store
+from advfeat.models import Classifier, build_model, freeze
 
 pytestmark = pytest.mark.numbers
 

@@ -21,11 +21,11 @@ from PIL import Image
 from torch import Tensor
 
 from advfeat.attacks import L2
+from advfeat.authors_release import released
 from advfeat.construct import random_target_dataset
 from advfeat.data import Dataset, augment, batches, cifar10, data_root, image_folder, unit_range
 from advfeat.measures import accuracy
 from advfeat.models import build_model, whiten
-from advfeat.authors_release import released
 from advfeat.train import TrainConfig, train
 
 pytestmark = pytest.mark.numbers

@@ -8,8 +8,8 @@ from PIL import Image
 
 from advfeat.experiments import datasets
 from advfeat.experiments.datasets import DATASETS, SIDE
-from advfeat.planted import PlantedWorld, planted
 from advfeat.experiments.profiles import PROFILES
+from advfeat.planted import PlantedWorld, planted
 
 
 @pytest.fixture

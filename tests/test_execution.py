@@ -17,18 +17,18 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from advfeat.pages import runner as runner
 from advfeat import data
-from advfeat.pages import execution, notebook, verdicts
-from advfeat.experiments import records, store
 from advfeat.classroom import release
+from advfeat.experiments import records, store
+from advfeat.pages import execution, notebook, verdicts
+from advfeat.pages import runner as runner
 from advfeat.pages.execution import Failed, Task, cell_timeout, execute, execute_all, file_name, incomplete, normalise
 from advfeat.pages.parameters import Refused
 from advfeat.progress import progress
 
 pytestmark = pytest.mark.filterwarnings("default")
 
-ROOT = runner.ROOT
+ROOT = runner.CHECKOUT
 MODULES = sorted((Path(execution.__file__).parent).rglob("*.py"))
 PARAMETERS = 'profile: str = "planted"  # scale\nseed: int = 0  # seed\noverrides: dict = {}  # other numbers'
 
@@ -353,9 +353,9 @@ def building(book, monkeypatch):
     for name in ("41-one", "42-two"):
         write_chapter(book / f"{name}.ipynb", f"print({name[:2]!r}, seed)")
     for name in ("_static", "_ext"):
-        (runner.ROOT / name).mkdir()
+        (runner.CHECKOUT / name).mkdir()
     for name in ("_config.yml", "_toc.yml"):
-        (runner.ROOT / name).write_text("")
+        (runner.CHECKOUT / name).write_text("")
     ran = []
 
     def stand_in(chapter, partial, *, parameters, on_cell_execute, **_):

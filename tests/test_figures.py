@@ -11,9 +11,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
-from advfeat.pages import figures, gaussian_figures, plots
 from advfeat.estimates import Estimate
 from advfeat.gaussian import Gaussians, alignment, multiplier, robust_mle, worst_alignment
+from advfeat.pages import figures, gaussian_figures, plots
 
 
 @pytest.fixture(autouse=True)

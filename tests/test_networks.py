@@ -17,9 +17,9 @@ from advfeat import networks
 from advfeat.attacks import L2
 from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
+from advfeat.experiments.profiles import PROFILES
 from advfeat.models import Classifier, build_model, check_trainable, freeze, whiten
 from advfeat.networks import OWN, TORCHVISION, Scale, narrow_strided
-from advfeat.experiments.profiles import PROFILES
 from advfeat.train import TrainConfig, train
 
 pytestmark = pytest.mark.numbers

@@ -8,13 +8,13 @@ import types
 import pytest
 import torch
 
-from advfeat.pages import notebook, page
 from advfeat.estimates import Estimate
-from advfeat.models import build_model
-from advfeat.pages.page import Page
 from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.experiments.records import load_record
 from advfeat.experiments.run import Run, Trained
+from advfeat.models import build_model
+from advfeat.pages import notebook, page
+from advfeat.pages.page import Page
 from advfeat.train import TrainConfig
 
 CHAPTER = "05-non-robust-features"

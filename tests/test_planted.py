@@ -16,10 +16,10 @@ from advfeat.construct import (
     random_target_dataset,
     robust_dataset,
 )
+from advfeat.experiments.profiles import get_profile
 from advfeat.measures import accuracy, robust_accuracy, signal_kept
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
-from advfeat.experiments.profiles import get_profile
 from advfeat.train import train
 
 pytestmark = pytest.mark.numbers

@@ -9,8 +9,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
-from advfeat.pages import plots
 from advfeat.estimates import Estimate
+from advfeat.pages import plots
 
 
 @pytest.fixture(autouse=True)

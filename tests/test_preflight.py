@@ -8,12 +8,12 @@ import nbformat
 import pytest
 import torch
 
+from advfeat.authors_release import FOLDERS
 from advfeat.experiments import datasets
 from advfeat.pages import preflight
 from advfeat.pages.parameters import Refused
-from advfeat.planted import PlantedWorld, planted
 from advfeat.pages.preflight import check_run
-from advfeat.authors_release import FOLDERS
+from advfeat.planted import PlantedWorld, planted
 
 TRAINS = 'd = run.constructed("D_rand", source_seed=0)'
 PARAMETERS = 'profile: str = "planted"\nseed: int = 0\ndevice: str = "auto"\nreleased: str = ""\nrecord: bool = False'

@@ -7,13 +7,13 @@ import json
 import nbformat
 import pytest
 
-from advfeat.pages import runner as runner
 from advfeat.attacks import L2
-from advfeat.pages.execution import inputs_of
-from advfeat.pages.notebook import check_record
 from advfeat.experiments.profiles import PROFILES, get_profile, profile_name
 from advfeat.experiments.records import load_record
 from advfeat.experiments.run import Run
+from advfeat.pages import runner as runner
+from advfeat.pages.execution import inputs_of
+from advfeat.pages.notebook import check_record
 
 TINY = """
 extends = "planted"
@@ -164,7 +164,7 @@ page.about(networks=seed)
 @pytest.fixture
 def chapter(tmp_path, monkeypatch):
     """A book of one chapter, which trains a network and records its accuracy."""
-    root = runner.ROOT
+    root = runner.CHECKOUT
     for name in ("ROOT", "BOOK", "RUNS", "STAGE"):
         monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(root))
     for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from advfeat.attacks import L2
+from advfeat.experiments.profiles import PROFILES, get_profile
 from advfeat.models import build_model
 from advfeat.networks import TORCHVISION
-from advfeat.experiments.profiles import PROFILES, get_profile
 
 
 @pytest.mark.parametrize("name", PROFILES)

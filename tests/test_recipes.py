@@ -10,10 +10,17 @@ import torch
 
 from advfeat.attacks import L2
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset
-from advfeat.models import build_model, whiten
 from advfeat.experiments.profiles import PROFILES
-from advfeat.experiments.recipes import CONSTRUCTED, ImagesRecipe, MatchedRecipe, Recipes, ReleasedRecipe, TargetedRecipe
+from advfeat.experiments.recipes import (
+    CONSTRUCTED,
+    ImagesRecipe,
+    MatchedRecipe,
+    Recipes,
+    ReleasedRecipe,
+    TargetedRecipe,
+)
 from advfeat.experiments.run import Run
+from advfeat.models import build_model, whiten
 from advfeat.train import train
 
 TINY = {

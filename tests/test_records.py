@@ -16,7 +16,15 @@ import torch
 from PIL import Image
 
 from advfeat.experiments import records
-from advfeat.experiments.records import Measured, index_rows, load_record, provenance, results_root, save_record, write_index
+from advfeat.experiments.records import (
+    Measured,
+    index_rows,
+    load_record,
+    provenance,
+    results_root,
+    save_record,
+    write_index,
+)
 
 COLUMNS = ["id", "value", "low", "high", "n", "seeds", "network", "attack", "profile", "device", "commit"]
 
@@ -314,7 +322,7 @@ def test_provenance_names_the_commit_and_tells_a_dirty_tree(tmp_path, monkeypatc
     (tmp_path / "file").write_text("1")
     git("add", "file")
     git("commit", "-qm", "first")
-    monkeypatch.setattr(records, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(records, "CHECKOUT", tmp_path)
     assert provenance()["commit"] == git("rev-parse", "HEAD")
     assert provenance()["dirty"] is False
     (tmp_path / "file").write_text("2")
@@ -333,7 +341,7 @@ def test_provenance_names_the_commit_and_tells_a_dirty_tree(tmp_path, monkeypatc
 
 def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
     (tmp_path / ".git").mkdir()
-    monkeypatch.setattr(records, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(records, "CHECKOUT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", True)
     monkeypatch.setenv("PATH", "")
@@ -342,7 +350,7 @@ def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
 
 def test_the_checkout_of_another_project_around_this_one_is_not_asked(tmp_path, monkeypatch):
     """An installed package lies in an environment, and that perhaps in a checkout, whose commit says nothing of it."""
-    monkeypatch.setattr(records, "_CHECKOUT", records.BOOK)  # a folder inside a checkout
+    monkeypatch.setattr(records, "CHECKOUT", records.BOOK)  # a folder inside a checkout
     assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", True)
 
 

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from advfeat.engine import fused_steps
 from advfeat.attacks import pgd
 from advfeat.bench.reference import STEPS, GateFailed, GateNetwork, U, Verdict, cases, check_engine, require
+from advfeat.engine import fused_steps
 
 pytestmark = pytest.mark.numbers
 

@@ -9,20 +9,20 @@ import shutil
 import pytest
 import torch
 
-from advfeat.experiments import datasets, making
-from advfeat.engine import fused_steps
 from advfeat.attacks import L2, Linf, match_representation
+from advfeat.authors_release import FOLDERS
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
-from advfeat.measures import accuracy, robust_accuracy
-from advfeat.models import build_model, whiten
-from advfeat.planted import PlantedWorld, planted
+from advfeat.engine import fused_steps
+from advfeat.experiments import datasets, making
 from advfeat.experiments.profiles import get_profile
 from advfeat.experiments.recipes import CONSTRUCTED, Recipes, plain
 from advfeat.experiments.records import provenance
-from advfeat.authors_release import FOLDERS
 from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store
+from advfeat.measures import accuracy, robust_accuracy
+from advfeat.models import build_model, whiten
+from advfeat.planted import PlantedWorld, planted
 from advfeat.train import train
 
 pytestmark = pytest.mark.numbers

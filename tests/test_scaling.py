@@ -7,11 +7,11 @@ import inspect
 import pytest
 import torch
 
-from advfeat.bench import scaling, timing
-from advfeat.engine import fused_steps
 from advfeat.attacks import L2, pgd
+from advfeat.bench import scaling, timing
 from advfeat.bench.scaling import beside_plain, cost_lines, early_drop, plain_pgd, update_beside_copy
 from advfeat.data import Dataset
+from advfeat.engine import fused_steps
 from advfeat.models import build_model
 
 CPU = torch.device("cpu")
@@ -45,7 +45,9 @@ def test_lines_count_what_was_asked_for(model, data, monkeypatch):
         calls.append((len(images), steps))
 
     monkeypatch.setattr(scaling, "pgd", counted)
-    monkeypatch.setattr(scaling.speed, "interleaved", lambda runs, **_: {name: [cost(run)] for name, run in runs.items()})
+    monkeypatch.setattr(
+        scaling.speed, "interleaved", lambda runs, **_: {name: [cost(run)] for name, run in runs.items()}
+    )
 
     def cost(run):
         calls.clear()

@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 
 import advfeat
 from advfeat.data import Dataset
-from advfeat.models import Classifier, build_model
 from advfeat.experiments.store import DatasetShards, Store, TrainingCheckpoint
+from advfeat.models import Classifier, build_model
 
 RECIPE = {"network": {"name": "resnet9", "width": 4}, "train": {"lr": 0.1, "shift": 0}, "radii": [0.25, 0.5], "seed": 0}
 

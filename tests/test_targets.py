@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from advfeat.experiments.records import Record, load_record
 from advfeat.bench.targets import compared, contest_table, contests, ratios, targets_of
+from advfeat.experiments.records import Record, load_record
 
 
 def record(profile, dtype="float32", rows=(), **values):

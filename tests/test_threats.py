@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advfeat import autoattack, measures
-from advfeat.bench import reference
-from advfeat import gradient_masking
+from advfeat import autoattack, gradient_masking, measures
 from advfeat.attacks import L2, Linf, pgd
+from advfeat.bench import reference
 from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
-from advfeat.features import linear_responses, searched_responses
 from advfeat.engine.fused_steps import NetworkInput
-from advfeat.models import Classifier
 from advfeat.experiments.recipes import plain
+from advfeat.features import linear_responses, searched_responses
+from advfeat.models import Classifier
 from advfeat.threats import Threat
 from advfeat.train import TrainConfig
 
@@ -139,7 +138,10 @@ def test_features_move_as_far_as_the_third_norm_lets_them():
 
 def test_masking_is_judged_in_the_third_norm():
     model = linear(scale=4.0)
-    found = {check.rule: check for check in gradient_masking.masking_checks(model, noise(model), Taxicab(0.3), steps=5, pairs=5)}
+    found = {
+        check.rule: check
+        for check in gradient_masking.masking_checks(model, noise(model), Taxicab(0.3), steps=5, pairs=5)
+    }
     # The box's diameter in ℓ1 is the number of its pixels; in ℓ∞ it would be 1, in ℓ2 the root.
     assert found["the whole box is fatal"].found.startswith(f"with taxicab eps={3 * SIZE * SIZE} PGD-5 leaves ")
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from advfeat.bench import timing
 from advfeat.attacks import L2, pgd
-from advfeat.models import build_model, freeze
+from advfeat.bench import timing
 from advfeat.bench.timing import Ratio, breakdown, from_a_line, interleaved, machine_rates, peak_memory
+from advfeat.models import build_model, freeze
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from advfeat.engine import fused_steps
 from advfeat import train as train_module
 from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
+from advfeat.engine import fused_steps
 from advfeat.models import Classifier, build_model, whiten
 from advfeat.train import TrainConfig, resumed_elsewhere, train
 

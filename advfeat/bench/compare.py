@@ -18,13 +18,13 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from advfeat.bench import timing
 from advfeat.attacks import L2, pgd, usual_step_size
+from advfeat.bench import timing
+from advfeat.bench.peers import PEERS, Setting, one_line
+from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, freeze
-from advfeat.bench.peers import PEERS, Setting, one_line
 from advfeat.planted import PlantedWorld, planted
-from advfeat.bench.timing import Ratio
 
 OURS, BARE = "advfeat", "bare"
 EPS = {"resnet9": 1.0, "resnet18": 0.3}

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from advfeat.bench import reference, suite
+from advfeat.checkout import CHECKOUT
 from advfeat.experiments import records
 
 MINUTES = 7.5
@@ -33,7 +34,7 @@ def run_tests(folder: Path) -> bool:
     with path.open("w", encoding="utf-8") as log:
         try:
             done = subprocess.run(
-                command, cwd=suite.ROOT, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=TEST_SECONDS
+                command, cwd=CHECKOUT, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=TEST_SECONDS
             )
         except subprocess.TimeoutExpired:
             print(f"tests: not finished after {TEST_SECONDS} s, see {path}", flush=True)
@@ -45,8 +46,10 @@ def run_tests(folder: Path) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, 1 if a test or the gate failed, 2 without a GPU."""
-    parser = argparse.ArgumentParser(prog="python -m advfeat.bench.gpu_check", description="Tests, gate, benchmark on a GPU.")
-    parser.add_argument("--out", type=Path, default=suite.ROOT / "gpu-check", help="folder for everything")
+    parser = argparse.ArgumentParser(
+        prog="python -m advfeat.bench.gpu_check", description="Tests, gate, benchmark on a GPU."
+    )
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "gpu-check", help="folder for everything")
     given = parser.parse_args(argv)
     if not torch.cuda.is_available():
         print("gpu-check needs a GPU: PyTorch sees no CUDA device here, so nothing was checked", file=sys.stderr)

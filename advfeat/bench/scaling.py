@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import inputs
-from advfeat.engine import fused_steps
-from advfeat.bench import timing
 from advfeat.attacks import L2, Threat, pgd
+from advfeat.bench import timing
+from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
+from advfeat.engine import fused_steps
 from advfeat.measures import withstands
 from advfeat.models import Classifier, check_trainable, freeze
-from advfeat.bench.timing import Ratio
 
 
 def cost_lines(

@@ -19,23 +19,23 @@ from typing import Any
 
 import torch
 
+from advfeat.attacks import L2, pgd
 from advfeat.bench import reference, scaling, timing
+from advfeat.bench.compare import BARE, EPS, OURS, Contest, Row, TimedCase
+from advfeat.bench.peers import presence
+from advfeat.bench.timing import Ratio
+from advfeat.checkout import CHECKOUT
+from advfeat.construct import random_target_dataset
+from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.experiments import records
-from advfeat.attacks import L2, pgd
-from advfeat.construct import random_target_dataset
-from advfeat.bench.compare import BARE, EPS, OURS, Contest, Row, TimedCase
-from advfeat.data import Dataset
-from advfeat.models import Classifier, build_model, freeze
-from advfeat.bench.peers import presence
-from advfeat.planted import PlantedWorld, planted
 from advfeat.experiments.profiles import get_profile
 from advfeat.experiments.records import Measured
-from advfeat.bench.timing import Ratio
+from advfeat.models import Classifier, build_model, freeze
+from advfeat.planted import PlantedWorld, planted
 from advfeat.train import train
 
 CHAPTER = "13-fast-attacks"
-ROOT = Path(__file__).resolve().parent.parent
 FULL_IMAGES, FULL_STEPS = 50_000, 100
 GATE_SHAPES = ((3, 7, 5), (3, 32, 32))
 """Image shapes in the gate: one that fills no block of a kernel, and that of CIFAR-10."""
@@ -348,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m advfeat.bench", description="Gate, contests, where the time goes.")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="folder for the printed tables")
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "runs" / "bench", help="folder for the printed tables")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--full", action="store_true", help="20 steps everywhere, however long that takes")
     size.add_argument("--quick", action="store_true", help="small networks: does it run? All into --out")
@@ -367,7 +367,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

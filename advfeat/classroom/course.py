@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advfeat.data import Dataset
+from advfeat.experiments.profiles import get_profile
+from advfeat.experiments.store import Store
 from advfeat.gaussian import Gaussians
 from advfeat.models import Classifier, build_model
 from advfeat.planted import PlantedWorld, planted
-from advfeat.experiments.profiles import get_profile
-from advfeat.experiments.store import Store
 from advfeat.train import Checkpoint, TrainConfig, train
 
 NETWORKS = ("standard", "robust")

@@ -18,12 +18,13 @@ from nbgrader.converters.base import BaseConverter, NbGraderException
 from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrades
 from nbgrader.utils import determine_grade, is_grade
 
+from advfeat.checkout import CHECKOUT
 from advfeat.classroom.collect import Submission, one_line
 from advfeat.classroom.executor import mark_id, mark_unexecuted
-from advfeat.classroom.submission_kernel import readable
 from advfeat.classroom.pages import Page
-from advfeat.classroom.release import ROOT, Classroom
+from advfeat.classroom.release import Classroom
 from advfeat.classroom.sandbox import Limits, Outcome, missing, run
+from advfeat.classroom.submission_kernel import readable
 from advfeat.progress import progress
 
 
@@ -223,7 +224,7 @@ def isolation(classroom: Classroom) -> list[str]:
 
 
 def _readable(classroom: Classroom) -> list[Path]:
-    return readable([ROOT, classroom.folder])
+    return readable([CHECKOUT, classroom.folder])
 
 
 def _run(classroom: Classroom, assignment: str, student: str, limits: Limits, read: Sequence[Path]) -> Outcome:

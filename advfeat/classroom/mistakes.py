@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import nbformat
 from nbformat import NotebookNode
 
+from advfeat.checkout import CHECKOUT
 from advfeat.classroom import release
 from advfeat.classroom.course import class_world
 from advfeat.classroom.grade import ReferenceFailed, check_reference, lost
-from advfeat.classroom.submission_kernel import readable
 from advfeat.classroom.rehearse import answers
-from advfeat.classroom.release import ROOT, Classroom
+from advfeat.classroom.release import Classroom
 from advfeat.classroom.sandbox import Limits, run
+from advfeat.classroom.submission_kernel import readable
 from advfeat.progress import progress
 
 SEEDS_TRIED = 3
@@ -195,7 +196,7 @@ def _problems(classroom: Classroom, assignment: str, dealt: Sequence[Mistake]) -
     """Run a problem set with some mistakes in it; returns the mistakes that lose other points than they should."""
     path = classroom.notebook("source", assignment)
     notebook = make_mistakes(nbformat.read(path, as_version=4), dealt)
-    read = readable([ROOT, classroom.folder])
+    read = readable([CHECKOUT, classroom.folder])
     outcome = run(notebook, files=path.parent, limits=_LIMITS, read=read, store=classroom.store)
     if outcome.stopped:
         raise RuntimeError(f"{assignment}, tried with mistakes: {outcome.stopped}")

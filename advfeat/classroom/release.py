@@ -20,12 +20,12 @@ from nbgrader.apps import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config
 
+from advfeat.checkout import CHECKOUT
 from advfeat.classroom.course import class_world
 from advfeat.classroom.repair import ids
 from advfeat.classroom.scratch import short_folder
 
-ROOT = Path(__file__).resolve().parents[2]
-ASSIGNMENTS = ROOT / "book" / "assignments"
+ASSIGNMENTS = CHECKOUT / "book" / "assignments"
 
 _SEED = re.compile(r"\bclass_seed=\d+")
 _REGION = re.compile(r"### BEGIN (SOLUTION|HIDDEN TESTS)\n(.*?)### END \1", re.DOTALL)
@@ -200,12 +200,12 @@ def pack(classroom: Classroom, archive: Path) -> Path:
     files = {name: sheet.read_text(encoding="utf-8") for name, sheet in sheets.items()}
     readme = (ASSIGNMENTS / "for-students.md").read_text(encoding="utf-8")
     files["README.md"] = readme.replace("CLASS_SEED", str(class_seed))
-    environment = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    environment = (CHECKOUT / "environment.yml").read_text(encoding="utf-8")
     files["environment.yml"] = environment.replace("[book,test]", "[student]")
     for name in ("pyproject.toml", "constraints.txt", "LICENSE"):
-        files[name] = (ROOT / name).read_text(encoding="utf-8")
-    for path in sorted((ROOT / "advfeat").rglob("*.py")):
-        files[path.relative_to(ROOT).as_posix()] = path.read_text(encoding="utf-8")
+        files[name] = (CHECKOUT / name).read_text(encoding="utf-8")
+    for path in sorted(path for path in (CHECKOUT / "advfeat").rglob("*") if path.suffix in (".py", ".c")):
+        files[path.relative_to(CHECKOUT).as_posix()] = path.read_text(encoding="utf-8")
     for assignment in assignments():
         # Only notebooks and README are checked: the library is public, and implements some of the tasks in its own way.
         source = nbformat.read(classroom.notebook("source", assignment), as_version=4)

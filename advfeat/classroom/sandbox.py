@@ -30,8 +30,8 @@ from nbformat import NotebookNode
 from advfeat.classroom import landlock, seccomp
 from advfeat.classroom.executor import Executor
 from advfeat.classroom.forkserver import LOADED_WITH, LOST, ForkServer, Guarded
-from advfeat.classroom.submission_kernel import Job
 from advfeat.classroom.scratch import short_folder
+from advfeat.classroom.submission_kernel import Job
 
 KEPT_CHARACTERS = 20_000
 """The most characters of a cell's printed output that are kept."""

@@ -17,10 +17,10 @@ from advfeat.construct import (
     robust_dataset,
 )
 from advfeat.data import Dataset
-from advfeat.measures import accuracy, robust_accuracy
-from advfeat.models import Classifier, build_model, whiten
 from advfeat.experiments.recipes import AutoAttackRecipe, MatchedRecipe, NetworkRecipe, TargetedRecipe
 from advfeat.experiments.store import Store
+from advfeat.measures import accuracy, robust_accuracy
+from advfeat.models import Classifier, build_model, whiten
 from advfeat.threats import Threat
 from advfeat.train import Checkpoint, train
 

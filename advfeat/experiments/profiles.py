@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from advfeat.attacks import L2
-from advfeat.networks import Scale
 from advfeat.experiments.settings import (
     Data,
     Evaluation,
@@ -26,6 +25,7 @@ from advfeat.experiments.settings import (
     Watching,
     change,
 )
+from advfeat.networks import Scale
 from advfeat.train import TrainConfig
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from advfeat import inputs
-from advfeat.networks import Scale
 from advfeat.experiments.settings import Profile
+from advfeat.networks import Scale
 from advfeat.threats import L2, Threat
 from advfeat.train import TrainConfig
 

@@ -29,11 +29,11 @@ from PIL import Image
 from torch import Tensor
 
 from advfeat import inputs
+from advfeat.checkout import CHECKOUT
 from advfeat.estimates import Measured, Summary, summarise
 from advfeat.files import sweep, write_whole
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
-BOOK = _CHECKOUT / "book"
+BOOK = CHECKOUT / "book"
 """Folder of the chapters."""
 _PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
 
@@ -339,10 +339,10 @@ def _write_json(path: Path, content: object) -> None:
 
 def _git(*words: str) -> str | None:
     """The output of git in the checkout; None if git fails, or if the package lies in no checkout of its own."""
-    if not (_CHECKOUT / ".git").exists():
+    if not (CHECKOUT / ".git").exists():
         return None
     try:
-        done = subprocess.run(["git", *words], cwd=_CHECKOUT, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     except OSError:  # a reader without git still gets a run card
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
+from advfeat.attacks import L2
+from advfeat.authors_release import Release
+from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.experiments import records
-from advfeat.attacks import L2
-from advfeat.data import Dataset
 from advfeat.experiments.datasets import DATASETS
 from advfeat.experiments.making import Trained, construct_dataset, test_accuracies, train_network
-from advfeat.models import Classifier
 from advfeat.experiments.profiles import Profile, get_profile
 from advfeat.experiments.recipes import (
     AutoAttackRecipe,
@@ -35,8 +35,8 @@ from advfeat.experiments.recipes import (
     check_kind,
     plain,
 )
-from advfeat.authors_release import Release
 from advfeat.experiments.store import Shards, Store
+from advfeat.models import Classifier
 from advfeat.train import resumed_elsewhere
 
 

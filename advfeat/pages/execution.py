@@ -32,9 +32,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 
-from advfeat.pages.parameters import DEFAULT_PROFILE, Refused, absolute, code_cells
+from advfeat.checkout import CHECKOUT
 from advfeat.experiments.profiles import get_profile, profile_name
 from advfeat.experiments.records import provenance, results_root
+from advfeat.pages.parameters import DEFAULT_PROFILE, Refused, absolute, code_cells
 
 # glibc returns large activations to the system at every free, and page faults then dominate. A process reads these
 # settings at its start. The Makefile exports the same settings for programs that are not started from here.
@@ -297,7 +298,7 @@ def _terminal_for_progress() -> str:
 
 def surroundings(book: Path) -> str:
     """A digest of all chapters' dependencies: library, records, published numbers, packages, machine, settings."""
-    library = sorted(Path(__file__).parent.rglob("*.py"))
+    library = sorted(path for path in (CHECKOUT / "advfeat").rglob("*") if path.suffix in (".py", ".c"))
     results = sorted(path for path in results_root().rglob("*") if path.is_file() and not path.name.startswith("."))
     files = (*library, *results, *sorted(book.glob("*.json")))
     made = provenance("cuda" if torch.cuda.is_available() else "cpu")

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from advfeat.pages import plots
 from advfeat.gaussian import (
     Gaussians,
     alignment,
@@ -23,6 +22,7 @@ from advfeat.gaussian import (
     vulnerability,
     worst_alignment,
 )
+from advfeat.pages import plots
 from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, RED
 
 

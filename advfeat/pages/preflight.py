@@ -14,10 +14,10 @@ from typing import Any
 
 from advfeat.autoattack import installed
 from advfeat.experiments.datasets import DATASETS, SIDE
-from advfeat.pages.notebook import check_record
-from advfeat.pages.parameters import Refused, code_cells, default_of, parameters_of
 from advfeat.experiments.records import results_root
 from advfeat.experiments.run import Run
+from advfeat.pages.notebook import check_record
+from advfeat.pages.parameters import Refused, code_cells, default_of, parameters_of
 
 _OF_RUN = ("profile", "device", "overrides", "released")
 # Members of ``Run`` that load images, or train.

@@ -24,6 +24,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from advfeat.checkout import CHECKOUT
+from advfeat.experiments.profiles import profile_name
 from advfeat.pages.execution import (
     ALLOCATOR,
     FOLDERS,
@@ -49,13 +51,12 @@ from advfeat.pages.parameters import (
     parameters_of,
     profile_listing,
 )
-from advfeat.experiments.profiles import profile_name
 
 __all__ = ["ALLOCATOR", "DEFAULT_PROFILE", "FOLDERS", "KINDS", "Failed", "Refused", "main"]
 
-ROOT = Path(__file__).resolve().parent.parent
-BOOK = ROOT / "book"
-RUNS, STAGE = ROOT / "runs", ROOT / "runs" / "stage"
+BOOK = CHECKOUT / "book"
+RUNS = CHECKOUT / "runs"
+STAGE = RUNS / "stage"
 
 _EXTRA = 'the packages that run and build the book are installed by: pip install -e ".[book]" -c constraints.txt'
 
@@ -112,7 +113,7 @@ def expectation(chapter: Path) -> Path:
     committed = nbformat.read(chapter, as_version=4)
     notebook = nbformat.read(staged, as_version=4) if staged.exists() else nbformat.v4.new_notebook()
     if [cell.source for cell in notebook.cells] != [cell.source for cell in committed.cells]:
-        name = os.path.relpath(staged, ROOT)
+        name = os.path.relpath(staged, CHECKOUT)
         raise Refused(f"{name} is no run of {chapter.name} as it is now; `make book` makes one")
     for cell, known in zip(notebook.cells, committed.cells, strict=True):
         if "nbval-check-output" in cell.metadata.get("tags", []):
@@ -172,9 +173,9 @@ def _build(program: str, plans: Sequence[tuple[Path, dict[str, Any]]], done: Pat
     ignored = shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
     shutil.copytree(BOOK, STAGE / "book", ignore=ignored)
     for name in ("_static", "_ext"):
-        shutil.copytree(ROOT / name, STAGE / name)
+        shutil.copytree(CHECKOUT / name, STAGE / name)
     for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, STAGE / name)
+        shutil.copy(CHECKOUT / name, STAGE / name)
     for task in tasks:
         shutil.copy(task.copy, STAGE / "book" / task.chapter.name)
     # --all: an incremental build keeps old numbers on pages that quote another chapter.
@@ -288,7 +289,3 @@ def _without_checkout() -> str:
         "with its benchmark (python -m advfeat.bench). Chapters, records and pages need a checkout:\n"
         f'  git clone {address} && cd advfeat && pip install -e ".[book]" -c constraints.txt'
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CLAIMS = Path(__file__).resolve().parent.parent / "book" / "claims.json"
+from advfeat.checkout import CHECKOUT
+
+CLAIMS = CHECKOUT / "book" / "claims.json"
 """The claims, in the order of the chapters."""
 
 NOT_TRIED = "**not tried**"
