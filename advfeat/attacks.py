@@ -202,7 +202,7 @@ def maximize(
     Everything happens in memory that is laid out once, and nothing is read back to the host before the end. A frozen
     classifier consists of known operations only, so its steps can be recorded (see ``replay``); and it is entered
     behind its normalisation, because a step normalises on the fly. Any other model simply runs. What that does, without
-    memory laid out and without recordings, is written in ``gate.reference_pgd``.
+    memory laid out and without recordings, is written in ``bench.reference.reference_pgd``.
 
     A recording is found again by the objective itself. So define it once, in a module: a function that is made anew,
     such as a lambda, is recorded anew. And let it depend on its two arguments only: what else it reads is recorded as
@@ -285,7 +285,7 @@ def _maximize(
         origin.copy_(images)
         targets.copy_(target)
         if network is not None:
-            network.read(adv)
+            network.set_from(adv)
 
     def step() -> None:
         inputs = (adv if network is None else network.values).detach().requires_grad_()

@@ -16,7 +16,7 @@ FOLDERS = {"D_R": "robust_CIFAR", "D_NR": "non_robust_CIFAR", "D_rand": "drand_C
 """Name of a set in this book → name of its folder in the release, which may also begin with ``d_``."""
 
 
-def released(kind: str, root: Path | str) -> Dataset:
+def load_authors_set(kind: str, root: Path | str) -> Dataset:
     """One of the authors' own sets, from the files ``CIFAR_ims`` and ``CIFAR_lab`` in its folder.
 
     Each file is a pickled tensor or a pickled list of batches. Only tensors are read: a pickle can run any program, so
@@ -59,7 +59,7 @@ class Release:
     """An unpacked release, seen to hold one of the sets at least. Each set is read once, when it is asked for.
 
     Args:
-        root: as for ``released``.
+        root: as for ``load_authors_set``.
         images: how many images of a set are taken, from the first on.
         device: where they are kept.
 
@@ -78,9 +78,9 @@ class Release:
         self._read: dict[str, tuple[Dataset, str]] = {}
 
     def read(self, kind: str) -> tuple[Dataset, str]:
-        """A set and its fingerprint, of which hashing 50,000 images takes a second; see ``released`` for errors."""
+        """A set and its fingerprint; hashing 50,000 images takes a second. For errors see ``load_authors_set``."""
         if kind not in self._read:
-            found = released(kind, self.root).subset(slice(0, self.images)).to(self.device)
+            found = load_authors_set(kind, self.root).subset(slice(0, self.images)).to(self.device)
             self._read[kind] = found, found.fingerprint()
         return self._read[kind]
 

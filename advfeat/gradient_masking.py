@@ -33,7 +33,7 @@ class Check:
     found: str
 
 
-def masking_checks(
+def check_gradient_masking(
     model: nn.Module,
     dataset: Dataset,
     threat: Threat,

@@ -285,7 +285,7 @@ def _warn_of_vanished(model: nn.Module, dataset: Dataset, still: Tensor, batch_s
         share = f"{vanished} of {len(dataset)} images ({vanished / len(dataset):.1%})"
         warnings.warn(
             f"the gradient vanishes at {share}: PGD leaves them as they are and they count as withstanding, which says "
-            "nothing of other attacks; see masking.masking_checks, or take attack='autoattack'",
+            "nothing of other attacks; see check_gradient_masking, or take attack='autoattack'",
             VanishedGradients,
             stacklevel=3,
         )

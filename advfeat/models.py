@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from advfeat import inputs
 from advfeat.engine import folding, fused_steps
-from advfeat.networks import FULL_WIDTH, OWN, TORCHVISION, Scale, narrow_strided
+from advfeat.networks import FULL_WIDTH, SMALL_NETWORKS, TORCHVISION, ArchitectureScale, narrow_strided
 
 # Per-channel mean and spread of CIFAR-10's training pixels. Any sensible constants serve: they only set the scale
 # on which the first layer sees its input.
@@ -132,11 +132,11 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in TORCHVISION:
-            scale = Scale(FULL_WIDTH if width is None else width, depth, patch, boost, whitened)
+            scale = ArchitectureScale(FULL_WIDTH if width is None else width, depth, patch, boost, whitened)
             features, size = TORCHVISION[name](scale)
             logit_scale = 1.0
-        elif name in OWN:
-            construct, own_width, logit_scale = OWN[name]
+        elif name in SMALL_NETWORKS:
+            construct, own_width, logit_scale = SMALL_NETWORKS[name]
             if (depth, patch, boost, whitened) != (None, 1, 1, False) or (width is not None and width < 1):
                 raise ValueError(
                     f"{name} takes a positive width and no depth, patch, boost or whitened, "
@@ -144,7 +144,9 @@ def build_model(
                 )
             features, size = construct(own_width if width is None else width)
         else:
-            raise ValueError(f"name: unknown network {name!r}; there are {', '.join(sorted({*OWN, *TORCHVISION}))}")
+            raise ValueError(
+                f"name: unknown network {name!r}; there are {', '.join(sorted({*SMALL_NETWORKS, *TORCHVISION}))}"
+            )
         model = Classifier(features, nn.Linear(size, classes, bias=False), logit_scale=logit_scale)
     return model.to(memory_format=torch.channels_last)
 

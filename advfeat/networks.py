@@ -37,7 +37,7 @@ _VECTOR = 16
 
 
 @dataclass(frozen=True)
-class Scale:
+class ArchitectureScale:
     """What of torchvision's networks is kept.
 
     Attributes:
@@ -199,7 +199,7 @@ def resnet9(width: int) -> tuple[nn.Module, int]:
     return features, third
 
 
-def resnet18(scale: Scale) -> tuple[nn.Module, int]:
+def resnet18(scale: ArchitectureScale) -> tuple[nn.Module, int]:
     """torchvision's ResNet-18; the stem is a 3×3 convolution of stride 1 without pooling.
 
     Source: He et al. 2016.
@@ -209,7 +209,7 @@ def resnet18(scale: Scale) -> tuple[nn.Module, int]:
     return _resnet(BasicBlock, (2, 2, 2, 2), scale)
 
 
-def resnet50(scale: Scale) -> tuple[nn.Module, int]:
+def resnet50(scale: ArchitectureScale) -> tuple[nn.Module, int]:
     """torchvision's ResNet-50; the stem is a 3×3 convolution of stride 1 without pooling.
 
     Source: He et al. 2016.
@@ -219,7 +219,7 @@ def resnet50(scale: Scale) -> tuple[nn.Module, int]:
     return _resnet(Bottleneck, (3, 4, 6, 3), scale)
 
 
-def densenet(scale: Scale) -> tuple[nn.Module, int]:
+def densenet(scale: ArchitectureScale) -> tuple[nn.Module, int]:
     """torchvision's DenseNet-121; the stem is a 3×3 convolution of stride 1 without pooling.
 
     Source: Huang et al. 2017.
@@ -232,10 +232,10 @@ def densenet(scale: Scale) -> tuple[nn.Module, int]:
     size = network.classifier.in_features
     network.classifier = nn.Identity()
     network.features.pool0 = nn.Identity()
-    return _made(network, size, scale)
+    return _rebuilt(network, size, scale)
 
 
-def inception_v3(scale: Scale) -> tuple[nn.Module, int]:
+def inception_v3(scale: ArchitectureScale) -> tuple[nn.Module, int]:
     """torchvision's Inception-v3, without auxiliary head, dropout and input transform.
 
     The five convolutions of the stem keep the resolution: stride 1, padding, no pooling between them.
@@ -257,10 +257,10 @@ def inception_v3(scale: Scale) -> tuple[nn.Module, int]:
     for stage in (("5b", "5c", "5d"), ("6a", "6b", "6c", "6d", "6e"), ("7a", "7b", "7c")):
         for name in stage[scale.blocks(len(stage)) :]:
             setattr(network, f"Mixed_{name}", nn.Identity())
-    return _made(network, size, scale)
+    return _rebuilt(network, size, scale)
 
 
-def vgg16(scale: Scale) -> tuple[nn.Module, int]:
+def vgg16(scale: ArchitectureScale) -> tuple[nn.Module, int]:
     """The convolutions of torchvision's VGG-16 with BatchNorm, averaged: its hidden layers are made for 224×224.
 
     Patches replace poolings from the front: after patches of 4×4 the first two are left out.
@@ -276,15 +276,15 @@ def vgg16(scale: Scale) -> tuple[nn.Module, int]:
             plan.append("M")
     with torch.device("meta"):
         network = nn.Sequential(make_layers(plan, batch_norm=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return _made(network, 512, scale)
+    return _rebuilt(network, 512, scale)
 
 
 # Name -> (constructor of (features, representation size) from a width, default width, logit scale).
-OWN: dict[str, tuple[Callable[[int], tuple[nn.Module, int]], int, float]] = {
+SMALL_NETWORKS: dict[str, tuple[Callable[[int], tuple[nn.Module, int]], int, float]] = {
     "cnn4": (cnn4, 32, 1.0),
     "resnet9": (resnet9, 64, 0.2),
 }
-TORCHVISION: dict[str, Callable[[Scale], tuple[nn.Module, int]]] = {
+TORCHVISION: dict[str, Callable[[ArchitectureScale], tuple[nn.Module, int]]] = {
     "resnet18": resnet18,
     "resnet50": resnet50,
     "inception_v3": inception_v3,
@@ -301,7 +301,7 @@ def _conv(inputs: int, outputs: int, *, pool: bool = False) -> list[nn.Module]:
     return [*layers, nn.BatchNorm2d(outputs), nn.GELU()]
 
 
-def _resnet(block: type, counts: tuple[int, ...], scale: Scale) -> tuple[nn.Module, int]:
+def _resnet(block: type, counts: tuple[int, ...], scale: ArchitectureScale) -> tuple[nn.Module, int]:
     from torchvision.models.resnet import ResNet
 
     with torch.device("meta"):
@@ -309,10 +309,10 @@ def _resnet(block: type, counts: tuple[int, ...], scale: Scale) -> tuple[nn.Modu
         network.conv1 = nn.Conv2d(3, FULL_WIDTH, 3, padding=1, bias=False)
     size = network.fc.in_features
     network.fc = network.maxpool = nn.Identity()
-    return _made(network, size, scale)
+    return _rebuilt(network, size, scale)
 
 
-def _made(plan: nn.Module, size: int, scale: Scale) -> tuple[nn.Module, int]:
+def _rebuilt(plan: nn.Module, size: int, scale: ArchitectureScale) -> tuple[nn.Module, int]:
     """The network that ``plan``, which holds no memory, describes at full width, at the width and stem of ``scale``.
 
     Filters are drawn from He's normal distribution, as torchvision does for three of the four families.

@@ -455,8 +455,8 @@ def rows() -> dict[str, Row]:
     )
 
     # masking
-    table["gradient_masking.masking_checks"] = Row(
-        gradient_masking.masking_checks,
+    table["gradient_masking.check_gradient_masking"] = Row(
+        gradient_masking.check_gradient_masking,
         judged
         | {"threat": threat(), "steps": whole(2, 1), "slack": real(0.02, -0.1, 2.0), "pairs": whole(2, 1),
            "seed": seed(), "surrogate": other(None, "resnet18", 3, none=True)},
@@ -690,8 +690,8 @@ def rows() -> dict[str, Row]:
         works=("weights: one row",),
     )  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix="advfeat-inputs-"))
-    table["authors_release.released"] = Row(
-        lambda kind, root: _absent(authors_release.released, kind, root),
+    table["authors_release.load_authors_set"] = Row(
+        lambda kind, root: _absent(authors_release.load_authors_set, kind, root),
         {"kind": name("D_R"), "root": other(folder, 3, 0.5)},
     )
     table["authors_release.Release"] = Row(
@@ -781,8 +781,8 @@ def rows() -> dict[str, Row]:
     table["records.load_record"] = Row(
         lambda **named: _absent(records.load_record, **named), {"chapter": other("01", 3), "profile": other("quick", 3)}
     )
-    table["networks.Scale"] = Row(
-        networks.Scale,
+    table["networks.ArchitectureScale"] = Row(
+        networks.ArchitectureScale,
         {"width": whole(64, 4), "patch": whole(2, 1), "depth": other(None, "deep", 1.5, none=True, negative=-1),
          "boost": real(1.0, 0.0, -1.0), "whitened": flag()},
     )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat.authors_release import FOLDERS, released
+from advfeat.authors_release import FOLDERS, load_authors_set
 from advfeat.data import CIFAR10_CLASSES
 
 BATCHES, SIZE = (3, 2), 4
@@ -32,8 +32,8 @@ def test_a_set_is_found_under_each_of_its_names(tmp_path, kind, place):
     write(tmp_path / place.format(FOLDERS[kind]))
     for other in set(FOLDERS) - {kind}:
         with pytest.raises(FileNotFoundError, match=f"no released {other}"):
-            released(other, tmp_path)
-    dataset = released(kind, str(tmp_path))
+            load_authors_set(other, tmp_path)
+    dataset = load_authors_set(kind, str(tmp_path))
     assert dataset.name == kind
     assert dataset.classes == CIFAR10_CLASSES
     assert torch.equal(dataset.images, PIXELS)
@@ -57,7 +57,7 @@ def test_a_set_is_found_under_each_of_its_names(tmp_path, kind, place):
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy file"])
 def test_every_form_gives_the_same_dataset(tmp_path, images, labels, legacy):
     write(tmp_path / "robust_CIFAR", images, labels, _use_new_zipfile_serialization=not legacy)
-    dataset = released("D_R", tmp_path)
+    dataset = load_authors_set("D_R", tmp_path)
     assert torch.equal(dataset.images, PIXELS)
     assert dataset.images.is_contiguous()
     assert torch.equal(dataset.labels, LABELS)
@@ -65,7 +65,7 @@ def test_every_form_gives_the_same_dataset(tmp_path, images, labels, legacy):
 
 def test_rounding_beyond_the_box_is_taken_back(tmp_path):
     write(tmp_path / "robust_CIFAR", PIXELS * (1 + 2e-4) - 1e-4)
-    dataset = released("D_R", tmp_path)
+    dataset = load_authors_set("D_R", tmp_path)
     assert float(dataset.images.min()) == 0
     assert float(dataset.images.max()) == 1
     assert (dataset.images - PIXELS).abs().max() <= 1e-4 + 2**-23
@@ -74,8 +74,14 @@ def test_rounding_beyond_the_box_is_taken_back(tmp_path):
 def test_the_targets_of_d_det_give_the_original_labels_away(tmp_path):
     write(tmp_path / "ddet_CIFAR")
     write(tmp_path / "drand_CIFAR")
-    assert released("D_det", tmp_path).truth["source_labels"].tolist() == [9, 8, 3, 0, 6]  # not (label + 1) mod 10
-    assert released("D_rand", tmp_path).truth == {}
+    assert load_authors_set("D_det", tmp_path).truth["source_labels"].tolist() == [
+        9,
+        8,
+        3,
+        0,
+        6,
+    ]  # not (label + 1) mod 10
+    assert load_authors_set("D_rand", tmp_path).truth == {}
 
 
 class Malicious:
@@ -99,7 +105,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, file, form):
     else:
         torch.save(poison, folder / file, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(ValueError, match=f"{file} holds more than tensors and is not read"):
-        released("D_R", tmp_path)
+        load_authors_set("D_R", tmp_path)
     assert not ran.exists()
 
 
@@ -130,7 +136,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, file, form):
 def test_what_is_no_dataset_is_refused(tmp_path, images, labels, message):
     write(tmp_path / "robust_CIFAR", images, labels)
     with pytest.raises(ValueError, match=message):
-        released("D_R", tmp_path)
+        load_authors_set("D_R", tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"hello, this is a page that says: not found", b"\0" * 600], ids=["text", "zeros"])
@@ -138,7 +144,7 @@ def test_what_is_no_file_of_tensors_is_named(tmp_path, content):
     write(tmp_path / "robust_CIFAR", PIXELS, LABELS)
     (tmp_path / "robust_CIFAR" / "CIFAR_ims").write_bytes(content)
     with pytest.raises(ValueError, match=r"CIFAR_ims (is damaged or incomplete|holds more than tensors)"):
-        released("D_R", tmp_path)
+        load_authors_set("D_R", tmp_path)
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -150,18 +156,18 @@ def test_a_download_that_was_cut_off_is_named(tmp_path, kept, legacy):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(ValueError, match="CIFAR_ims is damaged or incomplete"):
-        released("D_R", tmp_path)
+        load_authors_set("D_R", tmp_path)
 
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(ValueError, match="kind must be one of D_R, D_NR, D_rand, D_det, got 'd_r'"):
-        released("d_r", tmp_path)
+        load_authors_set("d_r", tmp_path)
     with pytest.raises(FileNotFoundError, match="release_datasets/d_robust_CIFAR"):
-        released("D_R", tmp_path)
+        load_authors_set("D_R", tmp_path)
     write(tmp_path / "robust_CIFAR")
     (tmp_path / "robust_CIFAR" / "CIFAR_lab").unlink()
     with pytest.raises(FileNotFoundError, match="robust_CIFAR holds no CIFAR_lab"):
-        released("D_R", tmp_path)
+        load_authors_set("D_R", tmp_path)
 
 
 @pytest.mark.parametrize("file", ["CIFAR_ims", "CIFAR_lab"])
@@ -173,7 +179,7 @@ def test_a_file_that_was_cut_off_anywhere_is_named(tmp_path, file, kept, legacy)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(ValueError, match=f"{file} is damaged or incomplete") as caught:
-        released("D_R", tmp_path)
+        load_authors_set("D_R", tmp_path)
     assert str(path) in str(caught.value)
 
 
@@ -184,7 +190,7 @@ def test_a_flipped_bit_is_found_where_the_file_format_knows(tmp_path):
     content[bytes(content).index(PIXELS.numpy().tobytes()) + 9] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"CIFAR_ims is damaged or incomplete: the checksum of .* is wrong"):
-        released("D_R", tmp_path)
+        load_authors_set("D_R", tmp_path)
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
@@ -192,4 +198,4 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
     (tmp_path / "robust_CIFAR" / "CIFAR_lab").unlink()
     (tmp_path / "robust_CIFAR" / "CIFAR_lab").mkdir()
     with pytest.raises(ValueError, match="CIFAR_lab must be a file, but is not one"):
-        released("D_R", tmp_path)
+        load_authors_set("D_R", tmp_path)

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from advfeat.attacks import L2
-from advfeat.authors_release import released
+from advfeat.authors_release import load_authors_set
 from advfeat.construct import random_target_dataset
 from advfeat.data import Dataset, augment, batches, cifar10, data_root, image_folder, unit_range
 from advfeat.measures import accuracy
@@ -352,7 +352,7 @@ def test_every_level_has_one_value_in_every_reader(tmp_path):
     (tmp_path / "robust_CIFAR").mkdir()
     torch.save(picture[None], tmp_path / "robust_CIFAR" / "CIFAR_ims")
     torch.save(torch.tensor([0]), tmp_path / "robust_CIFAR" / "CIFAR_lab")
-    read = [image_folder(tmp_path / "folder", size=16), released("D_R", tmp_path)]
+    read = [image_folder(tmp_path / "folder", size=16), load_authors_set("D_R", tmp_path)]
     assert read[0].fingerprint() == read[1].fingerprint()
     assert torch.equal(read[0].images[0, 0].flatten(), exact)
 

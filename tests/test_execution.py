@@ -496,7 +496,7 @@ def test_without_a_checkout_nothing_lands_beside_the_installed_package(tmp_path,
     for name in ("ADVFEAT_RESULTS", "ADVFEAT_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(records, "BOOK", package.parent / "book")
-    monkeypatch.setattr(data, "__file__", str(package / "data.py"))
+    monkeypatch.setattr(data, "CHECKOUT", package.parent)
     assert records.results_root() == tmp_path / "work" / "results"
     assert data.data_root() == tmp_path / "work" / "data"
     monkeypatch.setattr(notebook, "PAPER", package.parent / "book" / "paper.json")

@@ -13,14 +13,14 @@ from advfeat.engine import folding
 from advfeat.engine.folding import fold, refold
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.models import refold as refold_classifier
-from advfeat.networks import OWN, TORCHVISION
+from advfeat.networks import SMALL_NETWORKS, TORCHVISION
 
 pytestmark = pytest.mark.numbers
 
 U = 2.0**-24
 
 # Small, but with every kind of layer that the full network has.
-NETWORKS = {name: {"width": 4} for name in OWN} | {name: {"width": 8, "depth": 1} for name in TORCHVISION}
+NETWORKS = {name: {"width": 4} for name in SMALL_NETWORKS} | {name: {"width": 8, "depth": 1} for name in TORCHVISION}
 NETWORKS["densenet"]["depth"] = 2
 each_network = pytest.mark.parametrize("name", NETWORKS)
 

@@ -14,7 +14,7 @@ import pytest
 import advfeat
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(path.stem for path in Path(advfeat.__file__).parent.glob("*.py"))
+MODULES = sorted(path.stem for path in Path(advfeat.__file__).parent.rglob("*.py"))
 WITH_EXAMPLES = ("attacks", "features", "measures", "models", "planted")
 
 
@@ -53,8 +53,8 @@ def test_the_examples_of_the_docstrings_hold(name):
 
 
 def test_every_module_with_examples_is_tried():
-    with_prompts = {name for name in MODULES if ">>> " in (Path(advfeat.__file__).parent / f"{name}.py").read_text()}
-    assert with_prompts == set(WITH_EXAMPLES)
+    paths = Path(advfeat.__file__).parent.rglob("*.py")
+    assert {path.stem for path in paths if ">>> " in path.read_text()} == set(WITH_EXAMPLES)
 
 
 @pytest.mark.numbers

@@ -66,7 +66,7 @@ def asked_for(run: Run) -> dict[str, Callable[[], object]]:
         "overfitted": lambda: run.overfitted(seed=3),
         "overfitted, no adversary": lambda: run.overfitted(seed=3, attacked=False),
         "control": lambda: run.control(seed=3),
-        "AutoAttack at 0.25": lambda: run.autoattacked(some, 0.25),
+        "AutoAttack at 0.25": lambda: run.autoattack_set(some, 0.25),
     }
     for eps in (0.1, *profile.training.robust_eps):
         asked[f"robust at {eps}"] = lambda eps=eps: run.robust(seed=3, eps=eps)

@@ -8,7 +8,7 @@ from torch import nn
 
 from advfeat.attacks import L2, Linf
 from advfeat.data import Dataset
-from advfeat.gradient_masking import masking_checks
+from advfeat.gradient_masking import check_gradient_masking
 from advfeat.measures import accuracy
 from advfeat.models import Classifier
 
@@ -50,7 +50,7 @@ def data() -> Dataset:
 
 
 def verdicts(model: Classifier, data: Dataset, threat: L2 | Linf) -> dict[str, bool]:
-    found = masking_checks(model, data, threat, steps=10, surrogate=network(seed=3), pairs=20)
+    found = check_gradient_masking(model, data, threat, steps=10, surrogate=network(seed=3), pairs=20)
     assert [check.rule for check in found] == RULES
     assert all("%" in check.found for check in found)  # each verdict comes with the share behind it
     return {check.rule: check.passed for check in found}
@@ -92,7 +92,7 @@ def test_an_attack_that_has_not_converged_is_exposed(data):
 
 def test_the_numbers_are_said(data):
     model = network(Stairs())
-    said = masking_checks(model, data, Linf(0.04), steps=10, pairs=20)
+    said = check_gradient_masking(model, data, Linf(0.04), steps=10, pairs=20)
     assert len(said) == 4, "no surrogate, no fifth check"
     # Without a gradient the attack leaves what was right before it.
     right = accuracy(model, data).value
@@ -101,11 +101,11 @@ def test_the_numbers_are_said(data):
 
 
 def test_the_numbers_do_not_depend_on_the_batches(data):
-    said = [masking_checks(network(), data, L2(0.3), steps=5, pairs=5, batch_size=size) for size in (7, 500)]
+    said = [check_gradient_masking(network(), data, L2(0.3), steps=5, pairs=5, batch_size=size) for size in (7, 500)]
     assert said[0] == said[1]
 
 
 def test_a_check_of_nothing_is_refused(data):
     for threat, steps in ((L2(0.3), 0), (L2(0.0), 5)):
         with pytest.raises(ValueError, match="steps and radius must be positive"):
-            masking_checks(network(), data, threat, steps=steps)
+            check_gradient_masking(network(), data, threat, steps=steps)

@@ -19,7 +19,7 @@ from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
 from advfeat.experiments.profiles import PROFILES
 from advfeat.models import Classifier, build_model, check_trainable, freeze, whiten
-from advfeat.networks import OWN, TORCHVISION, Scale, narrow_strided
+from advfeat.networks import SMALL_NETWORKS, TORCHVISION, ArchitectureScale, narrow_strided
 from advfeat.train import TrainConfig, train
 
 pytestmark = pytest.mark.numbers
@@ -72,7 +72,7 @@ def points(model: nn.Module) -> list[int]:
 
 def test_the_documented_cost_is_the_counted_one():
     stated = dict(re.findall(r"^(\w+) .*\s([\d,.]+)$", networks.__doc__, re.MULTILINE))
-    assert stated.keys() == {*OWN, *TORCHVISION}
+    assert stated.keys() == {*SMALL_NETWORKS, *TORCHVISION}
     for name, text in stated.items():
         millions = float(text.replace(",", ""))
         last_digit = 0.1 if "." in text else 1
@@ -216,8 +216,8 @@ def test_a_boosted_stem_enlarges_high_frequencies_and_keeps_the_mean(patch):
 
 
 def test_a_scale_counts_blocks():
-    assert [Scale(depth=2).blocks(count) for count in (1, 2, 3)] == [1, 2, 2]
-    assert Scale().blocks(24) == 24
+    assert [ArchitectureScale(depth=2).blocks(count) for count in (1, 2, 3)] == [1, 2, 2]
+    assert ArchitectureScale().blocks(24) == 24
 
 
 def strided_points(model: nn.Module) -> list[nn.MaxPool2d]:
@@ -234,7 +234,7 @@ def narrow() -> Classifier:
 
 
 @pytest.mark.parametrize("width", [4, 8, 12, 16, 64])
-@pytest.mark.parametrize("name", [*OWN, *TORCHVISION])
+@pytest.mark.parametrize("name", [*SMALL_NETWORKS, *TORCHVISION])
 def test_no_network_has_a_layer_that_cannot_be_trained_at_any_width(name, width):
     model = plan(name, width=width)
     assert narrow_strided(model) == []

@@ -104,17 +104,17 @@ def test_autoattack_runs_as_the_profile_asks_or_the_page_says_why_not(monkeypatc
         asked.append((given, eps))
         return some.test_set.subset(slice(0, 7))
 
-    monkeypatch.setattr(some, "autoattacked", left_as_they_are)
+    monkeypatch.setattr(some, "autoattack_set", left_as_they_are)
     monkeypatch.setattr(notebook, "installed", lambda: True)
     expected = accuracy(trained.model, some.test_set.subset(slice(0, 7)))
-    assert notebook.autoattacked(some, trained) == {0.25: expected, 0.5: expected}
+    assert notebook.autoattack_accuracies(some, trained) == {0.25: expected, 0.5: expected}
     assert asked == [(trained, 0.25), (trained, 0.5)]
-    assert list(notebook.autoattacked(some, trained, radii=[1.0, 0.5])) == [1.0, 0.5]
+    assert list(notebook.autoattack_accuracies(some, trained, radii=[1.0, 0.5])) == [1.0, 0.5]
     del asked[2:]
     assert shown == []
-    assert notebook.autoattacked(none, trained, radii=[0.5]) == {}
+    assert notebook.autoattack_accuracies(none, trained, radii=[0.5]) == {}
     monkeypatch.setattr(notebook, "installed", lambda: False)
-    assert notebook.autoattacked(some, trained) == {}
+    assert notebook.autoattack_accuracies(some, trained) == {}
     assert "leaves it out" in shown[0]
     assert "not installed" in shown[1]
     assert len(asked) == 2

@@ -136,7 +136,7 @@ def test_a_full_disk_is_said_before(chapter, monkeypatch):
 
 
 def test_a_record_that_needs_autoattack_is_refused_without_it(chapter, monkeypatch):
-    path = chapter("run.robust(seed=0)", "found = autoattacked(run, trained, required=record)")
+    path = chapter("run.robust(seed=0)", "found = autoattack_accuracies(run, trained, required=record)")
     monkeypatch.setattr(datasets, "cifar10", lambda **_: planted(PlantedWorld(), 20, seed=0))
     monkeypatch.setattr(preflight, "installed", lambda: False)
     refuses(path, r'needs AutoAttack.*pip install "advfeat\[autoattack\]"', profile="cifar10-cpu", record=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from advfeat.attacks import pgd
-from advfeat.bench.reference import STEPS, GateFailed, GateNetwork, U, Verdict, cases, check_engine, require
+from advfeat.bench.reference import STEPS, GateFailed, ReferenceNetwork, U, Verdict, cases, check_engine, require_all
 from advfeat.engine import fused_steps
 
 pytestmark = pytest.mark.numbers
@@ -21,11 +21,11 @@ SMALL = (3, 7, 5)
 def test_the_engine_passes(shape):
     verdicts = check_engine(shape=shape)
     assert len(verdicts) == 16
-    require(verdicts)
+    require_all(verdicts)
 
 
 def test_the_cases_hold_what_they_promise():
-    network = GateNetwork(SMALL).eval()
+    network = ReferenceNetwork(SMALL).eval()
     for case in cases(SMALL):
         images = case.images.clone().requires_grad_()
         loss = torch.nn.functional.cross_entropy(network(images), case.labels, reduction="sum")
@@ -67,7 +67,7 @@ def not_a_number(pgd):
 @pytest.mark.parametrize("fault", [sign_flipped, one_step_short, start_ignored, nothing_done, not_a_number])
 def test_a_wrong_loop_is_stopped(fault):
     with pytest.raises(GateFailed, match="no time is measured"):
-        require(check_engine(fault(pgd), shape=SMALL))
+        require_all(check_engine(fault(pgd), shape=SMALL))
 
 
 def placed(moved, out, network):
@@ -75,7 +75,7 @@ def placed(moved, out, network):
     if out is not None:
         moved = out.copy_(moved)
     if network is not None:
-        network.read(moved)
+        network.set_from(moved)
     return moved
 
 
@@ -143,7 +143,7 @@ REAL_L2, REAL_LINF = fused_steps.l2_step, fused_steps.linf_step
 def test_a_broken_step_is_stopped(monkeypatch, name, broken):
     monkeypatch.setattr(fused_steps, name, broken)
     with pytest.raises(GateFailed, match="FAIL"):
-        require(check_engine(shape=SMALL))
+        require_all(check_engine(shape=SMALL))
 
 
 def test_verdicts_say_what_they_found():
@@ -154,7 +154,7 @@ def test_verdicts_say_what_they_found():
         bad = dataclasses.replace(good, error=error)
         assert not bad.passed
         with pytest.raises(GateFailed, match="FAIL L2"):
-            require([good, bad])
+            require_all([good, bad])
     with pytest.raises(GateFailed):
-        require([])
+        require_all([])
     assert all(verdict.bound < 2e3 * U for verdict in check_engine(shape=SMALL)), "far below what a fault does"

@@ -128,14 +128,14 @@ def test_what_autoattack_found_is_kept_for_its_network_radius_and_images(monkeyp
     monkeypatch.setattr(making, "autoattacked_dataset", attacked)
     run = open_run(autoattack_images=7)
     standard, other = run.standard(seed=0), run.standard(seed=1)
-    found = run.autoattacked(standard, 0.25)
+    found = run.autoattack_set(standard, 0.25)
     assert torch.equal(found.images, run.test_set.images[:7] * 0.5)
     assert asked == [(7, L2(0.25))]
-    open_run(autoattack_images=7).autoattacked(standard, 0.25)
+    open_run(autoattack_images=7).autoattack_set(standard, 0.25)
     assert len(asked) == 1
-    run.autoattacked(standard, 0.5)
-    run.autoattacked(other, 0.25)
-    open_run(autoattack_images=8).autoattacked(standard, 0.25)
+    run.autoattack_set(standard, 0.5)
+    run.autoattack_set(other, 0.25)
+    open_run(autoattack_images=8).autoattack_set(standard, 0.25)
     assert asked[1:] == [(7, L2(0.5)), (7, L2(0.25)), (8, L2(0.25))]
 
 

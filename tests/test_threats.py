@@ -45,7 +45,7 @@ class Taxicab(Threat):
         moved = (origin + delta.view_as(origin)).clamp(0, 1)
         moved = moved if out is None else out.copy_(moved)
         if network is not None:
-            network.read(moved)
+            network.set_from(moved)
         return moved
 
     def distance(self, adv, origin):
@@ -140,7 +140,7 @@ def test_masking_is_judged_in_the_third_norm():
     model = linear(scale=4.0)
     found = {
         check.rule: check
-        for check in gradient_masking.masking_checks(model, noise(model), Taxicab(0.3), steps=5, pairs=5)
+        for check in gradient_masking.check_gradient_masking(model, noise(model), Taxicab(0.3), steps=5, pairs=5)
     }
     # The box's diameter in ℓ1 is the number of its pixels; in ℓ∞ it would be 1, in ℓ2 the root.
     assert found["the whole box is fatal"].found.startswith(f"with taxicab eps={3 * SIZE * SIZE} PGD-5 leaves ")
@@ -148,7 +148,7 @@ def test_masking_is_judged_in_the_third_norm():
 
 def test_the_gate_refuses_a_third_norm_by_name():
     case = dataclasses.replace(next(reference.cases((3, SIZE, SIZE))), threat=Taxicab(0.3))
-    network = reference.GateNetwork((3, SIZE, SIZE)).eval()
+    network = reference.ReferenceNetwork((3, SIZE, SIZE)).eval()
     with pytest.raises(ValueError, match=r"the reference knows threats of the norms L2, Linf, got taxicab eps=0\.3"):
         reference.reference_pgd(network, case, steps=2, step_size=0.1)
 
@@ -186,7 +186,7 @@ def test_what_is_no_threat_is_refused_wherever_a_norm_is_asked_for(unchecked_typ
     for call in (
         lambda: pgd(model, data.images, data.labels, Foreign(0.3), steps=1, step_size=0.1),
         lambda: linear_responses(pictures(2), data.images, Foreign(0.3)),
-        lambda: gradient_masking.masking_checks(model, data, Foreign(0.3), steps=1),
+        lambda: gradient_masking.check_gradient_masking(model, data, Foreign(0.3), steps=1),
         lambda: TrainConfig(epochs=1, batch_size=4, lr=0.1, threat=Foreign(0.3)),
     ):
         with pytest.raises(TypeError, match=words):

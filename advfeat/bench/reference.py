@@ -52,7 +52,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Case:
+class ReferenceCase:
     """One attack: the arguments of ``attacks.pgd``, with ``start`` where the iterates begin if not at the images."""
 
     name: str
@@ -63,12 +63,12 @@ class Case:
     start: Float[Tensor, "n 3 h w"] | None
 
 
-class GateFeatures(nn.Module):
-    """The logits of ``GateNetwork`` from what a classifier has made of the pixels."""
+class ReferenceFeatures(nn.Module):
+    """The logits of ``ReferenceNetwork`` from what a classifier has made of the pixels."""
 
     std: Tensor
 
-    def __init__(self, network: GateNetwork, std: Tensor) -> None:
+    def __init__(self, network: ReferenceNetwork, std: Tensor) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("std", std)
@@ -78,7 +78,7 @@ class GateFeatures(nn.Module):
         return self.network(normalised * self.std)
 
 
-class GateNetwork(nn.Module):
+class ReferenceNetwork(nn.Module):
     """Two classes with logits ∓D/2, D = open · Σ w_i (x_i + x_i²/2) / √d + 60 · sure and 1/2 ≤ |w_i|.
 
     Its gradient in x_i is ± p open · w_i (1 + x_i) / √d with p the probability of the other class: a product of factors
@@ -104,14 +104,14 @@ class GateNetwork(nn.Module):
         return torch.stack([-distance / 2, distance / 2], 1)
 
 
-def frozen_gate(network: GateNetwork) -> FrozenClassifier:
+def frozen_reference(network: ReferenceNetwork) -> FrozenClassifier:
     """The same function as a frozen classifier, which the engine enters behind its normalisation and records.
 
     Nothing in it could be folded, so ``freeze`` would have nothing to do.
     """
     std = torch.tensor([0.25, 0.5, 0.125]).view(1, 3, 1, 1)
     head = nn.Linear(2, 2, bias=False)
-    model = FrozenClassifier(GateFeatures(network, std), head)
+    model = FrozenClassifier(ReferenceFeatures(network, std), head)
     with torch.no_grad():
         head.weight.copy_(torch.eye(2))
         model.mean.zero_()
@@ -135,7 +135,7 @@ def linf_move(delta: Tensor, gradient: Tensor, eps: float, step_size: float) -> 
 MOVES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {"L2": l2_move, "Linf": linf_move}
 
 
-def reference_pgd(model: nn.Module, case: Case, *, steps: int, step_size: float) -> Float[Tensor, "n 3 h w"]:
+def reference_pgd(model: nn.Module, case: ReferenceCase, *, steps: int, step_size: float) -> Float[Tensor, "n 3 h w"]:
     """The definition, image by image in float64: go along the gradient, return to the ball, return to the box.
 
     Raises:
@@ -159,7 +159,7 @@ def reference_pgd(model: nn.Module, case: Case, *, steps: int, step_size: float)
     return torch.cat(rows)
 
 
-def cases(shape: tuple[int, int, int] = (3, 32, 32), device: torch.device | str = "cpu") -> Iterator[Case]:
+def cases(shape: tuple[int, int, int] = (3, 32, 32), device: torch.device | str = "cpu") -> Iterator[ReferenceCase]:
     """ℓ2 and ℓ∞, targeted and not, from the images and from the edge of the ball.
 
     Each holds nine images: inside the box, on its edges and in its corners, times an ordinary, a vanishing and no
@@ -182,7 +182,7 @@ def cases(shape: tuple[int, int, int] = (3, 32, 32), device: torch.device | str 
         for targeted in (False, True):
             for where, start in (("image", None), ("edge", (images + edge).clamp(0, 1).to(device))):
                 name = f"{threat.norm} {'targeted' if targeted else 'untargeted'} from {where}"
-                yield Case(name, images.to(device), labels.to(device), threat, targeted, start)
+                yield ReferenceCase(name, images.to(device), labels.to(device), threat, targeted, start)
 
 
 def check_engine(
@@ -199,8 +199,8 @@ def check_engine(
     nearer, and the gradient's direction turns by less than the share of the image that moves. So T steps are off by at
     most T · 64 U · (1 + step). A pixel of these attacks moves by up to 0.04, some thousand times as much.
     """
-    network = GateNetwork(shape).to(device).eval()
-    models = {"": network, ", frozen": frozen_gate(network)}
+    network = ReferenceNetwork(shape).to(device).eval()
+    models = {"": network, ", frozen": frozen_reference(network)}
     verdicts = []
     for case in cases(shape, device):
         step_size = usual_step_size(case.threat, STEPS)
@@ -221,7 +221,7 @@ def check_engine(
     return verdicts
 
 
-def require(verdicts: list[Verdict]) -> None:
+def require_all(verdicts: list[Verdict]) -> None:
     """Pass in silence, or raise ``GateFailed``: what is timed after this is known to be right."""
     if not verdicts or not all(verdict.passed for verdict in verdicts):
         raise GateFailed(

@@ -38,7 +38,7 @@ class NetworkInput:
     mean: Tensor
     std: Tensor
 
-    def read(self, images: Float[Tensor, "n c h w"]) -> None:
+    def set_from(self, images: Float[Tensor, "n c h w"]) -> None:
         """Set ``values`` to what belongs to ``images``."""
         self.values.copy_((images - self.mean) / self.std)
 
@@ -100,7 +100,7 @@ def l2_step(
         moved.mul_(shrink).add_(origin)
     moved.clamp_(0, 1)
     if network is not None:
-        network.read(moved)
+        network.set_from(moved)
     return moved
 
 
@@ -134,7 +134,7 @@ def linf_step(
     moved = torch.add(adv, direction, alpha=step_size, out=out)
     torch.clamp(moved, origin - eps, origin + eps, out=moved).clamp_(0, 1)
     if network is not None:
-        network.read(moved)
+        network.set_from(moved)
     return moved
 
 

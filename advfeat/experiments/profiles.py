@@ -25,7 +25,7 @@ from advfeat.experiments.settings import (
     Watching,
     change,
 )
-from advfeat.networks import Scale
+from advfeat.networks import ArchitectureScale
 from advfeat.train import TrainConfig
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
@@ -39,11 +39,11 @@ _ADVERSARIAL = dataclasses.replace(
 # 13 to 24 million multiply-adds each, about as many as resnet9 at half its width. Whitened: in trials a ResNet-18 on
 # plain patches was fooled by 4 % of the source's images, not by 25 %, and its accuracy after D_det was 2 %, not 14 %.
 _CPU_ARCHITECTURES = {
-    "resnet50": Scale(12, depth=1, whitened=True),
-    "inception_v3": Scale(8, depth=1, whitened=True),
-    "resnet18": Scale(16, depth=1, whitened=True),
-    "densenet": Scale(16, depth=2, whitened=True),
-    "vgg16": Scale(16, whitened=True),
+    "resnet50": ArchitectureScale(12, depth=1, whitened=True),
+    "inception_v3": ArchitectureScale(8, depth=1, whitened=True),
+    "resnet18": ArchitectureScale(16, depth=1, whitened=True),
+    "densenet": ArchitectureScale(16, depth=2, whitened=True),
+    "vgg16": ArchitectureScale(16, whitened=True),
 }
 _GPU = TrainConfig(epochs=40, batch_size=250, lr=0.2, shift=4, flip=True, precision="bfloat16")
 
@@ -87,11 +87,11 @@ PROFILES: dict[str, Profile] = {
                 # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five
                 # learn the shapes alone in so short a training.
                 architectures={
-                    "resnet50": Scale(12, depth=1, patch=4, boost=32.0),
-                    "inception_v3": Scale(8, depth=1, patch=4, boost=32.0),
-                    "resnet18": Scale(16, depth=1, patch=4, boost=32.0),
-                    "densenet": Scale(16, depth=2, patch=4, boost=32.0),
-                    "vgg16": Scale(16, depth=1, patch=4, boost=32.0),
+                    "resnet50": ArchitectureScale(12, depth=1, patch=4, boost=32.0),
+                    "inception_v3": ArchitectureScale(8, depth=1, patch=4, boost=32.0),
+                    "resnet18": ArchitectureScale(16, depth=1, patch=4, boost=32.0),
+                    "densenet": ArchitectureScale(16, depth=2, patch=4, boost=32.0),
+                    "vgg16": ArchitectureScale(16, depth=1, patch=4, boost=32.0),
                 },
                 standard=_PLANTED_ARCHITECTURES,
                 det=dataclasses.replace(_PLANTED_ARCHITECTURES, epochs=2),
@@ -198,7 +198,7 @@ PROFILES: dict[str, Profile] = {
             targeting=Targeting(steps=100),
             evaluation=Evaluation(steps=50, images=10_000, autoattack_eps=(0.25, 0.5)),
             transfer=Transfer(
-                architectures=dict.fromkeys(_CPU_ARCHITECTURES, Scale()),
+                architectures=dict.fromkeys(_CPU_ARCHITECTURES, ArchitectureScale()),
                 standard=dataclasses.replace(_GPU, lr=0.1),
                 det=dataclasses.replace(_GPU, lr=0.1, shift=0, flip=False),
             ),

@@ -13,7 +13,7 @@ from typing import Any
 
 from advfeat import inputs
 from advfeat.experiments.settings import Profile
-from advfeat.networks import Scale
+from advfeat.networks import ArchitectureScale
 from advfeat.threats import L2, Threat
 from advfeat.train import TrainConfig
 
@@ -24,7 +24,7 @@ CONSTRUCTED = MATCHED + TARGETED
 # would otherwise begin with the weights that the source of that dataset began with, wherever both have one seed and one
 # architecture. Twice that for a source of another architecture, which is neither the ordinary network of that name nor
 # the one trained on its images.
-_APART = 1_000_000
+INIT_SEED_OFFSET = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class NetworkRecipe:
     """
 
     architecture: str
-    scale: int | Scale
+    scale: int | ArchitectureScale
     data: ImagesRecipe | ConstructedRecipe
     training: TrainConfig
     seed: int
@@ -230,13 +230,13 @@ class Recipes:
         # An architecture by the name of the profile's own would begin with the weights of the network that it is to be
         # compared with.
         twin = architecture == self.profile.network.name
-        return self._other(architecture, self.profile.transfer.standard, seed, apart=_APART if twin else 0)
+        return self._other(architecture, self.profile.transfer.standard, seed, apart=INIT_SEED_OFFSET if twin else 0)
 
     def source(self, *, seed: int, architecture: str | None = None) -> NetworkRecipe:
         """See ``run.Run.source``."""
         if architecture is None:
             return dataclasses.replace(self.standard(seed=seed), scale=self.profile.network.source_width)
-        return self._other(architecture, self.profile.transfer.standard, seed, apart=2 * _APART)
+        return self._other(architecture, self.profile.transfer.standard, seed, apart=2 * INIT_SEED_OFFSET)
 
     def robust(self, *, seed: int, eps: float | None = None) -> NetworkRecipe:
         """See ``run.Run.robust``."""
@@ -292,7 +292,7 @@ class Recipes:
             recipe = self._other(architecture, self.profile.transfer.det, seed)
         else:
             raise ValueError(f"architectures are trained on D_det, got kind={data.kind!r}")
-        return dataclasses.replace(recipe, data=data, init_seed=seed + _APART)
+        return dataclasses.replace(recipe, data=data, init_seed=seed + INIT_SEED_OFFSET)
 
     def _own(self, training: TrainConfig, seed: int, images: int | None = None) -> NetworkRecipe:
         """The profile's own network, on ordinary images."""

@@ -152,7 +152,7 @@ class Run:
         data = self._recipe_of(kind, source_seed, source)
         return self.make_network(self.recipes.trained_on(data, seed=seed, architecture=architecture))
 
-    def autoattacked(self, trained: Trained, eps: float) -> Dataset:
+    def autoattack_set(self, trained: Trained, eps: float) -> Dataset:
         """The first ``autoattack_images`` test images as AutoAttack leaves them inside an ℓ2 ball, kept by the store.
 
         It takes the better part of an hour on a CPU core for a robust network, so it goes on where it was stopped.

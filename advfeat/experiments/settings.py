@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from advfeat.experiments.datasets import DATASETS
-from advfeat.networks import OWN, TORCHVISION, Scale
+from advfeat.networks import SMALL_NETWORKS, TORCHVISION, ArchitectureScale
 from advfeat.train import TrainConfig
 
 
@@ -93,7 +93,7 @@ class Data(Group):
 class Network(Group):
     """The profile's own network."""
 
-    name: Annotated[str, _choice(*sorted({*OWN, *TORCHVISION})), "network"]
+    name: Annotated[str, _choice(*sorted({*SMALL_NETWORKS, *TORCHVISION})), "network"]
     """Name for ``models.build_model``."""
     width: Count
     """Channels of its first stage."""
@@ -226,7 +226,7 @@ class Inversion(Group):
 class Transfer(Group):
     """Other networks, and adversarial images that go from one to another."""
 
-    architectures: Mapping[str, Scale]
+    architectures: Mapping[str, ArchitectureScale]
     """Name → scale of the networks that are compared with the profile's own."""
     standard: Annotated[TrainConfig, "architecture_standard"]
     """Their training on the ordinary images."""

@@ -100,7 +100,7 @@ def answered(chapter: str) -> Markdown:
     return Markdown(table(rows))
 
 
-def autoattacked(
+def autoattack_accuracies(
     run: Run, trained: Trained, *, radii: Sequence[float] = (), required: bool = False
 ) -> dict[float, Estimate]:
     """Radius → accuracy under AutoAttack, at ``radii`` or else the profile's own; where it is not measured, the page
@@ -114,7 +114,7 @@ def autoattacked(
     profile = run.profile
     if profile.evaluation.autoattack_eps and (required or installed()):
         return {
-            eps: accuracy(trained.model, run.autoattacked(trained, eps))
+            eps: accuracy(trained.model, run.autoattack_set(trained, eps))
             for eps in radii or profile.evaluation.autoattack_eps
         }
     if profile.evaluation.autoattack_eps:

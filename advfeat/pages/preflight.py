@@ -80,7 +80,7 @@ def _check_recording(chapter: Path, run: Run, code: str, given: Mapping[str, Any
     root = results_root()
     if reason := _unwritable(root):
         raise OSError(f"the folder of the records {root} cannot be written ({reason}); ADVFEAT_RESULTS names another")
-    if run.profile.evaluation.autoattack_eps and re.search(r"\bautoattacked\(", code) and not installed():
+    if run.profile.evaluation.autoattack_eps and re.search(r"\bautoattack_accuracies\(", code) and not installed():
         raise ModuleNotFoundError(
             f"a record at profile {run.profile.name!r} needs AutoAttack, which is not installed: "
             'pip install "advfeat[autoattack]" adds it'
