@@ -23,7 +23,7 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --quiet --no-cache-dir nbconvert==7.17.2 nbformat==5.11.1
+"$work/venv/bin/python" -m pip install --quiet --quiet --no-cache-dir nbconvert==7.17.2 nbformat==5.11.1
 
 cat > "$work/look.py" <<'PY'
 import sys

@@ -20,7 +20,7 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --quiet --no-cache-dir \
+"$work/venv/bin/python" -m pip install --quiet --quiet --no-cache-dir \
   nbgrader==0.9.6 nbformat==5.11.1 nbconvert==7.17.2 ipykernel==7.4.0 "sqlalchemy==2.1.9" alembic==1.20.1
 
 # nbgrader calls alembic by its name, so the environment has to be on PATH. Its settings stay in the temporary folder.

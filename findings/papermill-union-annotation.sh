@@ -16,7 +16,7 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --quiet --no-cache-dir papermill==2.7.0 nbformat==5.11.1
+"$work/venv/bin/python" -m pip install --quiet --quiet --no-cache-dir papermill==2.7.0 nbformat==5.11.1
 
 cat > "$work/look.py" <<'PY'
 import logging

@@ -17,7 +17,7 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --quiet --no-cache-dir torch==2.15.0 numpy==2.4.6
+"$work/venv/bin/python" -m pip install --quiet --quiet --no-cache-dir torch==2.15.0 numpy==2.4.6
 
 cat > "$work/look.py" <<'PY'
 import sys

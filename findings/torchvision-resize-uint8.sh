@@ -19,7 +19,7 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --quiet --no-cache-dir \
+"$work/venv/bin/python" -m pip install --quiet --quiet --no-cache-dir \
   torch==2.15.0 torchvision==0.29.2 pillow==13.0.0 numpy==2.4.6
 
 cat > "$work/look.py" <<'PY'

@@ -47,7 +47,7 @@ def write_chapter(path, *cells, tags=()):
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """An empty book in a folder of its own."""
-    for name in ("ROOT", "BOOK", "RUNS", "STAGE"):
+    for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
         monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(ROOT))
     for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
         monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")
@@ -420,11 +420,11 @@ def test_a_chapter_is_run_again_when_anything_has_changed_that_it_depends_on(boo
     everything(lambda: (book / "paper.json").write_text("{}"))
     everything(lambda: monkeypatch.setenv("OMP_NUM_THREADS", str(100 + next(changes))))
     everything(lambda: monkeypatch.setenv("ADVFEAT_STORE", str(tmp_path / "another")))
-    library = tmp_path / "library"
-    library.mkdir()
-    (library / "execution.py").write_text("one")
-    everything(lambda: monkeypatch.setattr(execution, "__file__", str(library / "execution.py")))
-    everything(lambda: (library / "execution.py").write_text("two"))
+    room = tmp_path / "library" / "advfeat" / "engine"
+    room.mkdir(parents=True)
+    (room / "loops.c").write_text("one")
+    everything(lambda: monkeypatch.setattr(execution, "CHECKOUT", tmp_path / "library"))
+    everything(lambda: (room / "loops.c").write_text("two"))
     everything(lambda: monkeypatch.setattr(execution, "distributions", list))
     assert building("--profile", "cifar10-small") == (0, ["one", "two"])
     assert building() == (0, []), "each profile keeps its own"

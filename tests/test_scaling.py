@@ -46,7 +46,7 @@ def test_lines_count_what_was_asked_for(model, data, monkeypatch):
 
     monkeypatch.setattr(scaling, "pgd", counted)
     monkeypatch.setattr(
-        scaling.speed, "interleaved", lambda runs, **_: {name: [cost(run)] for name, run in runs.items()}
+        scaling.timing, "interleaved", lambda runs, **_: {name: [cost(run)] for name, run in runs.items()}
     )
 
     def cost(run):
@@ -79,7 +79,7 @@ def test_ratios_are_slow_over_fast_and_not_the_reverse(model, data, monkeypatch)
             run()
         return {name: [seconds[name]] for name in runs}
 
-    monkeypatch.setattr(scaling.speed, "interleaved", known)
+    monkeypatch.setattr(scaling.timing, "interleaved", known)
     assert early_drop(model, data, L2(0.1), steps=1, rounds=1, device=CPU)[0].median == 4
     beside = update_beside_copy(CPU, count=4, rounds=1)
     assert (beside["copy"].median, beside["twin"].median) == (0.5, 1.5)
