@@ -327,7 +327,7 @@ def test_built_pages_describe_their_images_and_show_no_traceback():
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A book with one chapter."""
-    for name in ("ROOT", "BOOK", "RUNS", "STAGE"):
+    for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
         monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(ROOT))
     for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
         monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")

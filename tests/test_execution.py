@@ -29,7 +29,7 @@ from advfeat.progress import progress
 pytestmark = pytest.mark.filterwarnings("default")
 
 ROOT = runner.CHECKOUT
-MODULES = sorted((Path(execution.__file__).parent).rglob("*.py"))
+MODULES = sorted((ROOT / "advfeat").rglob("*.py"))
 PARAMETERS = 'profile: str = "planted"  # scale\nseed: int = 0  # seed\noverrides: dict = {}  # other numbers'
 
 
@@ -47,7 +47,7 @@ def write_chapter(path, *cells, tags=()):
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """An empty book in a folder of its own."""
-    for name in ("ROOT", "BOOK", "RUNS", "STAGE"):
+    for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
         monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(ROOT))
     for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
         monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")
@@ -420,10 +420,10 @@ def test_a_chapter_is_run_again_when_anything_has_changed_that_it_depends_on(boo
     everything(lambda: (book / "paper.json").write_text("{}"))
     everything(lambda: monkeypatch.setenv("OMP_NUM_THREADS", str(100 + next(changes))))
     everything(lambda: monkeypatch.setenv("ADVFEAT_STORE", str(tmp_path / "another")))
-    library = tmp_path / "library"
-    library.mkdir()
+    library = tmp_path / "library" / "advfeat"
+    library.mkdir(parents=True)
     (library / "execution.py").write_text("one")
-    everything(lambda: monkeypatch.setattr(execution, "__file__", str(library / "execution.py")))
+    everything(lambda: monkeypatch.setattr(execution, "CHECKOUT", library.parent))
     everything(lambda: (library / "execution.py").write_text("two"))
     everything(lambda: monkeypatch.setattr(execution, "distributions", list))
     assert building("--profile", "cifar10-small") == (0, ["one", "two"])

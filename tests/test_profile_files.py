@@ -165,7 +165,7 @@ page.about(networks=seed)
 def chapter(tmp_path, monkeypatch):
     """A book of one chapter, which trains a network and records its accuracy."""
     root = runner.CHECKOUT
-    for name in ("ROOT", "BOOK", "RUNS", "STAGE"):
+    for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
         monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(root))
     for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
         monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")

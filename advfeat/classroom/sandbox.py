@@ -99,7 +99,7 @@ def run(
     Args:
         files: folder whose other files are copied to the scratch folder first.
         limits: the limits of the notebook.
-        read: folders outside the scratch folder that the notebook may read (see ``kernel.readable``).
+        read: folders outside the scratch folder that the notebook may read (see ``submission_kernel.readable``).
         store: folder of trained networks that are copied to the scratch folder, too; None: the notebook trains its own.
         keep_store: copy the networks back to ``store`` at the end, for later notebooks. Not for submissions.
 
@@ -183,7 +183,7 @@ def _job(scratch: Path, read: Sequence[Path], *, work: Path | None, isolated: bo
 
 
 class _Provisioner(LocalProvisioner):
-    """Starts ``kernel.serve`` in a fork."""
+    """Starts ``submission_kernel.serve`` in a fork."""
 
     read: Sequence[Path] = ()
     guarded: Guarded | None = None

@@ -13,11 +13,12 @@ import nbformat
 import pytest
 from handing_in import CLASS_SEED, answered, hand_in, made_class
 
+from advfeat.checkout import CHECKOUT
 from advfeat.classroom import marks, rehearse
 from advfeat.classroom.__main__ import main
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import grade, write_feedback
-from advfeat.classroom.release import ROOT, assignments, for_class, leaks
+from advfeat.classroom.release import assignments, for_class, leaks
 from advfeat.classroom.sandbox import Limits
 from advfeat.classroom.validate import changed
 
@@ -108,7 +109,7 @@ def test_an_empty_path_is_not_the_working_folder(tmp_path, monkeypatch, capsys, 
 @pytest.mark.parametrize(("submissions", "code"), [([], 2), (["SUBMISSIONS=downloads"], 0)])
 def test_make_grade_asks_for_submissions(submissions, code):
     call = ["make", "-n", "grade", f"ASSIGNMENT={ASSIGNMENT}", *submissions]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(call, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == code
     assert ("grade needs SUBMISSIONS" in done.stderr) == bool(code)
 

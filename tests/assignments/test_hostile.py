@@ -20,13 +20,13 @@ import pytest
 from handing_in import answered, hand_in, made_class
 from nbformat.v4 import new_code_cell, new_notebook
 
-from advfeat.classroom import forkserver, kernel, landlock, marks, namespaces, sandbox, scratch, seccomp
+from advfeat.checkout import CHECKOUT
+from advfeat.classroom import forkserver, landlock, marks, namespaces, sandbox, scratch, seccomp, submission_kernel
 from advfeat.classroom import grade as grading
 from advfeat.classroom.__main__ import main
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import check_reference, grade, maximum
 from advfeat.classroom.mistakes import mistakes
-from advfeat.classroom.release import ROOT
 from advfeat.classroom.sandbox import Limits
 
 ASSIGNMENT = "ps4-theory"
@@ -231,7 +231,8 @@ def test_files_and_network_outside_are_refused(graded, student):
     cell = next(c for c in nbformat.read(path, 4).cells if c.metadata.get("nbgrader", {}).get("grade_id") == REPLACED)
     errors = [output.ename for output in cell.outputs if output.output_type == "error"]
     # In namespaces of its own, the files of the class do not exist for it; the filter of calls refuses the network.
-    hidden = not sandbox.missing(tuple(kernel.readable([ROOT, classroom.folder]))) and student != "calls-home"
+    readable = submission_kernel.readable([CHECKOUT, classroom.folder])
+    hidden = not sandbox.missing(tuple(readable)) and student != "calls-home"
     network_is_fenced = landlock.edition() >= 4 or seccomp.known()
     refused = "FileNotFoundError" if hidden else "PermissionError"
     assert errors == [refused if student != "calls-home" or network_is_fenced else "ConnectionRefusedError"]
@@ -245,14 +246,14 @@ def test_what_may_be_read_neither_holds_a_hidden_folder_nor_lies_in_one(tmp_path
     path = ["", *map(str, (here, hidden, hidden / "source", hidden.parent, packages, tmp_path / "absent"))]
     monkeypatch.chdir(here)
     monkeypatch.setattr(sys, "path", path)
-    monkeypatch.setattr(kernel, "_EXTRA", (str(tmp_path),))
-    found = kernel.readable([kernel.LIBRARY.parent, hidden])
+    monkeypatch.setattr(submission_kernel, "_EXTRA", (str(tmp_path),))
+    found = submission_kernel.readable([submission_kernel.LIBRARY.parent, hidden])
     assert [folder for folder in found if folder.is_relative_to(tmp_path)] == [packages]
-    assert kernel.LIBRARY in found
-    assert not [folder for folder in found if kernel.LIBRARY.parent.is_relative_to(folder)]
-    monkeypatch.setattr(kernel, "_SYSTEM", (str(hidden.parent),))
+    assert submission_kernel.LIBRARY in found
+    assert not [folder for folder in found if submission_kernel.LIBRARY.parent.is_relative_to(folder)]
+    monkeypatch.setattr(submission_kernel, "_SYSTEM", (str(hidden.parent),))
     with pytest.raises(ValueError, match=f"could read {hidden}.* need {hidden.parent};"):
-        kernel.readable([hidden])
+        submission_kernel.readable([hidden])
 
 
 def test_threads_that_start_kernels_start_one_server_and_leave_the_environment_as_it_was(monkeypatch, tmp_path):
@@ -268,7 +269,7 @@ def test_threads_that_start_kernels_start_one_server_and_leave_the_environment_a
     for name in forkserver.LOADED_WITH:
         monkeypatch.delenv(name, raising=False)
     server = forkserver.ForkServer()
-    job = kernel.Job(str(tmp_path), "", None, {}, sys.path, [], isolated=False)
+    job = submission_kernel.Job(str(tmp_path), "", None, {}, sys.path, [], isolated=False)
     with ThreadPoolExecutor(4) as pool:
         trials = list(pool.map(lambda _: server.start(job), range(8)))
     assert [trial.wait() for trial in trials] == [0] * 8
@@ -298,7 +299,7 @@ def isolated(request, monkeypatch):
     """Whether submissions get namespaces of their own; the second time as on a system that forbids them."""
     if request.param == "forbidden":
         monkeypatch.setattr(sandbox, "_refusal", lambda _: "PermissionError: not here")
-    elif sandbox._refusal(tuple(kernel.readable([]))):
+    elif sandbox._refusal(tuple(submission_kernel.readable([]))):
         pytest.skip("this system gives no namespaces to its users")
     return request.param == "namespaces"
 
@@ -318,7 +319,7 @@ def run_cells(files, *codes, limits=LIMITS, meanwhile=None):
 
     if meanwhile:
         threading.Thread(target=wait_and_act, daemon=True).start()
-    outcome = sandbox.run(notebook, files=files, limits=limits, read=kernel.readable([]))
+    outcome = sandbox.run(notebook, files=files, limits=limits, read=submission_kernel.readable([]))
     said = [[output.get("text") or output.get("ename") for output in cell.outputs] for cell in notebook.cells]
     return outcome, ["".join(filter(None, texts)) for texts in said]
 
