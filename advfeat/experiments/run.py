@@ -1,8 +1,8 @@
 """One run of the experiments: a profile, a seed and a device, and everything that chapters share at that scale.
 
 Whatever is trained or constructed here goes through the store, so a chapter finds what another one has made, or makes
-it itself: chapters can be run in any order. ``recipes`` says what belongs to a profile,
-and ``make_network`` and ``make_dataset`` make it.
+it itself: chapters can be run in any order. ``recipes`` says what belongs to a profile, and ``make_network`` and
+``make_dataset`` make it.
 """
 
 from __future__ import annotations
