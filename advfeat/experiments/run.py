@@ -75,6 +75,7 @@ class Run:
         self.profile: Profile = named.on(self.device.type)
         self.store = Store()
         self.provenance = records.provenance(self.device)
+        self._test_fingerprints: dict[int, str] = {}
         self._started = time.perf_counter()
 
     @property
@@ -161,8 +162,7 @@ class Run:
             ModuleNotFoundError, ValueError: from ``construct.autoattacked_dataset``.
         """
         count = self.profile.evaluation.autoattack_images
-        images = self.test_set.subset(slice(0, count)).fingerprint()
-        return self.make_dataset(AutoAttackRecipe(trained.recipe, L2(eps), count, images))
+        return self.make_dataset(AutoAttackRecipe(trained.recipe, L2(eps), count, self._test_fingerprint(count)))
 
     def describe(self) -> dict[str, Any]:
         """The profile's every setting and the device, in JSON types, for records."""
@@ -198,8 +198,8 @@ class Run:
 
     def _construct(self, recipe: MatchedRecipe | TargetedRecipe | AutoAttackRecipe, shards: Shards) -> Dataset:
         if isinstance(recipe, AutoAttackRecipe):
+            _check_same("test images", self._test_fingerprint(recipe.images), recipe.fingerprint)
             images = self.test_set.subset(slice(0, recipe.images))
-            _check_same("test images", images.fingerprint(), recipe.fingerprint)
             return construct_dataset(recipe, self.make_network(recipe.model).model, images, shards=shards)
         _check_same("precision", self.recipes.precision, recipe.precision)
         matched = isinstance(recipe, MatchedRecipe)
@@ -213,6 +213,12 @@ class Run:
             return self.make_dataset(recipe)
         _check_same("training images", self.recipes.fingerprint, recipe.fingerprint)
         return self.train_set.subset(slice(0, recipe.images))
+
+    def _test_fingerprint(self, count: int) -> str:
+        """The fingerprint of the first ``count`` test images, computed once for all radii and networks."""
+        if count not in self._test_fingerprints:
+            self._test_fingerprints[count] = self.test_set.subset(slice(0, count)).fingerprint()
+        return self._test_fingerprints[count]
 
     def _recipe_of(self, kind: str, source_seed: int, source: str | None) -> ConstructedRecipe:
         check_kind(kind, source)
