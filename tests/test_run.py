@@ -15,8 +15,9 @@ from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, r
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.experiments import datasets, making
+from advfeat.experiments.profile_recipes import Recipes
 from advfeat.experiments.profiles import get_profile
-from advfeat.experiments.recipes import CONSTRUCTED, Recipes, plain
+from advfeat.experiments.recipes import CONSTRUCTED, plain
 from advfeat.experiments.records import provenance
 from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store

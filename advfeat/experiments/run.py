@@ -22,6 +22,7 @@ from advfeat.engine import fused_steps
 from advfeat.experiments import records
 from advfeat.experiments.datasets import DATASETS
 from advfeat.experiments.making import Trained, construct_dataset, test_accuracies, train_network
+from advfeat.experiments.profile_recipes import Recipes
 from advfeat.experiments.profiles import Profile, get_profile
 from advfeat.experiments.recipes import (
     AutoAttackRecipe,
@@ -29,7 +30,6 @@ from advfeat.experiments.recipes import (
     ImagesRecipe,
     MatchedRecipe,
     NetworkRecipe,
-    Recipes,
     ReleasedRecipe,
     TargetedRecipe,
     check_kind,
