@@ -17,6 +17,7 @@ import torch
 
 from advfeat.attacks import L2
 from advfeat.authors_release import Release
+from advfeat.construct import Shards
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.experiments import records
@@ -35,7 +36,7 @@ from advfeat.experiments.recipes import (
     check_kind,
     plain,
 )
-from advfeat.experiments.store import Shards, Store
+from advfeat.experiments.store import Store
 from advfeat.models import Classifier
 from advfeat.train import resumed_elsewhere
 
