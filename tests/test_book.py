@@ -13,7 +13,8 @@ import nbformat
 import pytest
 import yaml
 
-from advfeat.experiments.records import index_rows, load_record, results_root, save_record
+from advfeat.experiments.record_writing import index_rows, save_record
+from advfeat.experiments.records import load_record, results_root
 from advfeat.experiments.run import Run
 from advfeat.pages import execution
 from advfeat.pages import runner as runner

@@ -17,8 +17,8 @@ from advfeat.engine import fused_steps
 from advfeat.experiments import datasets, making
 from advfeat.experiments.profile_recipes import Recipes
 from advfeat.experiments.profiles import get_profile
+from advfeat.experiments.provenance import provenance
 from advfeat.experiments.recipes import CONSTRUCTED, plain
-from advfeat.experiments.records import provenance
 from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store
 from advfeat.measures import accuracy, robust_accuracy

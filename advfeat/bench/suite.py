@@ -28,9 +28,11 @@ from advfeat.checkout import CHECKOUT
 from advfeat.construct import random_target_dataset
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
+from advfeat.estimates import Measured
 from advfeat.experiments import records
 from advfeat.experiments.profiles import get_profile
-from advfeat.experiments.records import Measured
+from advfeat.experiments.provenance import provenance
+from advfeat.experiments.record_writing import save_record
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.planted import PlantedWorld, planted
 from advfeat.train import train
@@ -121,7 +123,7 @@ class Findings:
 
     def __init__(self, device: torch.device, folder: Path) -> None:
         self.device = device
-        self.made = records.provenance(device)
+        self.made = provenance(device)
         self.values: dict[str, Measured] = {}
         self.series: dict[str, list[float]] = {}
         self.seconds: dict[str, float] = {}
@@ -335,7 +337,7 @@ def benchmark(device: torch.device, folder: Path, plan: Plan, *, deadline: float
         "dtype": str(fused_steps.fast_dtype(device.type)).removeprefix("torch."),
     }
     fingerprint = contest.network("resnet18")[1].fingerprint()
-    path = records.save_record(
+    path = save_record(
         CHAPTER, device.type, seed=0, values=findings.values, config=config, seconds=findings.seconds,
         series=findings.series, tables={"contests": findings.rows},
         provenance={**made, "data": "planted", "fingerprint": fingerprint},

@@ -20,11 +20,11 @@ from advfeat.authors_release import Release
 from advfeat.construct import Shards
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
-from advfeat.experiments import records
 from advfeat.experiments.datasets import DATASETS
 from advfeat.experiments.making import Trained, construct_dataset, test_accuracies, train_network
 from advfeat.experiments.profile_recipes import Recipes
 from advfeat.experiments.profiles import Profile, get_profile
+from advfeat.experiments.provenance import provenance
 from advfeat.experiments.recipes import (
     AutoAttackRecipe,
     ConstructedRecipe,
@@ -75,7 +75,7 @@ class Run:
         # Trained in another precision, a network is another network: recipes and records name the one that was used.
         self.profile: Profile = named.on(self.device.type)
         self.store = Store()
-        self.provenance = records.provenance(self.device)
+        self.provenance = provenance(self.device)
         self._test_fingerprints: dict[int, str] = {}
         self._started = time.perf_counter()
 

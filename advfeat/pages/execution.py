@@ -34,7 +34,8 @@ import torch
 
 from advfeat.checkout import CHECKOUT
 from advfeat.experiments.profiles import get_profile, profile_name
-from advfeat.experiments.records import provenance, results_root
+from advfeat.experiments.provenance import provenance
+from advfeat.experiments.records import results_root
 from advfeat.pages.parameters import DEFAULT_PROFILE, Refused, absolute, code_cells
 
 # glibc returns large activations to the system at every free, and page faults then dominate. A process reads these
