@@ -19,10 +19,11 @@ import pytest
 
 from advfeat import data
 from advfeat.classroom import release
-from advfeat.experiments import records, store
-from advfeat.pages import execution, notebook, verdicts
+from advfeat.experiments import record_writing, records, store
+from advfeat.pages import environment, executed_copy, execution, notebook, verdicts
 from advfeat.pages import runner as runner
-from advfeat.pages.execution import Failed, Task, cell_timeout, execute, execute_all, file_name, incomplete, normalise
+from advfeat.pages.executed_copy import file_name, incomplete, normalise
+from advfeat.pages.execution import Failed, Task, cell_timeout, execute, execute_all
 from advfeat.pages.parameters import Refused
 from advfeat.progress import progress
 
@@ -423,9 +424,9 @@ def test_a_chapter_is_run_again_when_anything_has_changed_that_it_depends_on(boo
     library = tmp_path / "library" / "advfeat"
     library.mkdir(parents=True)
     (library / "execution.py").write_text("one")
-    everything(lambda: monkeypatch.setattr(execution, "CHECKOUT", library.parent))
+    everything(lambda: monkeypatch.setattr(environment, "CHECKOUT", library.parent))
     everything(lambda: (library / "execution.py").write_text("two"))
-    everything(lambda: monkeypatch.setattr(execution, "distributions", list))
+    everything(lambda: monkeypatch.setattr(environment, "distributions", list))
     assert building("--profile", "cifar10-small") == (0, ["one", "two"])
     assert building() == (0, []), "each profile keeps its own"
 
@@ -572,7 +573,9 @@ def test_what_only_posix_has_is_asked_for_where_it_may_be_missing(path):
 
 
 @pytest.mark.parametrize(
-    "module", [execution, runner, notebook, records, release, store, verdicts], ids=lambda module: module.__name__
+    "module",
+    [environment, executed_copy, execution, runner, notebook, records, record_writing, release, store, verdicts],
+    ids=lambda module: module.__name__,
 )
 def test_files_are_read_and_written_as_utf8_whatever_the_system_s_own_encoding_is(module):
     """Windows would take a code page, and the book is full of letters that it lacks."""

@@ -12,7 +12,7 @@ from advfeat.experiments.profiles import PROFILES, get_profile, profile_name
 from advfeat.experiments.records import load_record
 from advfeat.experiments.run import Run
 from advfeat.pages import runner as runner
-from advfeat.pages.execution import inputs_of
+from advfeat.pages.environment import inputs_of
 from advfeat.pages.notebook import check_record
 
 TINY = """

@@ -26,21 +26,9 @@ from filelock import FileLock, Timeout
 
 from advfeat.checkout import CHECKOUT
 from advfeat.experiments.profiles import profile_name
-from advfeat.pages.execution import (
-    ALLOCATOR,
-    FOLDERS,
-    Failed,
-    Task,
-    cell_timeout,
-    end_orderly,
-    execute,
-    execute_all,
-    file_name,
-    finished_with,
-    inputs_of,
-    prepare_environment,
-    surroundings,
-)
+from advfeat.pages.environment import ALLOCATOR, FOLDERS, inputs_of, prepare_environment, surroundings
+from advfeat.pages.executed_copy import file_name, finished_with
+from advfeat.pages.execution import Failed, Task, cell_timeout, end_orderly, execute, execute_all
 from advfeat.pages.parameters import (
     DEFAULT_PROFILE,
     KINDS,
