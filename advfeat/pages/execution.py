@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import signal
+import sys
 import textwrap
 import threading
 import time
@@ -61,6 +62,15 @@ def cell_timeout() -> int | None:
     if not (text.isascii() and text.isdecimal() and int(text)):
         raise Refused(f"ADVFEAT_CELL_TIMEOUT must be a whole number of seconds, 1 or more, or unset, got {text!r}")
     return int(text)
+
+
+def check_first(chapter: Path, checked: Mapping[str, Any]) -> None:
+    """Refuse a run that cannot end well, see ``preflight``; print its warnings."""
+    from advfeat.pages.preflight import check_run
+
+    cell_timeout()
+    for warning in check_run(chapter, checked):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str = "") -> float:
