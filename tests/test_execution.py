@@ -20,7 +20,17 @@ import pytest
 from advfeat import data
 from advfeat.classroom import release
 from advfeat.experiments import record_writing, records, store
-from advfeat.pages import build, chapter_files, environment, executed_copy, execution, notebook, runner, verdicts
+from advfeat.pages import (
+    build,
+    chapter_files,
+    environment,
+    executed_copy,
+    execution,
+    notebook,
+    readme,
+    runner,
+    verdicts,
+)
 from advfeat.pages.executed_copy import file_name, incomplete, normalise
 from advfeat.pages.execution import Failed, Task, cell_timeout, execute, execute_all
 from advfeat.pages.parameters import Refused
@@ -577,6 +587,7 @@ def test_what_only_posix_has_is_asked_for_where_it_may_be_missing(path):
         execution,
         runner,
         notebook,
+        readme,
         records,
         record_writing,
         release,
