@@ -91,7 +91,7 @@ def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     from advfeat.classroom import marks, mistakes, rehearse, release
     from advfeat.classroom.collect import first_five, gather
     from advfeat.classroom.grade import check_reference, grade, isolation
-    from advfeat.classroom.sandbox import Limits
+    from advfeat.classroom.limits import Limits
 
     classroom = release.Classroom(arguments.folder.resolve())
     if arguments.command == "assignments":

@@ -21,9 +21,11 @@ from nbgrader.utils import determine_grade, is_grade
 from advfeat.checkout import CHECKOUT
 from advfeat.classroom.collect import Submission, one_line
 from advfeat.classroom.executor import mark_id, mark_unexecuted
+from advfeat.classroom.isolation import missing
+from advfeat.classroom.limits import Limits
 from advfeat.classroom.pages import Page
 from advfeat.classroom.release import Classroom
-from advfeat.classroom.sandbox import Limits, Outcome, missing, run
+from advfeat.classroom.sandbox import Outcome, run
 from advfeat.classroom.submission_kernel import readable
 from advfeat.progress import progress
 
