@@ -19,7 +19,8 @@ from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrade
 from nbgrader.utils import determine_grade, is_grade
 
 from advfeat.checkout import CHECKOUT
-from advfeat.classroom.collect import Submission, one_line
+from advfeat.classroom.collected import Submission
+from advfeat.classroom.downloads import one_line
 from advfeat.classroom.executor import mark_id, mark_unexecuted
 from advfeat.classroom.isolation import missing
 from advfeat.classroom.limits import Limits

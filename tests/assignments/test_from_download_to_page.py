@@ -19,7 +19,8 @@ from handing_in import CLASS_SEED, answered, hand_in, made_class
 from advfeat.classroom import grade as grading
 from advfeat.classroom import marks, pages, rehearse, scratch
 from advfeat.classroom.__main__ import main
-from advfeat.classroom.collect import Submission, gather
+from advfeat.classroom.collect import gather
+from advfeat.classroom.collected import Submission
 from advfeat.classroom.executor import NOT_RUN, Executor, mark_id, mark_unexecuted
 from advfeat.classroom.grade import check_reference, grade, maximum
 from advfeat.classroom.limits import Limits
