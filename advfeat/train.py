@@ -121,7 +121,7 @@ class TrainConfig:
 
 @runtime_checkable
 class Checkpoint(Protocol):
-    """Where a run keeps its state between epochs, such as ``store.TrainingCheckpoint``."""
+    """Where a run keeps its state between epochs, such as ``checkpoints.TrainingCheckpoint``."""
 
     def load(self) -> dict | None:
         """The saved state, or None."""

@@ -60,6 +60,22 @@ def empty_store(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
+def empty_book(tmp_path, monkeypatch):
+    """An empty book in a folder of its own, and an environment that a command may change."""
+    from advfeat.pages import build, chapter_files, environment, runner
+
+    root = build.CHECKOUT
+    for module in (build, chapter_files, runner):
+        for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, tmp_path / getattr(module, name).relative_to(root))
+    for name in (*environment.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
+        monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")
+    chapter_files.BOOK.mkdir()
+    return chapter_files.BOOK
+
+
+@pytest.fixture
 def unchecked_types():
     """What a reader gets: annotations are not checked outside of the tests, so the library's own messages appear."""
     jaxtyping.config.update("jaxtyping_disable", True)

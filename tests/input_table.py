@@ -765,8 +765,8 @@ def rows() -> dict[str, Row]:
         records.Measured, measured, works=("value: NaN", "value: infinite", "n: negative", "n: below 1")
     )
     about = {"provenance": {}, "config": {}, "seconds": {}}
-    table["records.save_record"] = Row(
-        lambda **named: _saved(records, folder, **named),
+    table["record_writing.save_record"] = Row(
+        lambda **named: _saved(folder, **named),
         {"chapter": other("01", 3), "profile": other("planted", 3), "seed": seed(),
          "values": other({}, 3, "none", number={"a": 0.5}, NaN={"values": records.Measured(NAN, 8, "cnn4")},
                          share={"values": records.Measured(1.5, 8, "cnn4")},
@@ -797,9 +797,12 @@ def _absent(function: Callable[..., Any], *given: Any, **named: Any) -> None:
         return
 
 
-def _saved(records: Any, folder: Path, **named: Any) -> None:
-    with records.results_in(folder):
-        records.save_record(**named)
+def _saved(folder: Path, **named: Any) -> None:
+    from advfeat.experiments.record_writing import save_record
+    from advfeat.experiments.records import results_in
+
+    with results_in(folder):
+        save_record(**named)
 
 
 REFUSED = (ValueError, TypeError, KeyError, FloatingPointError, FileNotFoundError)

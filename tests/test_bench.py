@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat.bench import gpu_check, suite
+from advfeat.bench import gpu_check, measurements, suite
 from advfeat.bench.compare import Contest, TimedCase
 from advfeat.bench.peers import PEERS
+from advfeat.bench.plans import PLANS
 from advfeat.engine import fused_steps
 from advfeat.experiments import records
 from advfeat.models import build_model
@@ -55,16 +56,16 @@ def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsy
 
     monkeypatch.setattr(suite, "presence", lambda: ({"art": "1.0"}, {"foolbox": "not installed"}))
     monkeypatch.setitem(PEERS, "art", ("adversarial-robustness-toolbox", failing))
-    monkeypatch.setattr(suite, "ordinary", untrained)
-    plan = replace(suite.PLANS["quick"], cases=(TimedCase("resnet18", 4, 2, rounds=2),), few=40, lines=((1, 2), (4, 8)))
-    monkeypatch.setitem(suite.PLANS, "quick", plan)
+    monkeypatch.setattr(measurements, "ordinary", untrained)
+    plan = replace(PLANS["quick"], cases=(TimedCase("resnet18", 4, 2, rounds=2),), few=40, lines=((1, 2), (4, 8)))
+    monkeypatch.setitem(PLANS, "quick", plan)
     book = records.results_root()
     before = sorted(book.rglob("*"))
     assert suite.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
     assert records.results_root() == book
     assert sorted(book.rglob("*")) == before, "a trial is no record of the book"
     out = capsys.readouterr().out
-    for text in (*suite.TITLES.values(), "absent foolbox: not installed", "The gate", "early drop"):
+    for text in (*measurements.TITLES.values(), "absent foolbox: not installed", "The gate", "early drop"):
         assert text in out
     assert out.count("void: did not run: ImportError: no module of that name") == 2
     assert (tmp_path / "bench.txt").read_text() == out
@@ -80,9 +81,9 @@ def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsy
 
 
 def test_cases_for_which_no_time_is_left_are_named(capsys, tmp_path):
-    findings = suite.Findings(torch.device("cpu"), tmp_path)
-    plan = replace(suite.PLANS["cpu"], minutes=-1)
-    suite.contests(Contest(torch.device("cpu")), findings, plan, {})
+    findings = measurements.Findings(torch.device("cpu"), tmp_path)
+    plan = replace(PLANS["cpu"], minutes=-1)
+    measurements.contests(Contest(torch.device("cpu")), findings, plan, {})
     assert capsys.readouterr().out.count("not measured: the time was up") == 2 * len(plan.cases)
     assert findings.rows == []
     assert findings.values == {}
@@ -164,7 +165,7 @@ def test_the_check_keeps_tests_gate_and_benchmark_in_one_folder(monkeypatch, cap
     asked["status"] = 0
     assert gpu_check.main(["--out", str(tmp_path)]) == 0
     assert asked["device"] == torch.device("cuda")
-    assert asked["plan"] is suite.PLANS["cuda"]
+    assert asked["plan"] is PLANS["cuda"]
     assert asked["results"] == tmp_path / "results"
     assert "tests: 7 passed in 1.0s, see " in capsys.readouterr().out
     asked["status"] = 1

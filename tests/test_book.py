@@ -13,10 +13,10 @@ import nbformat
 import pytest
 import yaml
 
-from advfeat.experiments.records import index_rows, load_record, results_root, save_record
+from advfeat.experiments.record_writing import index_rows, save_record
+from advfeat.experiments.records import load_record, results_root
 from advfeat.experiments.run import Run
-from advfeat.pages import execution
-from advfeat.pages import runner as runner
+from advfeat.pages import build, chapter_files, environment, execution, parameters, runner
 from advfeat.pages.execution import Task, execute_all
 from advfeat.pages.notebook import check_record
 
@@ -91,12 +91,12 @@ def test_no_path_of_a_machine(stem):
 @each_chapter
 def test_parameters_are_typed_and_explained(stem):
     assert len(tagged(stem, "parameters")) == 1
-    known = runner.parameters_of(BOOK / f"{stem}.ipynb")
+    known = parameters.parameters_of(BOOK / f"{stem}.ipynb")
     assert {"profile", "seed", "device", "record", "overrides"} <= set(known)
     for name, (kind, _, text) in known.items():
-        assert kind in runner.KINDS, f"{name} has no type that can be checked"
+        assert kind in parameters.KINDS, f"{name} has no type that can be checked"
         assert text, f"{name} has no comment"
-    assert yaml.safe_load(known["profile"][1]) == runner.DEFAULT_PROFILE
+    assert yaml.safe_load(known["profile"][1]) == parameters.DEFAULT_PROFILE
 
 
 @each_chapter
@@ -222,7 +222,7 @@ def test_every_exercise_has_a_folded_solution():
 def test_every_solution_is_found_and_compiles():
     """`make test` runs them behind their chapter; a block that the search misses would never run."""
     for stem, text in pages().items():
-        found = runner.solutions(text)
+        found = build.solutions(text)
         bodies = re.findall(r"^:::+\{solution\}.*?^:::+$", text, re.MULTILINE | re.DOTALL)
         assert len(found) == len(bodies)
         assert sum(body.count("```python") for body in bodies) == sum(body.count("```") for body in bodies) / 2, stem
@@ -233,26 +233,26 @@ def test_every_solution_is_found_and_compiles():
 
 def test_what_another_run_should_give(tiny):
     """Outputs of this machine, but committed ones where they are the same everywhere, and solutions as cells."""
-    with pytest.raises(runner.Refused, match="make book"):
-        runner.expectation(tiny)
+    with pytest.raises(parameters.Refused, match="make book"):
+        build.expectation(tiny)
     notebook = nbformat.read(tiny, as_version=4)
     text = ":::{solution} ex-ch42-one\n:class: dropdown\n\nTry:\n\n```python\nanswer = 42\n```\n\nSo.\n:::"
     shared, own = (nbformat.v4.new_code_cell(f"print({k})") for k in range(2))
     shared.metadata["tags"] = ["nbval-check-output"]
     notebook.cells += [shared, own, nbformat.v4.new_markdown_cell(text)]
-    for made, path in (("committed", tiny), ("here", runner.STAGE / "book" / tiny.name)):
+    for made, path in (("committed", tiny), ("here", chapter_files.STAGE / "book" / tiny.name)):
         path.parent.mkdir(parents=True, exist_ok=True)
         shared.outputs = own.outputs = [nbformat.v4.new_output("stream", text=made)]
         nbformat.write(notebook, path)
-    *_, first, second, _, last = nbformat.read(runner.expectation(tiny), as_version=4).cells
+    *_, first, second, _, last = nbformat.read(build.expectation(tiny), as_version=4).cells
     assert (first.outputs[0].text, second.outputs[0].text) == ("committed", "here")
     assert last.source == "# solution of ex-ch42-one\nanswer = 42\n"
     assert not last.outputs
     assert last.metadata["tags"] == ["nbval-ignore-output"]
     notebook.cells[0].source += " "
     nbformat.write(notebook, tiny)
-    with pytest.raises(runner.Refused, match="as it is now"):
-        runner.expectation(tiny)
+    with pytest.raises(parameters.Refused, match="as it is now"):
+        build.expectation(tiny)
 
 
 def glued(stem):
@@ -311,7 +311,7 @@ class Images(HTMLParser):
 
 @pytest.mark.pages
 def test_built_pages_describe_their_images_and_show_no_traceback():
-    html = runner.STAGE / "_build" / "html" / "book"
+    html = chapter_files.STAGE / "_build" / "html" / "book"
     built = {path.stem: path.read_text() for path in html.glob("*.html")}
     assert set(built) == set(pages())
     for stem, text in built.items():
@@ -325,13 +325,8 @@ def test_built_pages_describe_their_images_and_show_no_traceback():
 
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch):
+def tiny(empty_book):
     """A book with one chapter."""
-    for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
-        monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(ROOT))
-    for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
-        monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")
-    runner.BOOK.mkdir()
     parameters = nbformat.v4.new_code_cell(
         'profile: str = "planted"  # scale\n'
         "seed: int = 0  # seed\n"
@@ -344,7 +339,7 @@ def tiny(tmp_path, monkeypatch):
     fail = nbformat.v4.new_code_cell("assert seed != 13, 'unlucky'")
     notebook = nbformat.v4.new_notebook(cells=[parameters, show, fail])
     notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
-    chapter = runner.BOOK / "42-tiny.ipynb"
+    chapter = empty_book / "42-tiny.ipynb"
     nbformat.write(notebook, chapter)
     return chapter
 
@@ -374,7 +369,7 @@ def tiny(tmp_path, monkeypatch):
 def test_runner_refuses_before_the_first_cell(tiny, capsys, arguments, listed):
     assert runner.main(arguments) == 2
     assert listed in capsys.readouterr().err
-    assert not runner.RUNS.exists()
+    assert not chapter_files.RUNS.exists()
 
 
 def test_a_record_with_other_settings_is_refused_before_the_first_cell(tiny, capsys, tmp_path, monkeypatch):
@@ -386,7 +381,7 @@ def test_a_record_with_other_settings_is_refused_before_the_first_cell(tiny, cap
     )  # fmt: skip
     assert runner.main(["record", "42", "-p", "seed", "3"]) == 2
     assert "seed 0 with other settings (eps)" in capsys.readouterr().err
-    assert not runner.RUNS.exists()
+    assert not chapter_files.RUNS.exists()
     check_record("42-tiny", profile="planted", seed=0)  # that one would be replaced
     check_record("42-tiny", profile="planted", seed=3, overrides={"eps": 0.25})
 
@@ -394,7 +389,7 @@ def test_a_record_with_other_settings_is_refused_before_the_first_cell(tiny, cap
 def test_a_record_with_other_parameters_of_the_chapter_is_refused_too(tiny, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path / "results"))
     (tmp_path / "results").mkdir()
-    default = float(runner.parameters_of(tiny)["rate"][1])
+    default = float(parameters.parameters_of(tiny)["rate"][1])
     save_record(
         "42-tiny", "planted", seed=0, values={}, config={**Run("planted").describe(), "rate": default + 1}, seconds={},
         provenance={"commit": "c0ffee", "device": "a processor"},
@@ -403,23 +398,23 @@ def test_a_record_with_other_parameters_of_the_chapter_is_refused_too(tiny, caps
     assert "seed 0 with other settings (rate)" in capsys.readouterr().err
     assert runner.main(["record", "42", "-p", "seed", "3", "-p", "rate", str(default + 2)]) == 2
     assert "seed 0 with other settings (rate)" in capsys.readouterr().err
-    assert not runner.RUNS.exists()
+    assert not chapter_files.RUNS.exists()
     check_record("42-tiny", profile="planted", seed=3, parameters={"rate": default + 1, "text": "unrecorded"})
 
 
 @pytest.mark.parametrize("name", ["42", "42-tiny", "42-tiny.ipynb", "book/42-tiny.ipynb"])
 def test_runner_finds_a_chapter_by_any_of_its_names(tiny, name):
-    assert runner.find_chapter(name) == tiny
+    assert chapter_files.find_chapter(name) == tiny
 
 
 def test_runner_finds_a_chapter_by_its_number_without_zero(tiny):
     tiny.rename(tiny.with_name("04-tiny.ipynb"))
-    assert runner.find_chapter("4").name == "04-tiny.ipynb"
+    assert chapter_files.find_chapter("4").name == "04-tiny.ipynb"
 
 
 def test_runner_reads_values_by_the_declared_type(tiny):
     given = {"rate": "1e-3", "seed": "2", "record": "false", "profile": "planted", "overrides": "{eps: 0.25}"}
-    assert runner.check_parameters(tiny, given) == {
+    assert parameters.check_parameters(tiny, given) == {
         "rate": 1e-3,
         "seed": 2,
         "record": False,
@@ -430,15 +425,19 @@ def test_runner_reads_values_by_the_declared_type(tiny):
 
 def test_folders_are_those_of_the_place_where_the_command_was_typed(tiny, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for name, given in zip(runner.FOLDERS, ("data", "~/store", ""), strict=True):
+    for name, given in zip(environment.FOLDERS, ("data", "~/store", ""), strict=True):
         monkeypatch.setenv(name, given)
     assert runner.main(["list"]) == 0
-    assert [os.environ[name] for name in runner.FOLDERS] == [str(tmp_path / "data"), str(Path.home() / "store"), ""]
+    assert [os.environ[name] for name in environment.FOLDERS] == [
+        str(tmp_path / "data"),
+        str(Path.home() / "store"),
+        "",
+    ]
     notebook = nbformat.read(tiny, as_version=4)
     notebook.cells[0].source += '\nreleased: str = ""  # folder'
     nbformat.write(notebook, tiny)
     for given, expected in (("sets", str(tmp_path / "sets")), ("~/sets", str(Path.home() / "sets")), ("", "")):
-        assert runner.check_parameters(tiny, {"released": given}) == {"released": expected}
+        assert parameters.check_parameters(tiny, {"released": given}) == {"released": expected}
 
 
 def test_two_runs_at_once_have_partial_files_of_their_own_and_leave_none(tiny, monkeypatch):
@@ -453,14 +452,14 @@ def test_two_runs_at_once_have_partial_files_of_their_own_and_leave_none(tiny, m
     for process in (11, 12):
         monkeypatch.setattr(execution.os, "getpid", lambda process=process: process)
         with pytest.raises(KeyboardInterrupt):
-            runner.execute(tiny, runner.RUNS / tiny.name, {})
+            execution.execute(tiny, chapter_files.RUNS / tiny.name, {})
     assert len(set(seen)) == 2
-    assert list(runner.RUNS.iterdir()) == []
+    assert list(chapter_files.RUNS.iterdir()) == []
 
 
 @pytest.mark.filterwarnings("default")
 def test_two_runs_give_the_same_bytes(tiny):
-    copy = runner.RUNS / "planted" / "42-tiny.seed=3.ipynb"
+    copy = chapter_files.RUNS / "planted" / "42-tiny.seed=3.ipynb"
     committed = tiny.read_bytes()
     texts = []
     for _ in range(2):
@@ -476,7 +475,7 @@ def test_two_runs_give_the_same_bytes(tiny):
 
 @pytest.mark.filterwarnings("default")
 def test_failing_cell_is_named_and_an_older_copy_stays(tiny, capsys):
-    copy = runner.RUNS / "planted" / "42-tiny.seed=13.ipynb"
+    copy = chapter_files.RUNS / "planted" / "42-tiny.seed=13.ipynb"
     copy.parent.mkdir(parents=True)
     copy.write_text("older")
     assert runner.main(["run", "42", "-p", "seed", "13"]) == 1
@@ -501,11 +500,11 @@ def test_refresh_leaves_no_trace_of_a_run(tiny):
 def test_chapters_side_by_side_are_those_that_run_one_after_the_other(tiny):
     both = [tiny, tiny.with_name("43-tiny.ipynb")]
     shutil.copy(*both)
-    copies = {jobs: [runner.RUNS / str(jobs) / chapter.name for chapter in both] for jobs in (1, 2)}
+    copies = {jobs: [chapter_files.RUNS / str(jobs) / chapter.name for chapter in both] for jobs in (1, 2)}
     for jobs, paths in copies.items():
         pairs = enumerate(zip(both, paths, strict=True))
         tasks = [Task(chapter, path, {"seed": seed}) for seed, (chapter, path) in pairs]
         assert execute_all(tasks, jobs).keys() == {chapter.stem for chapter in both}
     assert [path.read_bytes() for path in copies[1]] == [path.read_bytes() for path in copies[2]]
-    with pytest.raises(runner.Failed, match="unlucky"):
+    with pytest.raises(execution.Failed, match="unlucky"):
         execute_all([Task(both[0], copies[2][0], {"seed": 13}), Task(both[1], copies[2][1], {})], 2)

@@ -324,7 +324,7 @@ SCRIPT = textwrap.dedent(
     """
     import os, signal, sys
     import torch, torch._dynamo
-    from advfeat.experiments import store as store_module
+    from advfeat.experiments import tensor_files
     from advfeat.attacks import L2
     from advfeat.construct import random_target_dataset
     from advfeat.data import Dataset
@@ -333,7 +333,7 @@ SCRIPT = textwrap.dedent(
     from advfeat.train import TrainConfig, train
 
     torch.set_num_threads(1)
-    whole_file = store_module.save_file
+    whole_file = tensor_files.save_file
 
     def run(root, death):
         generator = torch.Generator().manual_seed(0)
@@ -376,7 +376,7 @@ SCRIPT = textwrap.dedent(
                 model, dataset, L2(0.5), steps=2, step_size=0.3, seed=0, batch_size=10, shards=shards
             )
 
-        store_module.save_file = save_file
+        tensor_files.save_file = save_file
         store = Store(root)
         model, _ = store.model({"what": "source"}, build_model("resnet9", width=4, seed=0), fit)
         store.dataset({"what": "D_rand"}, build)

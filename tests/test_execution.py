@@ -19,17 +19,27 @@ import pytest
 
 from advfeat import data
 from advfeat.classroom import release
-from advfeat.experiments import records, store
-from advfeat.pages import execution, notebook, verdicts
-from advfeat.pages import runner as runner
-from advfeat.pages.execution import Failed, Task, cell_timeout, execute, execute_all, file_name, incomplete, normalise
+from advfeat.experiments import record_writing, records, store
+from advfeat.pages import (
+    build,
+    chapter_files,
+    environment,
+    executed_copy,
+    execution,
+    notebook,
+    readme,
+    runner,
+    verdicts,
+)
+from advfeat.pages.executed_copy import file_name, incomplete, normalise
+from advfeat.pages.execution import Failed, Task, cell_timeout, execute, execute_all
 from advfeat.pages.parameters import Refused
 from advfeat.progress import progress
 
 pytestmark = pytest.mark.filterwarnings("default")
 
-ROOT = runner.CHECKOUT
-MODULES = sorted((Path(execution.__file__).parent).rglob("*.py"))
+ROOT = build.CHECKOUT
+MODULES = sorted((ROOT / "advfeat").rglob("*.py"))
 PARAMETERS = 'profile: str = "planted"  # scale\nseed: int = 0  # seed\noverrides: dict = {}  # other numbers'
 
 
@@ -45,15 +55,10 @@ def write_chapter(path, *cells, tags=()):
 
 
 @pytest.fixture
-def book(tmp_path, monkeypatch):
+def book(empty_book, tmp_path, monkeypatch):
     """An empty book in a folder of its own."""
-    for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
-        monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(ROOT))
-    for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
-        monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")
     monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path / "results"))
-    runner.BOOK.mkdir()
-    return runner.BOOK
+    return empty_book
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_a_run_is_whole_only_if_every_cell_was_executed_without_an_error(book, c
     assert f"    {code.splitlines()[-1]}\n" in message
     assert named in message
     assert chapter.read_bytes() == before, "what is committed stays"
-    left = [path.name for path in (runner.RUNS / "refresh").iterdir()]
+    left = [path.name for path in (chapter_files.RUNS / "refresh").iterdir()]
     assert left == ["42-tiny.failed.ipynb"]
 
 
@@ -111,7 +116,7 @@ def test_without_a_person_s_limit_there_is_none(book, monkeypatch):
 
     monkeypatch.setattr("papermill.execute_notebook", remember)
     monkeypatch.delenv("ADVFEAT_CELL_TIMEOUT", raising=False)
-    execute(write_chapter(book / "42-tiny.ipynb", "1"), runner.RUNS / "42-tiny.ipynb", {})
+    execute(write_chapter(book / "42-tiny.ipynb", "1"), chapter_files.RUNS / "42-tiny.ipynb", {})
     assert asked["execution_timeout"] is None
     # A kernel's start and the last output of a cell: late on a busy machine, and not for that reason an error.
     assert min(asked["start_timeout"], asked["iopub_timeout"]) > 24 * 3600
@@ -123,14 +128,14 @@ def test_a_limit_that_is_none_is_refused_before_the_first_cell(book, capsys, mon
     monkeypatch.setenv("ADVFEAT_CELL_TIMEOUT", text)
     assert runner.main(["run", "42"]) == 2
     assert "ADVFEAT_CELL_TIMEOUT must be a whole number of seconds" in capsys.readouterr().err
-    assert not runner.RUNS.exists()
+    assert not chapter_files.RUNS.exists()
     monkeypatch.setenv("ADVFEAT_CELL_TIMEOUT", "")
     assert cell_timeout() is None
 
 
 def test_a_run_prints_its_two_lines_and_nothing_of_its_kernel(book, capfd):
     chapter = write_chapter(book / "42-tiny.ipynb", "print(1)")
-    execute(chapter, runner.RUNS / chapter.name, {})
+    execute(chapter, chapter_files.RUNS / chapter.name, {})
     said = capfd.readouterr()
     assert said.err == ""
     assert [line.split()[0] for line in said.out.splitlines()] == ["42-tiny", "42-tiny"]
@@ -149,8 +154,8 @@ def test_saved_statuses_are_not_relied_on(book, monkeypatch):
 
     monkeypatch.setattr("papermill.execute_notebook", die)
     with pytest.raises(Failed, match=r"(?s)failed in cell 2 of 3.*first.*not executed"):
-        execute(chapter, runner.RUNS / chapter.name, {})
-    assert incomplete(runner.RUNS / "42-tiny.failed.ipynb").source == "first"
+        execute(chapter, chapter_files.RUNS / chapter.name, {})
+    assert incomplete(chapter_files.RUNS / "42-tiny.failed.ipynb").source == "first"
 
 
 def test_a_kernel_that_cannot_start_is_said(book, monkeypatch):
@@ -159,7 +164,7 @@ def test_a_kernel_that_cannot_start_is_said(book, monkeypatch):
 
     monkeypatch.setattr("papermill.execute_notebook", refuse)
     with pytest.raises(Failed, match=r"(?s)failed before its first cell.*Kernel died before replying"):
-        execute(write_chapter(book / "42-tiny.ipynb", "1"), runner.RUNS / "42-tiny.ipynb", {})
+        execute(write_chapter(book / "42-tiny.ipynb", "1"), chapter_files.RUNS / "42-tiny.ipynb", {})
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
@@ -172,16 +177,16 @@ def test_a_copy_that_cannot_be_written_is_named(book, monkeypatch, number):
     chapter = write_chapter(book / "42-tiny.ipynb", "1")
     monkeypatch.setattr("papermill.iorw.LocalHandler.write", full)
     with pytest.raises(Failed, match=rf"42-tiny\..*partial\.ipynb cannot be written: {os.strerror(number)}") as failed:
-        execute(chapter, runner.RUNS / chapter.name, {})
+        execute(chapter, chapter_files.RUNS / chapter.name, {})
     assert ("MB are free there; make room" in str(failed.value)) == (number == errno.ENOSPC)
-    assert list(runner.RUNS.iterdir()) == []
+    assert list(chapter_files.RUNS.iterdir()) == []
 
 
 def test_a_place_for_copies_that_is_no_folder_is_named(book, capsys):
     write_chapter(book / "42-tiny.ipynb", "1")
-    runner.RUNS.write_text("a file")
+    chapter_files.RUNS.write_text("a file")
     assert runner.main(["run", "42"]) == 1
-    assert f"{runner.RUNS}" in capsys.readouterr().err
+    assert f"{chapter_files.RUNS}" in capsys.readouterr().err
 
 
 def wait_for(path, seconds=300):
@@ -220,7 +225,7 @@ def test_a_scheduler_s_signal_ends_a_run_in_order(book, capsys, number, code):
         assert signal.getsignal(number) == at_first
     finally:
         signal.signal(number, before)
-    assert list((runner.RUNS / "planted").iterdir()) == []
+    assert list((chapter_files.RUNS / "planted").iterdir()) == []
     assert "Ended on request" in capsys.readouterr().err
 
 
@@ -239,7 +244,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
 
 def test_a_signal_ends_chapters_that_run_side_by_side(book, capfd):
     paths = [write_chapter(book / f"4{k}-tiny.ipynb", LONG.replace("begun", f"begun{k}")) for k in range(3)]
-    tasks = [Task(path, runner.RUNS / path.name, {"seed": 1}) for path in paths]
+    tasks = [Task(path, chapter_files.RUNS / path.name, {"seed": 1}) for path in paths]
     replaced = execution.end_orderly()
 
     def send():
@@ -256,13 +261,13 @@ def test_a_signal_ends_chapters_that_run_side_by_side(book, capfd):
         thread.join()
         for number, handler in replaced.items():
             signal.signal(number, handler)
-    assert list(runner.RUNS.iterdir()) == []
+    assert list(chapter_files.RUNS.iterdir()) == []
     assert not (book / "begun2").exists(), "a third chapter began after the end was asked for"
 
 
 def test_partial_files_of_killed_runs_are_swept_and_those_of_living_runs_are_not(book, monkeypatch):
     chapter = write_chapter(book / "42-tiny.ipynb", "1")
-    copy, node = runner.RUNS / chapter.name, execution.platform.node()
+    copy, node = chapter_files.RUNS / chapter.name, execution.platform.node()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     names = {
@@ -341,7 +346,7 @@ def test_a_wrong_device_is_refused_before_the_first_cell(book, capsys):
     assert "device must be auto, cpu or cuda, got 'gpu'" in capsys.readouterr().err
     assert runner.main(["run", "42", "--profile", "cifar10-small", "-p", "released", "nowhere"]) == 2
     assert "released must be a folder" in capsys.readouterr().err
-    assert not runner.RUNS.exists()
+    assert not chapter_files.RUNS.exists()
 
 
 # What is done is not done again.
@@ -353,9 +358,9 @@ def building(book, monkeypatch):
     for name in ("41-one", "42-two"):
         write_chapter(book / f"{name}.ipynb", f"print({name[:2]!r}, seed)")
     for name in ("_static", "_ext"):
-        (runner.CHECKOUT / name).mkdir()
+        (build.CHECKOUT / name).mkdir()
     for name in ("_config.yml", "_toc.yml"):
-        (runner.CHECKOUT / name).write_text("")
+        (build.CHECKOUT / name).write_text("")
     ran = []
 
     def stand_in(chapter, partial, *, parameters, on_cell_execute, **_):
@@ -375,14 +380,14 @@ def building(book, monkeypatch):
         pages = Path(command[0]).name.startswith("jupyter-book")
         return subprocess.CompletedProcess(command, 0) if pages else real(command, **options)
 
-    monkeypatch.setattr(runner.subprocess, "run", no_pages)
+    monkeypatch.setattr(build.subprocess, "run", no_pages)
 
-    def build(*arguments):
+    def built(*arguments):
         ran.clear()
         code = runner.main(["book", *arguments])
         return code, list(ran)
 
-    return build
+    return built
 
 
 def test_a_build_goes_on_after_the_chapters_that_are_done(book, building):
@@ -392,10 +397,10 @@ def test_a_build_goes_on_after_the_chapters_that_are_done(book, building):
     assert building() == (143, ["one"])
     two.write_text(source)
     assert building() == (0, ["two"])
-    staged = {path.name for path in (runner.STAGE / "book").glob("*.ipynb")}
+    staged = {path.name for path in (chapter_files.STAGE / "book").glob("*.ipynb")}
     assert staged == {"41-one.ipynb", "42-two.ipynb"}
     assert building() == (0, []), "nothing has changed"
-    assert {path.name for path in (runner.STAGE / "book").glob("*.ipynb")} == staged
+    assert {path.name for path in (chapter_files.STAGE / "book").glob("*.ipynb")} == staged
     assert building("--fresh") == (0, ["one", "two"])
 
 
@@ -423,16 +428,16 @@ def test_a_chapter_is_run_again_when_anything_has_changed_that_it_depends_on(boo
     room = tmp_path / "library" / "advfeat" / "engine"
     room.mkdir(parents=True)
     (room / "loops.c").write_text("one")
-    everything(lambda: monkeypatch.setattr(execution, "CHECKOUT", tmp_path / "library"))
+    everything(lambda: monkeypatch.setattr(environment, "CHECKOUT", tmp_path / "library"))
     everything(lambda: (room / "loops.c").write_text("two"))
-    everything(lambda: monkeypatch.setattr(execution, "distributions", list))
+    everything(lambda: monkeypatch.setattr(environment, "distributions", list))
     assert building("--profile", "cifar10-small") == (0, ["one", "two"])
     assert building() == (0, []), "each profile keeps its own"
 
 
 def test_a_copy_that_is_not_whole_is_not_kept(building):
     assert building() == (0, ["one", "two"])
-    copy = runner.RUNS / "book" / "planted" / "41-one.ipynb"
+    copy = chapter_files.RUNS / "book" / "planted" / "41-one.ipynb"
     whole = json.loads(copy.read_text())
     for break_it in (
         lambda nb: nb["cells"][1].update(execution_count=None),
@@ -450,14 +455,14 @@ def test_a_copy_that_is_not_whole_is_not_kept(building):
 
 
 def test_two_builds_at_once_do_not_mix(building, capsys):
-    runner.RUNS.mkdir()
-    with runner.FileLock(runner.RUNS / ".book.lock"):
+    chapter_files.RUNS.mkdir()
+    with build.FileLock(chapter_files.RUNS / ".book.lock"):
         assert building() == (1, [])
     assert "another build of the book is under way" in capsys.readouterr().err
 
 
 def test_a_missing_jupyter_book_is_said_before_the_chapters_run(building, capsys, monkeypatch):
-    monkeypatch.setattr(runner.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(build.shutil, "which", lambda *_, **__: None)
     assert building() == (2, [])
     assert 'pip install -e ".[book]"' in capsys.readouterr().err
 
@@ -470,7 +475,8 @@ def test_a_missing_jupyter_book_is_said_before_the_chapters_run(building, capsys
 )
 def test_without_a_checkout_the_commands_say_what_there_is(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.setenv("ADVFEAT_PROGRESS", "off")
-    monkeypatch.setattr(runner, "BOOK", tmp_path / "site-packages" / "book")
+    for module in (chapter_files, runner):
+        monkeypatch.setattr(module, "BOOK", tmp_path / "site-packages" / "book")
     assert runner.main(arguments) == 2
     message = capsys.readouterr().err
     assert "There are no chapters" in message
@@ -572,7 +578,23 @@ def test_what_only_posix_has_is_asked_for_where_it_may_be_missing(path):
 
 
 @pytest.mark.parametrize(
-    "module", [execution, runner, notebook, records, release, store, verdicts], ids=lambda module: module.__name__
+    "module",
+    [
+        build,
+        chapter_files,
+        environment,
+        executed_copy,
+        execution,
+        runner,
+        notebook,
+        readme,
+        records,
+        record_writing,
+        release,
+        store,
+        verdicts,
+    ],
+    ids=lambda module: module.__name__,
 )
 def test_files_are_read_and_written_as_utf8_whatever_the_system_s_own_encoding_is(module):
     """Windows would take a code page, and the book is full of letters that it lacks."""

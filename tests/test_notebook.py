@@ -6,7 +6,7 @@ import pytest
 
 from advfeat.estimates import Estimate
 from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
-from advfeat.experiments.records import save_record
+from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.run import Run, Trained
 from advfeat.measures import accuracy
 from advfeat.models import build_model

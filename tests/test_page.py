@@ -109,6 +109,10 @@ def test_a_quoted_number_is_text_or_the_value_of_an_estimate(run, glued):
     one = Page(run, "13-fast-attacks", seed=0)
     one.quote({"a/b": 3}, chance="10%", rate=Estimate(0.5, 0.4, 0.6, 9), mean=Estimate(2.5, 2, 3, 9, rate=False))
     assert glued == {"ch13_a/b": 3, "ch13_chance": "10%", "ch13_rate": "50.0%", "ch13_mean": "2.50"}
+    nothing = Estimate(-0.001, -0.1, 0.1, 9, rate=False)
+    one.quote(nothing=nothing)
+    one.measured("again", nothing)
+    assert glued["ch13_nothing"] == glued["ch13_again"] == "0.00", "a zero has no sign"
 
 
 def test_a_page_without_myst_nb_measures_all_the_same(run, monkeypatch):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from advfeat.experiments.records import index_rows
+from advfeat.experiments.record_writing import index_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = json.loads((ROOT / "book" / "paper.json").read_text())

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
 from advfeat.estimates import Estimate
-from advfeat.pages import plots
+from advfeat.pages import pictures, plots
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,9 @@ def _close_figures():
 
 def test_image_grid_draws_every_pixel_in_its_place():
     images = torch.rand(2, 3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    figure = plots.image_grid(images, row_labels=["a", "b"], column_labels=["x", "y", "z"], captions=[list("123")] * 2)
+    figure = pictures.image_grid(
+        images, row_labels=["a", "b"], column_labels=["x", "y", "z"], captions=[list("123")] * 2
+    )
     for number, axis in enumerate(figure.axes):
         drawn = torch.as_tensor(axis.images[0].get_array())
         assert torch.equal(drawn, images[number // 3, number % 3].permute(1, 2, 0))
@@ -36,13 +38,13 @@ def test_image_grid_draws_every_pixel_in_its_place():
 @pytest.mark.parametrize("labels", [{"row_labels": ["a"]}, {"column_labels": ["a"]}, {"captions": [["a"]]}])
 def test_image_grid_refuses_labels_that_do_not_fit(labels):
     with pytest.raises(ValueError, match=f"{next(iter(labels))} must have"):
-        plots.image_grid(torch.zeros(2, 3, 3, 4, 4), **labels)
+        pictures.image_grid(torch.zeros(2, 3, 3, 4, 4), **labels)
 
 
 def test_picture_sheet_labels_the_middle_of_each_row(tmp_path):
     picture = torch.rand(3 * 4, 8, 3, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
     plt.imsave(tmp_path / "sheet.png", picture.numpy())
-    (axis,) = plots.picture_sheet(tmp_path / "sheet.png", ["a", "b", "c"], title="some").axes
+    (axis,) = pictures.picture_sheet(tmp_path / "sheet.png", ["a", "b", "c"], title="some").axes
     assert torch.allclose(torch.as_tensor(axis.images[0].get_array())[..., :3], picture, atol=1e-6)
     assert list(axis.get_yticks()) == [1.5, 5.5, 9.5]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
@@ -51,7 +53,7 @@ def test_picture_sheet_labels_the_middle_of_each_row(tmp_path):
 
 def test_amplified_is_grey_at_zero_and_scales_about_it():
     change = torch.tensor([0.0, 0.01, -0.01, 1.0]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
-    shown = plots.amplified(change, factor=10)[:, 0, 0, 0]
+    shown = pictures.amplified(change, factor=10)[:, 0, 0, 0]
     # 0.5 + 10 * 0.01: one rounding of the product and one of the sum, each below 2**-24.
     assert (shown - torch.tensor([0.5, 0.6, 0.4, 1.0])).abs().max() <= 2**-23
 

@@ -11,8 +11,8 @@ from advfeat.attacks import L2
 from advfeat.experiments.profiles import PROFILES, get_profile, profile_name
 from advfeat.experiments.records import load_record
 from advfeat.experiments.run import Run
-from advfeat.pages import runner as runner
-from advfeat.pages.execution import inputs_of
+from advfeat.pages import chapter_files, runner
+from advfeat.pages.environment import inputs_of
 from advfeat.pages.notebook import check_record
 
 TINY = """
@@ -162,19 +162,13 @@ page.about(networks=seed)
 
 
 @pytest.fixture
-def chapter(tmp_path, monkeypatch):
+def chapter(empty_book, tmp_path, monkeypatch):
     """A book of one chapter, which trains a network and records its accuracy."""
-    root = runner.CHECKOUT
-    for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
-        monkeypatch.setattr(runner, name, tmp_path / getattr(runner, name).relative_to(root))
-    for name in (*runner.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
-        monkeypatch.setenv(name, "off" if name == "ADVFEAT_PROGRESS" else "1")
     monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path / "results"))
     monkeypatch.chdir(tmp_path)
     first = nbformat.v4.new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]}, id="first")
     cells = [first, nbformat.v4.new_code_cell(CHAPTER.strip(), id="second")]
-    path = runner.BOOK / "42-tiny.ipynb"
-    path.parent.mkdir()
+    path = empty_book / "42-tiny.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     return path
 
@@ -185,7 +179,7 @@ def test_a_chapter_runs_on_a_file_and_is_recorded_under_its_name(chapter, write,
     write(TINY)
     # Relative to where the command is typed, which is not where the chapter runs.
     assert runner.main(["record", "42", "--profile", "mine.toml", "-p", "seed", "3"]) == 0
-    (copy,) = (runner.RUNS / "mine").glob("42-tiny*.ipynb")
+    (copy,) = (chapter_files.RUNS / "mine").glob("42-tiny*.ipynb")
     assert "`mine`: a few images" in copy.read_text(encoding="utf-8")
     record = load_record("42-tiny", "mine")
     assert (record.profile, record.ids(), list(record.runs)) == ("mine", ["plain"], [3])
@@ -209,7 +203,7 @@ def test_a_file_with_a_mistake_is_refused_before_the_first_cell(chapter, write, 
     assert "lr=-1.0 is out of range" in capsys.readouterr().err
     assert runner.main(["book", "--profile", "nowhere.toml"]) == 2
     assert "nowhere.toml is not there" in capsys.readouterr().err
-    assert not runner.RUNS.exists()
+    assert not chapter_files.RUNS.exists()
 
 
 def test_a_file_that_has_changed_is_run_again(chapter, write):

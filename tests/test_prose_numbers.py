@@ -19,7 +19,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from mdit_py_plugins.myst_role import myst_role_plugin
 
 from advfeat.experiments.profiles import PROFILES
-from advfeat.pages.verdicts import END, MADE, parts_of
+from advfeat.pages.readme import END, MADE, parts_of
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

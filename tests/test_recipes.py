@@ -10,12 +10,12 @@ import torch
 
 from advfeat.attacks import L2
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset
+from advfeat.experiments.profile_recipes import Recipes
 from advfeat.experiments.profiles import PROFILES
 from advfeat.experiments.recipes import (
     CONSTRUCTED,
     ImagesRecipe,
     MatchedRecipe,
-    Recipes,
     ReleasedRecipe,
     TargetedRecipe,
 )

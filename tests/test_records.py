@@ -15,16 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
+from advfeat.estimates import Measured
 from advfeat.experiments import records
-from advfeat.experiments.records import (
-    Measured,
-    index_rows,
-    load_record,
-    provenance,
-    results_root,
-    save_record,
-    write_index,
-)
+from advfeat.experiments.provenance import provenance
+from advfeat.experiments.record_writing import index_rows, save_record, write_index
+from advfeat.experiments.records import load_record, results_root
 
 COLUMNS = ["id", "value", "low", "high", "n", "seeds", "network", "attack", "profile", "device", "commit"]
 
@@ -322,7 +317,7 @@ def test_provenance_names_the_commit_and_tells_a_dirty_tree(tmp_path, monkeypatc
     (tmp_path / "file").write_text("1")
     git("add", "file")
     git("commit", "-qm", "first")
-    monkeypatch.setattr(records, "CHECKOUT", tmp_path)
+    monkeypatch.setattr("advfeat.experiments.provenance.CHECKOUT", tmp_path)
     assert provenance()["commit"] == git("rev-parse", "HEAD")
     assert provenance()["dirty"] is False
     (tmp_path / "file").write_text("2")
@@ -341,7 +336,7 @@ def test_provenance_names_the_commit_and_tells_a_dirty_tree(tmp_path, monkeypatc
 
 def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
     (tmp_path / ".git").mkdir()
-    monkeypatch.setattr(records, "CHECKOUT", tmp_path)
+    monkeypatch.setattr("advfeat.experiments.provenance.CHECKOUT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", True)
     monkeypatch.setenv("PATH", "")
@@ -350,13 +345,13 @@ def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
 
 def test_the_checkout_of_another_project_around_this_one_is_not_asked(tmp_path, monkeypatch):
     """An installed package lies in an environment, and that perhaps in a checkout, whose commit says nothing of it."""
-    monkeypatch.setattr(records, "CHECKOUT", records.BOOK)  # a folder inside a checkout
+    monkeypatch.setattr("advfeat.experiments.provenance.CHECKOUT", records.BOOK)  # a folder inside a checkout
     assert (provenance()["commit"], provenance()["dirty"]) == ("unknown", True)
 
 
 def test_a_tree_that_git_cannot_look_at_is_not_called_clean(monkeypatch):
     answers = {"rev-parse": "c0ffee", "status": None}
-    monkeypatch.setattr(records, "_git", lambda word, *_: answers[word])
+    monkeypatch.setattr("advfeat.experiments.provenance._git", lambda word, *_: answers[word])
     assert (provenance()["commit"], provenance()["dirty"]) == ("c0ffee", True)
 
 

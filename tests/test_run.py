@@ -15,9 +15,10 @@ from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, r
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.experiments import datasets, making
+from advfeat.experiments.profile_recipes import Recipes
 from advfeat.experiments.profiles import get_profile
-from advfeat.experiments.recipes import CONSTRUCTED, Recipes, plain
-from advfeat.experiments.records import provenance
+from advfeat.experiments.provenance import provenance
+from advfeat.experiments.recipes import CONSTRUCTED, plain
 from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store
 from advfeat.measures import accuracy, robust_accuracy
@@ -118,7 +119,7 @@ def test_matched_data_come_from_the_right_network_and_keep_their_labels():
 
 
 def test_what_autoattack_found_is_kept_for_its_network_radius_and_images(monkeypatch):
-    asked = []
+    asked, looked_at, fingerprint = [], [], Dataset.fingerprint
 
     def attacked(model, dataset, threat, *, seed, batch_size, shards):
         assert (seed, batch_size) == (0, 100)  # what it finds depends on both, so the key names them
@@ -126,6 +127,7 @@ def test_what_autoattack_found_is_kept_for_its_network_radius_and_images(monkeyp
         return dataset.replace(images=dataset.images * 0.5)
 
     monkeypatch.setattr(making, "autoattacked_dataset", attacked)
+    monkeypatch.setattr(Dataset, "fingerprint", lambda self: looked_at.append(len(self)) or fingerprint(self))
     run = open_run(autoattack_images=7)
     standard, other = run.standard(seed=0), run.standard(seed=1)
     found = run.autoattack_set(standard, 0.25)
@@ -137,6 +139,7 @@ def test_what_autoattack_found_is_kept_for_its_network_radius_and_images(monkeyp
     run.autoattack_set(other, 0.25)
     open_run(autoattack_images=8).autoattack_set(standard, 0.25)
     assert asked[1:] == [(7, L2(0.5)), (7, L2(0.25)), (8, L2(0.25))]
+    assert (looked_at.count(7), looked_at.count(8)) == (2, 1), "once in each run, whatever is made or read there"
 
 
 def test_a_longer_search_goes_on_where_the_longest_shorter_one_ended(monkeypatch):

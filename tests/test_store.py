@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 
 import advfeat
 from advfeat.data import Dataset
-from advfeat.experiments.store import DatasetShards, Store, TrainingCheckpoint
+from advfeat.experiments.checkpoints import DatasetShards, TrainingCheckpoint
+from advfeat.experiments.store import Store
 from advfeat.models import Classifier, build_model
 
 RECIPE = {"network": {"name": "resnet9", "width": 4}, "train": {"lr": 0.1, "shift": 0}, "radii": [0.25, 0.5], "seed": 0}
@@ -513,7 +514,7 @@ def full_disk(monkeypatch):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(Path, "open", opened)
-    monkeypatch.setattr("advfeat.experiments.store.save_file", save)
+    monkeypatch.setattr("advfeat.experiments.tensor_files.save_file", save)
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "shard", "model", "dataset", "note"])
@@ -556,7 +557,7 @@ def test_a_full_disk_under_the_tensors_leaves_what_was_made_before(tmp_path, mon
             path.write_bytes(b"half")
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-        monkeypatch.setattr("advfeat.experiments.store.save_file", save)
+        monkeypatch.setattr("advfeat.experiments.tensor_files.save_file", save)
         return noise()
 
     with pytest.raises(OSError, match=r"No space left on device; make room there.*dataset\.safetensors") as caught:

@@ -14,9 +14,10 @@ import nbformat
 import pytest
 import yaml
 
-from advfeat.pages import verdicts
+from advfeat.pages import readme, verdicts
 from advfeat.pages.notebook import answered
-from advfeat.pages.verdicts import Interval, claim_rows, decide, parts_of, rows_of_book, table, with_parts
+from advfeat.pages.readme import END, MADE, parts_of, with_parts
+from advfeat.pages.verdicts import Interval, claim_rows, decide, rows_of_book, table
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -161,9 +162,9 @@ def test_every_number_of_a_claim_is_one_that_its_chapter_records():
 
 
 def test_the_readme_holds_what_the_generator_gives():
-    readme = (ROOT / "README.md").read_text()
-    assert with_parts(readme, parts_of(BOOK)) == readme, "python -m advfeat.pages.verdicts"
-    begin = verdicts.MADE.format("a part")
+    text = (ROOT / "README.md").read_text()
+    assert with_parts(text, parts_of(BOOK)) == text, "python -m advfeat.pages.readme"
+    begin = MADE.format("a part")
     with pytest.raises(ValueError, match="no '<!-- end of a part"):
         with_parts(begin, {"a part": "text"})
     with pytest.raises(ValueError, match="no '<!-- a part: made"):
@@ -174,12 +175,12 @@ def test_the_command_writes_the_readme(tmp_path, monkeypatch):
     for name in ("claims.json", "paper.json", "05-non-robust-features.ipynb", "results/index.json"):
         (tmp_path / "book" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "book" / name).write_text((BOOK / name).read_text())
-    readme = tmp_path / "README.md"
-    marks = [line for name in parts_of(BOOK) for line in (verdicts.MADE.format(name), "old", verdicts.END.format(name))]
-    readme.write_text("\n".join(["Before.", *marks, "After.\n"]))
-    monkeypatch.setattr(verdicts, "CLAIMS", tmp_path / "book" / "claims.json")
-    verdicts.main()
-    written = readme.read_text()
+    path = tmp_path / "README.md"
+    marks = [line for name in parts_of(BOOK) for line in (MADE.format(name), "old", END.format(name))]
+    path.write_text("\n".join(["Before.", *marks, "After.\n"]))
+    monkeypatch.setattr(readme, "BOOK", tmp_path / "book")
+    readme.main()
+    written = path.read_text()
     assert written.startswith("Before.\n")
     assert written.endswith("After.\n")
     assert "old" not in written

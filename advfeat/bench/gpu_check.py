@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from advfeat.bench import reference, suite
+from advfeat.bench.plans import PLANS
 from advfeat.checkout import CHECKOUT
 from advfeat.experiments import records
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     passed = run_tests(given.out)
     try:
         with records.results_in(given.out / "results"):
-            suite.benchmark(torch.device("cuda"), given.out, suite.PLANS["cuda"], deadline=start + 60 * MINUTES)
+            suite.benchmark(torch.device("cuda"), given.out, PLANS["cuda"], deadline=start + 60 * MINUTES)
     except reference.GateFailed as error:
         (given.out / "gate.txt").write_text(f"{error}\n", encoding="utf-8")
         print(error, file=sys.stderr)

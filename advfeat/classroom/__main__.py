@@ -89,9 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _instruct(arguments: argparse.Namespace) -> Iterator[str]:
     """Carry out an instructor's command; yields the lines to print."""
     from advfeat.classroom import marks, mistakes, rehearse, release
-    from advfeat.classroom.collect import first_five, gather
+    from advfeat.classroom.collect import gather
+    from advfeat.classroom.collected import first_five
     from advfeat.classroom.grade import check_reference, grade, isolation
-    from advfeat.classroom.sandbox import Limits
+    from advfeat.classroom.limits import Limits
 
     classroom = release.Classroom(arguments.folder.resolve())
     if arguments.command == "assignments":

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
 from advfeat.classroom import layouts
+from advfeat.classroom.collected import Collected, Submission, Unused
+from advfeat.classroom.contents import Contents, read_notebook
 from advfeat.classroom.downloads import (
-    LARGEST,
     LARGEST_SUBMISSION,
     MOST_FILES,
     Entry,
@@ -27,81 +26,12 @@ from advfeat.classroom.downloads import (
     of_the_system,
     one_line,
     stem,
-    text,
 )
-from advfeat.classroom.executor import mark, mark_id
 from advfeat.classroom.owners import File, Owner, Sorter, known_students, named, remember
-from advfeat.classroom.release import Classroom, assignments
-from advfeat.classroom.repair import ids, repair
+from advfeat.classroom.release import Classroom
+from advfeat.classroom.repair import repair
 
 _Helpers = dict[tuple[str, ...], bytes]
-
-
-@dataclass(frozen=True)
-class Submission:
-    """The submission of one student.
-
-    Attributes:
-        student: name of the student's folder.
-        problem: why the submission cannot be graded; empty if it can.
-        notes: repairs of the notebook, in sentences.
-    """
-
-    student: str
-    problem: str = ""
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Unused:
-    """A file of the download that was not taken.
-
-    Attributes:
-        path: path in the download.
-        why: the reason.
-        student: the owner; empty if unknown.
-        expected: whether the file is no student's work, or another file holds the same or later work.
-    """
-
-    path: str
-    why: str
-    student: str = ""
-    expected: bool = False
-
-
-@dataclass(frozen=True)
-class Collected:
-    """Every submission, in order of students, and every file that was not used, in order of paths."""
-
-    submissions: list[Submission]
-    unused: list[Unused]
-
-    def remarks(self) -> Iterator[str]:
-        """Repairs, and files that were not used: one by one if an instructor should look at them."""
-        for submission in self.submissions:
-            yield from (f"  {submission.student}: {note}" for note in submission.notes)
-        surprising = [one for one in self.unused if not one.expected]
-        if surprising:
-            yield "files that were not used:"
-        yield from (f"  {one.path}: {one.why}" for one in surprising)
-        for why in dict.fromkeys(one.why for one in self.unused if one.expected):
-            yield f"not used, {why}{first_five([one.path for one in self.unused if one.expected and one.why == why])}"
-
-
-def first_five(names: Sequence[str]) -> str:
-    """Up to five of the names after a colon; empty if there are none."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f": {', '.join(names[:5])}{more}" if names else ""
-
-
-@dataclass(frozen=True)
-class _Look:
-    """The contents of a notebook: whether it is of the problem set and was worked on, its texts, or the problem."""
-
-    fits: bool = False
-    worked_on: bool = False
-    texts: tuple[str, ...] = ()
-    problem: str = ""
 
 
 def collect(classroom: Classroom, assignment: str, downloads: Path) -> list[Submission]:
@@ -136,11 +66,7 @@ class _Gathering:
 
     def __init__(self, classroom: Classroom, assignment: str, downloads: Path) -> None:
         self.classroom, self.assignment, self.downloads = classroom, assignment, downloads
-        self.release = nbformat.read(classroom.notebook("release", assignment), as_version=4)
-        self.made = {mark_id(cell): cell for cell in self.release.cells if mark_id(cell)}
-        others = {name: classroom.notebook("release", name) for name in assignments() if name != assignment}
-        self.others = {name: set(ids(nbformat.read(path, 4))) for name, path in others.items() if path.exists()}
-        self.looks: dict[Entry, _Look] = {}
+        self.contents = Contents(classroom, assignment)
         self.unused: dict[Entry, Unused] = {}
         self.notebooks: set[Entry] = set()
 
@@ -160,7 +86,7 @@ class _Gathering:
             self.assignment,
             self.downloads,
             self.notebooks,
-            fits=lambda entry: (self._look(entry).fits, self._look(entry).worked_on),
+            fits=lambda entry: (self.contents.look(entry).fits, self.contents.look(entry).worked_on),
             leave=lambda entry, why, expected: self._leave(entry, entry.refused or why, expected=expected),
         )
         known = known_students(self.classroom.folder, self.assignment)
@@ -198,8 +124,8 @@ class _Gathering:
             attempt = attempts[number]
             try:
                 taken = self._notebook(attempt, owner)
-                notebook = _read(taken.entry)
-                notes = repair(notebook, self.release)
+                notebook = read_notebook(taken.entry)
+                notes = repair(notebook, self.contents.release)
                 break
             except Unusable as problem:
                 problems.append(str(problem))
@@ -236,22 +162,22 @@ class _Gathering:
                 f"a submission may have {MOST_FILES:,} files with {LARGEST_SUBMISSION:,} bytes"
             )
         found = [file for file in attempt if file.entry in self.notebooks]
-        fitting = [file for file in found if self._look(file.entry).fits]
+        fitting = [file for file in found if self.contents.look(file.entry).fits]
         if found and not fitting:
-            raise Unusable("; ".join(dict.fromkeys(self._look(file.entry).problem for file in found)))
+            raise Unusable("; ".join(dict.fromkeys(self.contents.look(file.entry).problem for file in found)))
         if not found:
             named_files = [file for file in attempt if file.entry.size or is_archive(file.entry.name)]
             hints = [f"{file.entry.name}: {self._why_not(file)}" for file in named_files[:3]]
             raise Unusable("; ".join(["no notebook", *hints]))
-        best = [file for file in fitting if self._look(file.entry).worked_on] or fitting
+        best = [file for file in fitting if self.contents.look(file.entry).worked_on] or fitting
         best = [file for file in best if layouts.names_set(file.inner[-1], self.assignment)] or best
         best = [file for file in best if stem(file.inner[-1]) == self.assignment] or best
         best = [file for file in best if file.serial == max(one.serial for one in best)]
-        if len({self._look(file.entry).texts for file in best}) > 1:
+        if len({self.contents.look(file.entry).texts for file in best}) > 1:
             raise Unusable(f"several notebooks: {', '.join(str(file.entry) for file in best)}")
         taken = min(best, key=lambda file: (len(file.inner), file.inner))
         for file in fitting:
-            look, same = self._look(file.entry), self._look(taken.entry).texts
+            look, same = self.contents.look(file.entry), self.contents.look(taken.entry).texts
             superseded = 0 < file.serial < taken.serial
             why = "as it was handed out" if not look.worked_on else "the same" if look.texts == same else ""
             expected = bool(why) or superseded
@@ -284,34 +210,13 @@ class _Gathering:
         if file.entry.refused:
             return file.entry.refused
         if file.entry in self.notebooks:
-            return self._look(file.entry).problem or "no notebook of this student was taken"
+            return self.contents.look(file.entry).problem or "no notebook of this student was taken"
         if is_other_archive(file.entry.name):
             return "an archive of a kind that is not opened; only ZIP is"
         return "no notebook" if not file.entry.name.lower().endswith(".py") else "no notebook was taken with it"
 
     def _leave(self, entry: Entry, why: str, student: str = "", expected: bool = False) -> None:
         self.unused[entry] = Unused(str(entry), why, student, expected)
-
-    def _look(self, entry: Entry) -> _Look:
-        if entry not in self.looks:
-            try:
-                self.looks[entry] = self._look_at(_read(entry))
-            except Unusable as problem:
-                self.looks[entry] = _Look(problem=str(problem))
-            except Exception as error:  # noqa: BLE001 - any failure in one file, so that the others are graded
-                self.looks[entry] = _Look(problem=f"cannot be opened: {one_line(error)}")
-        return self.looks[entry]
-
-    def _look_at(self, notebook: NotebookNode) -> _Look:
-        names = set(ids(notebook))
-        other = max(self.others, key=lambda name: len(self.others[name] & names), default="")
-        of_other = len(self.others[other] & names) if other else 0
-        if len(self.made.keys() & names) <= of_other:
-            return _Look(problem=f"no cell of {self.assignment} in it" + (f", but of {other}" if of_other else ""))
-        answers = {name: made for name, made in self.made.items() if mark(made).get("solution")}
-        marked = [(cell, answers.get(mark_id(cell))) for cell in notebook.cells]
-        worked_on = any(made is not None and cell.source.strip() != made.source.strip() for cell, made in marked)
-        return _Look(True, worked_on, tuple(cell.source for cell in notebook.cells))
 
     def _write(self, student: str, notebook: NotebookNode, helpers: _Helpers) -> None:
         """Replace the student's earlier submission by this one, once this one is completely written."""
@@ -329,21 +234,6 @@ class _Gathering:
             path.parent.rename(old)
         fresh.rename(path.parent)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _read(entry: Entry) -> NotebookNode:
-    """A notebook in the present format.
-
-    Raises:
-        Unusable: the file is refused, too large or damaged; also the errors of ``nbformat`` if it is not a notebook.
-    """
-    if entry.size > LARGEST and not entry.refused:
-        raise Unusable(f"the notebook is larger than {LARGEST:,} bytes")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # older notebooks have no identifiers of cells
-        notebook = nbformat.reads(text(entry.read()), as_version=4)
-        nbformat.validate(notebook)
-        return nbformat.v4.upgrade(notebook, 4, notebook.nbformat_minor)
 
 
 def _unpacked(inner: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -13,17 +12,17 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
-from nbgrader.converters import Autograde, GenerateFeedback
-from nbgrader.converters.base import BaseConverter, NbGraderException
-from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrades
 from nbgrader.utils import determine_grade, is_grade
 
 from advfeat.checkout import CHECKOUT
-from advfeat.classroom.collect import Submission, one_line
+from advfeat.classroom.collected import Submission
+from advfeat.classroom.downloads import one_line
 from advfeat.classroom.executor import mark_id, mark_unexecuted
-from advfeat.classroom.pages import Page
+from advfeat.classroom.isolation import missing
+from advfeat.classroom.limits import Limits
+from advfeat.classroom.nbgrader_steps import Feedback, Sanitise, Save, convert
 from advfeat.classroom.release import Classroom
-from advfeat.classroom.sandbox import Limits, Outcome, missing, run
+from advfeat.classroom.sandbox import Outcome, run
 from advfeat.classroom.submission_kernel import readable
 from advfeat.progress import progress
 
@@ -56,7 +55,7 @@ class Grade:
     @property
     def complete(self) -> bool:
         """Whether the notebook was graded and has a feedback page."""
-        return self.graded and _Feedback.failed not in self.status
+        return self.graded and Feedback.failed not in self.status
 
     @property
     def score(self) -> float:
@@ -67,47 +66,6 @@ class Grade:
     def to_mark(self) -> list[str]:
         """Cells that a person has yet to mark."""
         return [cell for cell, points in self.points.items() if points is None]
-
-
-class _Step(BaseConverter):
-    """A step of nbgrader. ``problem`` is the reason of a failure, which nbgrader itself only logs."""
-
-    failed = ""
-    problem = ""
-
-    def convert_single_notebook(self, notebook_filename: str) -> None:
-        if isinstance(self, Autograde):
-            self._init_preprocessors()
-        try:
-            BaseConverter.convert_single_notebook(self, notebook_filename)
-        except Exception as error:
-            self.problem = one_line(error)
-            raise
-
-
-class _Sanitise(_Step, Autograde):
-    """The first half of grading: restores the tests, adds the hidden ones, removes outputs."""
-
-    failed = "nbgrader could not read it"
-
-
-class _Save(_Step, Autograde):
-    """The second half of grading, after the run: writes points and outputs to the grade book."""
-
-    failed = "nbgrader could not take its points"
-    _sanitizing = False
-
-    def init_destination(self, assignment_id: str, student_id: str) -> bool:  # noqa: ARG002
-        return True
-
-    def init_assignment(self, assignment_id: str, student_id: str) -> None:
-        """Nothing is copied: the notebook is changed in place."""
-
-
-class _Feedback(_Step, GenerateFeedback):
-    """The feedback page for the student."""
-
-    failed = "no feedback page"
 
 
 def maximum(classroom: Classroom, assignment: str) -> dict[str, float]:
@@ -174,7 +132,7 @@ def grade(
             # A test that has not been run holds no error, and would count as passed.
             shutil.rmtree(classroom.notebook("autograded", assignment, student).parent)
         else:
-            statuses[student] = _convert(_Save, classroom, assignment, student)
+            statuses[student] = convert(Save, classroom, assignment, student)
         if not statuses[student]:
             outcome = done.result()
             seconds[student] = outcome.seconds
@@ -190,7 +148,7 @@ def grade(
         try:
             # Only this thread uses the grade book; the notebooks run meanwhile.
             for student in fine:
-                statuses[student] = _convert(_Sanitise, classroom, assignment, student)
+                statuses[student] = convert(Sanitise, classroom, assignment, student)
                 if statuses[student]:
                     bar.update(1)
                 else:
@@ -254,33 +212,13 @@ def _first_error(cell: NotebookNode) -> str:
     return errors[0] if errors else "lost points without an error"
 
 
-def _convert(kind: type[_Step], classroom: Classroom, assignment: str, student: str) -> str:
-    """Run one of nbgrader's steps; returns the reason of a failure, or an empty text."""
-    settings = classroom.config()
-    settings.BaseConverter.permissions = 644
-    settings.Autograde.autograde_preprocessors = [LimitOutput, SaveAutoGrades, CheckCellMetadata]
-    settings.HTMLExporter.template_name = "feedback"
-    settings.GenerateFeedback.exporter_class = Page
-    course = classroom.course()
-    course.assignment_id, course.student_id = assignment, student
-    converter = kind(coursedir=course, config=settings)
-    converter.force = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nbgrader's own warnings about its database
-            converter.start()
-    except NbGraderException as error:
-        return f"{kind.failed}: {converter.problem or one_line(error)}"
-    return ""
-
-
 def write_feedback(classroom: Classroom, assignment: str, students: Iterable[str]) -> dict[str, str]:
     """Write the feedback pages, ``feedback/STUDENT/ASSIGNMENT/ASSIGNMENT.html``.
 
     Returns:
         Student → why there is no page, for students without a page.
     """
-    problems = {student: _convert(_Feedback, classroom, assignment, student) for student in students}
+    problems = {student: convert(Feedback, classroom, assignment, student) for student in students}
     return {student: problem for student, problem in problems.items() if problem}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbgrader.api import Gradebook, MissingEntry
 
-from advfeat.classroom.collect import Unused
+from advfeat.classroom.collected import Unused
 from advfeat.classroom.grade import Grade, maximum, read_grades, write_feedback
 from advfeat.classroom.release import Classroom
 from advfeat.files import write_whole

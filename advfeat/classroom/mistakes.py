@@ -24,9 +24,10 @@ from advfeat.checkout import CHECKOUT
 from advfeat.classroom import release
 from advfeat.classroom.course import class_world
 from advfeat.classroom.grade import ReferenceFailed, check_reference, lost
+from advfeat.classroom.limits import Limits
 from advfeat.classroom.rehearse import answers
 from advfeat.classroom.release import Classroom
-from advfeat.classroom.sandbox import Limits, run
+from advfeat.classroom.sandbox import run
 from advfeat.classroom.submission_kernel import readable
 from advfeat.progress import progress
 

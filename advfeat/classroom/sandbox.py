@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import functools
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,44 +22,16 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from nbformat import NotebookNode
 
-from advfeat.classroom import landlock, seccomp
+from advfeat.classroom import isolation
 from advfeat.classroom.executor import Executor
-from advfeat.classroom.forkserver import LOADED_WITH, LOST, ForkServer, Guarded
-from advfeat.classroom.scratch import short_folder
-from advfeat.classroom.submission_kernel import Job
+from advfeat.classroom.forkserver import LOST, Guarded
+from advfeat.classroom.limits import Limits, disk_used, memory_used
 
 KEPT_CHARACTERS = 20_000
 """The most characters of a cell's printed output that are kept."""
 
-_CONNECTION = "kernel.json"
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-# Restrictions of the processor's instructions hold for submissions, too: some tests compare numbers that depend on it.
-_INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
-_FOLDERS = {"HOME": "home", "TMPDIR": "tmp", "ADVFEAT_STORE": "store", "IPYTHONDIR": "ipython"}
 _KILLED = 128 + 9
 _GRACE = 15.0  # seconds that a guard has to end its kernel
-_SERVER = ForkServer()
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits of one notebook.
-
-    Attributes:
-        cell: seconds for a single cell; then the cell is interrupted, and the next one runs.
-        total: seconds for the whole notebook.
-        memory: GiB for the kernel and all processes that it starts.
-        output: characters that all cells together may print or show.
-        processes: number of processes at a time.
-        disk: GiB in the scratch folder.
-    """
-
-    cell: float = 60
-    total: float = 180
-    memory: float = 4
-    output: int = 10_000_000
-    processes: int = 200
-    disk: float = 2
 
 
 @dataclass(frozen=True)
@@ -77,10 +44,6 @@ class Outcome:
     stopped: str
     seconds: float
     killed: bool = False
-
-
-class Lost(RuntimeError):
-    """The process that guards a kernel ended, which is no fault of the notebook's."""
 
 
 def run(
@@ -99,7 +62,7 @@ def run(
     Args:
         files: folder whose other files are copied to the scratch folder first.
         limits: the limits of the notebook.
-        read: folders outside the scratch folder that the notebook may read (see ``kernel.readable``).
+        read: folders outside the scratch folder that the notebook may read (see ``submission_kernel.readable``).
         store: folder of trained networks that are copied to the scratch folder, too; None: the notebook trains its own.
         keep_store: copy the networks back to ``store`` at the end, for later notebooks. Not for submissions.
 
@@ -108,7 +71,7 @@ def run(
         RuntimeError: the kernel did not start.
     """
     start = time.monotonic()
-    with _scratch() as scratch:
+    with isolation.scratch_folder() as scratch:
         shutil.copytree(files, scratch / "work", ignore=shutil.ignore_patterns("*.ipynb", ".*"))
         if store is not None and store.exists():
             shutil.copytree(store, scratch / "store", dirs_exist_ok=True)
@@ -122,76 +85,16 @@ def run(
     return Outcome(client.stopped, time.monotonic() - start, client.killed)
 
 
-def missing(read: Sequence[Path]) -> list[str]:
-    """The kinds of isolation that this system lacks, in sentences; ``read`` as for ``run``."""
-    lacks, refusal = [], _refusal(tuple(read))
-    if refusal:
-        lacks.append(
-            f"This system gives submissions no namespaces of their own ({refusal}): they can see other processes, "
-            "change modes and times of your files, and reach local sockets (see the guide)."
-        )
-        if not landlock.edition():
-            lacks.append(
-                "This system cannot fence submissions in: their code could read and change your files (see the guide)."
-            )
-        if landlock.edition() < landlock.SIGNALS or not seccomp.known():
-            lacks.append(
-                "A submission can disturb the others, or the grader, by signals or limits; a disturbed submission is "
-                "graded again (see the guide)."
-            )
-    return lacks
-
-
-@functools.cache
-def _refusal(read: Sequence[Path]) -> str:
-    """Why submissions that may read ``read`` get no namespaces of their own; empty if they do."""
-    with _scratch() as scratch:
-        trial = _SERVER.start(_job(scratch, read, work=None, isolated=True))
-        code = trial.wait()
-        if code and not trial.problem:
-            raise Lost(f"a trial of how submissions can be isolated ended with exit code {code}")
-        return trial.problem
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder that is removed at the end, with a path that is short enough for the sockets in it."""
-    folder = Path(tempfile.mkdtemp(prefix="advfeat-", dir=Path(short_folder()).resolve()))
-    try:
-        for name in (*_FOLDERS.values(), "root"):
-            (folder / name).mkdir()
-        yield folder
-    finally:
-        # Nested folders can be too deep for Python: Python 3.11 may crash. So programs of the system remove them.
-        for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-            if folder.exists():
-                subprocess.run([*command, str(folder)], check=False, stderr=subprocess.DEVNULL)
-
-
-def _job(scratch: Path, read: Sequence[Path], *, work: Path | None, isolated: bool) -> Job:
-    kept = {name: os.environ[name] for name in (*_PASSED_ON, *_INSTRUCTIONS) if name in os.environ}
-    places = {name: str(scratch / folder) for name, folder in _FOLDERS.items()}
-    return Job(
-        scratch=str(scratch),
-        connection=str(scratch / _CONNECTION),
-        work=None if work is None else str(work),
-        environment={**kept, **places, **LOADED_WITH, "ADVFEAT_PROGRESS": "off"},
-        path=sys.path,
-        read=[str(folder) for folder in read],
-        isolated=isolated,
-    )
-
-
 class _Provisioner(LocalProvisioner):
-    """Starts ``kernel.serve`` in a fork."""
+    """Starts ``submission_kernel.serve`` in a fork."""
 
     read: Sequence[Path] = ()
     guarded: Guarded | None = None
 
     async def launch_kernel(self, cmd: list[str], **settings: Any) -> Any:  # noqa: ARG002
         scratch = Path(settings["cwd"])
-        job = _job(scratch, self.read, work=scratch / "work", isolated=not _refusal(tuple(self.read)))
-        self.guarded = process = _SERVER.start(job)
+        job = isolation.job(scratch, self.read, work=scratch / "work", isolated=not isolation.refusal(tuple(self.read)))
+        self.guarded = process = isolation.SERVER.start(job)
         self.process, self.pid, self.cwd = process, process.pid, str(scratch)  # type: ignore[assignment]
         return self.connection_info
 
@@ -202,7 +105,7 @@ class _KernelManager(AsyncKernelManager):
     provisioner: _Provisioner
 
     def __init__(self, scratch: Path, read: Sequence[Path]) -> None:
-        super().__init__(transport="ipc", connection_file=str(scratch / _CONNECTION))
+        super().__init__(transport="ipc", connection_file=str(scratch / isolation.CONNECTION))
         provisioner = _Provisioner(kernel_id=scratch.name, kernel_spec=self.kernel_spec, parent=self)
         provisioner.read = read
         self.provisioner = provisioner
@@ -246,7 +149,7 @@ class _Client(Executor):
         if guarded.problem:
             raise RuntimeError(guarded.problem)
         if code == LOST and not guarded.told_to_end:
-            raise Lost("the process that guarded its kernel was lost")
+            raise isolation.Lost("the process that guarded its kernel was lost")
         self.killed = code == _KILLED and not guarded.told_to_end
 
     async def async_start_new_kernel_client(self) -> Any:
@@ -293,7 +196,7 @@ class _Client(Executor):
                 guard = psutil.Process(guarded.pid)
                 running = [guard, *guard.children(recursive=True)]
                 self._seen.update(running)
-                used = _memory(running, self.limits.memory * 1024**3)
+                used = memory_used(running, self.limits.memory * 1024**3)
             if time.monotonic() > deadline:
                 self._stop(f"The notebook took more than {self.limits.total:g} seconds.")
             if used > self.limits.memory * 1024**3:
@@ -301,46 +204,7 @@ class _Client(Executor):
             if len(running) > self.limits.processes:
                 self._stop(f"It had more than {self.limits.processes} processes at a time.")
             looks += 1
-            if looks % 5 == 0 and _size(self._scratch) > self.limits.disk * 1024**3:
+            if looks % 5 == 0 and disk_used(self._scratch) > self.limits.disk * 1024**3:
                 self._stop(f"It wrote more than {self.limits.disk:g} GiB of files.")
             if self.stopped:
                 return
-
-
-def _size(folder: Path) -> int:
-    """Bytes that files below ``folder`` take on the disk; files that vanish meanwhile do not count."""
-    size, ahead = 0, [str(folder)]
-    while ahead:
-        with suppress(OSError), os.scandir(ahead.pop()) as entries:
-            for entry in entries:
-                size += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    ahead.append(entry.path)
-    return size
-
-
-def _memory(processes: Sequence[psutil.Process], limit: float) -> int:
-    """Bytes that ``processes`` use; if that may exceed ``limit``, with each shared page counted once.
-
-    Forks share most of their pages, so the sum of their resident memory is far too large, but quick to get and never
-    too small. The right number takes milliseconds a process, and Linux.
-    """
-    seen = own = 0
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            seen += process.memory_info().rss
-    if seen <= limit:
-        return seen
-    for process in processes:
-        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            try:
-                own += _proportional(process)
-            except (psutil.AccessDenied, OSError):  # the process hides its maps
-                own += process.memory_info().rss
-    return own
-
-
-def _proportional(process: psutil.Process) -> int:
-    memory = process.memory_full_info()
-    # macOS has no proportional size; the memory that is freed at the end of the process ignores shared pages.
-    return int(getattr(memory, "pss", memory.uss))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advfeat.attacks import L2
+from advfeat.experiments.overrides import change
 from advfeat.experiments.settings import (
     Data,
     Evaluation,
@@ -23,7 +24,6 @@ from advfeat.experiments.settings import (
     Training,
     Transfer,
     Watching,
-    change,
 )
 from advfeat.networks import ArchitectureScale
 from advfeat.train import TrainConfig

@@ -1,8 +1,8 @@
 """One run of the experiments: a profile, a seed and a device, and everything that chapters share at that scale.
 
 Whatever is trained or constructed here goes through the store, so a chapter finds what another one has made, or makes
-it itself: chapters can be run in any order. ``recipes`` says what belongs to a profile,
-and ``make_network`` and ``make_dataset`` make it.
+it itself: chapters can be run in any order. ``recipes`` says what belongs to a profile, and ``make_network`` and
+``make_dataset`` make it.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ import torch
 
 from advfeat.attacks import L2
 from advfeat.authors_release import Release
+from advfeat.construct import Shards
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
-from advfeat.experiments import records
 from advfeat.experiments.datasets import DATASETS
 from advfeat.experiments.making import Trained, construct_dataset, test_accuracies, train_network
+from advfeat.experiments.profile_recipes import Recipes
 from advfeat.experiments.profiles import Profile, get_profile
+from advfeat.experiments.provenance import provenance
 from advfeat.experiments.recipes import (
     AutoAttackRecipe,
     ConstructedRecipe,
     ImagesRecipe,
     MatchedRecipe,
     NetworkRecipe,
-    Recipes,
     ReleasedRecipe,
     TargetedRecipe,
     check_kind,
     plain,
 )
-from advfeat.experiments.store import Shards, Store
+from advfeat.experiments.store import Store
 from advfeat.models import Classifier
 from advfeat.train import resumed_elsewhere
 
@@ -74,7 +75,8 @@ class Run:
         # Trained in another precision, a network is another network: recipes and records name the one that was used.
         self.profile: Profile = named.on(self.device.type)
         self.store = Store()
-        self.provenance = records.provenance(self.device)
+        self.provenance = provenance(self.device)
+        self._test_fingerprints: dict[int, str] = {}
         self._started = time.perf_counter()
 
     @property
@@ -161,8 +163,7 @@ class Run:
             ModuleNotFoundError, ValueError: from ``construct.autoattacked_dataset``.
         """
         count = self.profile.evaluation.autoattack_images
-        images = self.test_set.subset(slice(0, count)).fingerprint()
-        return self.make_dataset(AutoAttackRecipe(trained.recipe, L2(eps), count, images))
+        return self.make_dataset(AutoAttackRecipe(trained.recipe, L2(eps), count, self._test_fingerprint(count)))
 
     def describe(self) -> dict[str, Any]:
         """The profile's every setting and the device, in JSON types, for records."""
@@ -198,8 +199,8 @@ class Run:
 
     def _construct(self, recipe: MatchedRecipe | TargetedRecipe | AutoAttackRecipe, shards: Shards) -> Dataset:
         if isinstance(recipe, AutoAttackRecipe):
+            _check_same("test images", self._test_fingerprint(recipe.images), recipe.fingerprint)
             images = self.test_set.subset(slice(0, recipe.images))
-            _check_same("test images", images.fingerprint(), recipe.fingerprint)
             return construct_dataset(recipe, self.make_network(recipe.model).model, images, shards=shards)
         _check_same("precision", self.recipes.precision, recipe.precision)
         matched = isinstance(recipe, MatchedRecipe)
@@ -213,6 +214,12 @@ class Run:
             return self.make_dataset(recipe)
         _check_same("training images", self.recipes.fingerprint, recipe.fingerprint)
         return self.train_set.subset(slice(0, recipe.images))
+
+    def _test_fingerprint(self, count: int) -> str:
+        """The fingerprint of the first ``count`` test images, computed once for all radii and networks."""
+        if count not in self._test_fingerprints:
+            self._test_fingerprints[count] = self.test_set.subset(slice(0, count)).fingerprint()
+        return self._test_fingerprints[count]
 
     def _recipe_of(self, kind: str, source_seed: int, source: str | None) -> ConstructedRecipe:
         check_kind(kind, source)

@@ -7,81 +7,21 @@ typed alone, as ``match_steps``.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from advfeat.experiments.datasets import DATASETS
+from advfeat.experiments.setting_types import Count, Counts, Group, Length, Lengths, Radii, choice, hints, recorded_name
 from advfeat.networks import SMALL_NETWORKS, TORCHVISION, ArchitectureScale
 from advfeat.train import TrainConfig
-
-
-class Rule(NamedTuple):
-    """What a setting accepts, in words, and whether a value is of it."""
-
-    words: str
-    accepts: Callable[[Any], bool]
-
-
-def _choice(*names: str) -> Rule:
-    return Rule(f"one of {', '.join(names)}", names.__contains__)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_radius(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < math.inf
-
-
-def _is_length(value: Any) -> bool:
-    return _is_radius(value) and value > 0
-
-
-Count = Annotated[int, Rule("a whole number, 1 or more", _is_count)]
-Counts = Annotated[tuple[int, ...], Rule("whole numbers, each 1 or more", lambda values: all(map(_is_count, values)))]
-Length = Annotated[float, Rule("a positive number", _is_length)]
-Lengths = Annotated[tuple[float, ...], Rule("positive numbers", lambda values: all(map(_is_length, values)))]
-Radii = Annotated[tuple[float, ...], Rule("numbers, each 0 or more", lambda values: all(map(_is_radius, values)))]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Settings that belong together.
-
-    Raises:
-        ValueError: a value outside its range, named: chapters would meet it late, or cut off the wrong images.
-    """
-
-    def __post_init__(self) -> None:
-        for place, hint in _hints(type(self)).items():
-            value = getattr(self, place)
-            for rule in getattr(hint, "__metadata__", ()):
-                if isinstance(rule, Rule) and not rule.accepts(value):
-                    raise ValueError(f"{_recorded_name(type(self), place)}={value!r} must be {rule.words}")
-
-
-def _hints(group: type) -> dict[str, Any]:
-    """Place → annotation of the settings of a class of groups."""
-    return get_type_hints(group, include_extras=True)
-
-
-def _recorded_name(group: type, place: str) -> str:
-    """The name under which records know a setting: the text in its annotation, else its own."""
-    return next((note for note in getattr(_hints(group)[place], "__metadata__", ()) if isinstance(note, str)), place)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Group):
     """The images."""
 
-    name: Annotated[str, _choice(*DATASETS), "data"]
+    name: Annotated[str, choice(*DATASETS), "data"]
     """A name from ``datasets.DATASETS``."""
     train_images: Count
     """How many training images, from the first on."""
@@ -93,7 +33,7 @@ class Data(Group):
 class Network(Group):
     """The profile's own network."""
 
-    name: Annotated[str, _choice(*sorted({*SMALL_NETWORKS, *TORCHVISION})), "network"]
+    name: Annotated[str, choice(*sorted({*SMALL_NETWORKS, *TORCHVISION})), "network"]
     """Name for ``models.build_model``."""
     width: Count
     """Channels of its first stage."""
@@ -140,7 +80,7 @@ class Matching(Group):
     """Their ℓ2 length for D_R, in pixel units."""
     nonrobust_step_size: Length
     """The same for D_NR, whose search has a shorter way to go."""
-    start: Annotated[str, _choice("other", "noise"), "match_start"] = "other"
+    start: Annotated[str, choice("other", "noise"), "match_start"] = "other"
     """Where they start: ``other`` (another image) or ``noise``."""
     sweep: Annotated[Counts, "match_sweep"]
     """Other numbers of steps, tried to see how many are enough."""
@@ -234,7 +174,7 @@ class Transfer(Group):
     """Their training on D_det."""
     images: Annotated[Count, "transfer_images"] = 1000
     """Test images."""
-    source: Annotated[str, _choice("", *sorted(TORCHVISION)), "transfer_source"] = "resnet50"
+    source: Annotated[str, choice("", *sorted(TORCHVISION)), "transfer_source"] = "resnet50"
     """Which of the ``architectures`` makes them, and D_det for the others; empty: the usual source."""
 
 
@@ -277,72 +217,5 @@ GROUPS: dict[str, type[Group]] = {
 }
 """Name → class of the groups of a profile."""
 
-PLACES = {_recorded_name(kind, place): (group, place) for group, kind in GROUPS.items() for place in _hints(kind)}
+PLACES = {recorded_name(kind, place): (group, place) for group, kind in GROUPS.items() for place in hints(kind)}
 """The name of a setting in records → its group and its name there."""
-
-
-def change(profile: Profile, changes: Mapping[str, Any], *, fixed: tuple[str, ...], word: str) -> Profile:
-    """The profile with some settings replaced: by their names in records, or in a mapping by the name of a group.
-
-    Args:
-        fixed: names in records of settings that must stay.
-        word: what a change is called in messages.
-
-    Raises:
-        ValueError: an unknown name, with the list of what exists; a value outside its range; a setting given twice; an
-            architecture with anything but a mapping.
-        TypeError: a value of another type than the one it replaces, or for a group anything but a mapping.
-    """
-    fresh: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
-    open_to = [name for name in PLACES if name not in fixed]
-    for key, value in changes.items():
-        if key in GROUPS and isinstance(value, Mapping):
-            names = {place: name for name, (group, place) in PLACES.items() if group == key and name in open_to}
-            given = [(names.get(place), place, item, key) for place, item in value.items()]
-        else:
-            names = {name: name for name in open_to}
-            given = [(names.get(key), key, value, "profile")]
-            if key in GROUPS and key not in PLACES:
-                within = ", ".join(sorted(place for group, place in PLACES.values() if group == key))
-                raise TypeError(f"{word} {key!r} in profile must be a table of {within}, got {value!r}")
-        for name, typed, item, where in given:
-            if name is None:
-                raise ValueError(f"unknown {word} {typed!r} in {where}; there are {', '.join(sorted(names))}")
-            group, place = PLACES[name]
-            if place in fresh[group]:
-                raise ValueError(f"{word} {typed!r} in {where} is given twice, as {name} and as {group}.{place}")
-            kind = _hints(GROUPS[group])[place]
-            fresh[group][place] = _fitted(getattr(getattr(profile, group), place), item, kind, typed, where, word)
-    made: dict[str, Any] = {
-        group: dataclasses.replace(getattr(profile, group), **items) for group, items in fresh.items() if items
-    }
-    return dataclasses.replace(profile, **made)
-
-
-def _fitted(old: Any, value: Any, kind: Any, key: str, where: str, word: str) -> Any:
-    """The value as one of the kind of ``old``, which it replaces or changes in part."""
-    if dataclasses.is_dataclass(old) and not isinstance(old, type) and isinstance(value, Mapping):
-        hints = {one.name: one.type for one in dataclasses.fields(old)}
-        for name in value:
-            if name not in hints:
-                raise ValueError(f"unknown {word} {name!r} in {key}; there are {', '.join(sorted(hints))}")
-        items = {name: _fitted(getattr(old, name), item, hints[name], name, key, word) for name, item in value.items()}
-        try:
-            return dataclasses.replace(old, **items)
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"{key}: {error}") from error
-    if isinstance(old, Mapping) and isinstance(value, Mapping):
-        if unknown := value.keys() - old.keys():
-            raise ValueError(f"unknown {word} {min(unknown)!r} in {key}; there are {', '.join(sorted(old))}")
-        for name, item in value.items():
-            if not isinstance(item, Mapping):
-                raise ValueError(f"{word} {name!r} in {key} must be like {{'width': 16}}, got {item!r}")
-        return {**old, **{name: _fitted(old[name], item, None, name, key, word) for name, item in value.items()}}
-    if isinstance(old, tuple) and isinstance(value, list | tuple) and all(map(_is_number, value)):
-        whole = old and all(isinstance(item, int) for item in (*old, *value))
-        return tuple(int(item) if whole else float(item) for item in value)
-    if isinstance(old, float) and _is_number(value):
-        return float(value)
-    if type(old) is type(value) or (kind == "int | None" and (value is None or type(value) is int)):
-        return value
-    raise TypeError(f"{word} {key!r} in {where} must be like {old!r}, got {value!r}")

@@ -17,26 +17,23 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from advfeat.construct import Shards
 from advfeat.data import Dataset
-from advfeat.files import load_tensors, refusal, sweep, write_whole
+from advfeat.experiments.checkpoints import DatasetShards, TrainingCheckpoint
+from advfeat.experiments.tensor_files import read_tensors, write_tensors
+from advfeat.files import refusal, sweep, write_whole
 from advfeat.models import Classifier
 from advfeat.train import Checkpoint
 
@@ -145,103 +142,6 @@ class Store:
         return _Artifact(self, "datasets", "dataset.safetensors", "dataset.json", recipe)
 
 
-class TrainingCheckpoint:
-    """The state of an unfinished training run, in one file; ``recipe`` is the key of the model's recipe."""
-
-    def __init__(self, path: Path, recipe: str = "") -> None:
-        self.path = path
-        self.recipe = recipe
-
-    def load(self) -> dict | None:
-        """The saved state on the CPU, or None. Only tensors and plain values are read, never pickled objects.
-
-        Raises:
-            ValueError: the file is damaged, or of another recipe; the message names the file and the cure.
-            UnpicklingError: the file holds more than tensors and plain values.
-        """
-        if not self.path.exists():
-            return None
-        cure = "delete it, and the training begins anew"
-        content = self.path.read_bytes()
-        head, _, state = content.partition(b"\n")
-        if not head.startswith(_CHECKPOINT):  # written by an earlier version
-            state = content
-        elif head != self._head(state):
-            reason = "its checksum is wrong" if self._key(head) == self.recipe else "it is of another recipe"
-            raise ValueError(f"{self.path} is damaged or foreign ({reason}); {cure}")
-        try:
-            found = load_tensors(io.BytesIO(state), self.path)
-        except (ValueError, UnpicklingError) as error:
-            raise type(error)(f"{error}; {cure}") from error
-        if not isinstance(found, dict):
-            raise ValueError(f"{self.path} holds no state of a training but a {type(found).__name__}; {cure}")
-        return found
-
-    def save(self, state: dict) -> None:
-        """Replace the saved state."""
-        # The state goes into memory first, because PyTorch does not report that a disk is full.
-        stream = io.BytesIO()
-        torch.save(state, stream)
-        content = stream.getvalue()
-        write_whole(self.path, self._head(content) + b"\n" + content)
-
-    def _head(self, state: bytes) -> bytes:
-        return b"%s %s %08x" % (_CHECKPOINT, self.recipe.encode() or b"-", zlib.crc32(state))
-
-    @staticmethod
-    def _key(head: bytes) -> str:
-        key = head.removeprefix(_CHECKPOINT).split()[:1]
-        return key[0].decode(errors="replace").removeprefix("-") if key else ""
-
-
-_CHECKPOINT = b"advfeat checkpoint"
-
-
-class DatasetShards:
-    """Finished pieces of an unfinished dataset, one file each, named by their first row.
-
-    ``recipe`` is the key of the dataset's recipe.
-    """
-
-    def __init__(self, folder: Path, recipe: str = "") -> None:
-        self.folder = folder
-        self.recipe = recipe
-
-    def load(self, start: int) -> Tensor | None:
-        """The images from row ``start`` on, or None.
-
-        Raises:
-            ValueError: the file is damaged, or of another recipe or row; the message names the file and the cure.
-        """
-        path = self._path(start)
-        if not path.exists():
-            return None
-        try:
-            parts, of = _read_tensors(path)
-            if of not in (None, self._of(start)):
-                raise ValueError(f"it is of {of}")
-            return parts["images"]
-        except (KeyError, ValueError) as error:
-            raise ValueError(
-                f"{path} is damaged or foreign ({error}); delete it, and these images are made anew"
-            ) from error
-
-    def save(self, start: int, images: Tensor) -> None:
-        """Keep a finished piece."""
-        _write_tensors(self._path(start), {"images": images}, of=self._of(start))
-
-    def clear(self) -> None:
-        """Delete the pieces, once the whole dataset is written."""
-        for path in self.folder.glob("shard-*.safetensors"):
-            path.unlink()
-
-    def _of(self, start: int) -> str:
-        return f"{self.recipe}, row {start}"
-
-    def _path(self, start: int) -> Path:
-        return self.folder / f"shard-{start:08d}.safetensors"
-
-
 class _Artifact:
     """The folder of one recipe: a file of tensors, a file of facts about them, the recipe, and unfinished work."""
 
@@ -284,7 +184,7 @@ class _Artifact:
         write_whole(self.about, text)
         # The checksum has a file of its own: a history holds seconds, and equal weights must be equal bytes.
         write_whole(self._sum, f"{zlib.crc32(text.encode()):08x}")
-        _write_tensors(self.tensors, tensors, of=self.key)
+        write_tensors(self.tensors, tensors, of=self.key)
 
     def read(self) -> tuple[dict[str, Tensor], Any]:
         """The contents of both files, after a check of key and checksums.
@@ -294,7 +194,7 @@ class _Artifact:
         """
         path = self.tensors
         try:
-            tensors, of = _read_tensors(path)
+            tensors, of = read_tensors(path)
             if of is None:
                 self._check_note()
             elif of != self.key:
@@ -341,46 +241,3 @@ def _read_dataset(made: _Artifact) -> Dataset:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise made.damaged(made.tensors, str(error)) from error
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], *, of: str) -> None:
-    parts: dict[str, Tensor] = {}
-    stored: set[int] = set()
-    for key, value in tensors.items():
-        part = value.detach().contiguous()
-        address = part.untyped_storage().data_ptr()
-        # The file format does not allow two names for one piece of memory.
-        parts[key] = part.clone() if address in stored else part
-        stored.add(address)
-    # The metadata is one entry: the file format has no order for several, and equal content must be equal bytes.
-    metadata = {"advfeat": f"{_checksum(parts, of)} {of}"}
-    write_whole(path, lambda partial: save_file(parts, partial, metadata=metadata))
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors of a file and the key that they were written under; None if an earlier version wrote the file.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata()
-            parts = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    if metadata is None:
-        return parts, None
-    checksum, _, of = metadata.get("advfeat", "").partition(" ")
-    if checksum != _checksum(parts, of):
-        raise ValueError("its checksum is wrong")
-    return parts, of
-
-
-def _checksum(tensors: Mapping[str, Tensor], of: str) -> str:
-    """CRC-32 over names, types, shapes and bytes of tensors, and over the key that they are written under."""
-    about = {key: [str(part.dtype), list(part.shape)] for key, part in tensors.items()}
-    found = zlib.crc32(json.dumps([of, about], sort_keys=True).encode())
-    for key in sorted(tensors):
-        found = zlib.crc32(tensors[key].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from advfeat import inputs
 from advfeat.estimates import Estimate, Measured, signless_zero
-from advfeat.experiments.records import Record, results_root, save_record
+from advfeat.experiments.record_writing import save_record
+from advfeat.experiments.records import Record, results_root
 from advfeat.experiments.run import Run, Trained
 from advfeat.pages.notebook import answered, glue, paper_and_ours, recorded
 
@@ -68,14 +69,13 @@ class Page:
             about, seed = network.network, network.seed
         low, high = (None, None) if estimate.rate else (estimate.low, estimate.high)
         self._values[key] = Measured(estimate.value, estimate.n, about, attack, seed, low, high, estimate.within)
-        self.quote({key: format(estimate.value, signless_zero(spec or (".1%" if estimate.rate else ".2f")))})
+        self.quote({key: _shown(estimate, spec)})
         return estimate
 
     def quote(self, numbers: Mapping[str, object] | None = None, /, **more: object) -> None:
         """Let the text quote numbers that no record holds: ``name`` as ``chNN_name``, an estimate by its value."""
         for name, value in {**(numbers or {}), **more}.items():
-            shown = f"{value.value:{'.1%' if value.rate else '.2f'}}" if isinstance(value, Estimate) else value
-            glue(f"ch{self.chapter[:2]}_{name}", shown)
+            glue(f"ch{self.chapter[:2]}_{name}", _shown(value) if isinstance(value, Estimate) else value)
 
     def trained(self, name: str, network: Trained) -> Trained:
         """Name a network: the record keeps what its training took, in seconds; returns it."""
@@ -151,3 +151,8 @@ class Page:
         }
         lines = ["| about this run | |", "|---|---|", *(f"| **{key}** | {value} |" for key, value in rows.items())]
         return Markdown("\n".join(lines))
+
+
+def _shown(estimate: Estimate, spec: str = "") -> str:
+    """The value of an estimate as the text quotes it; ``spec`` is by default ``.1%`` for a rate, otherwise ``.2f``."""
+    return format(estimate.value, signless_zero(spec or (".1%" if estimate.rate else ".2f")))

@@ -2,23 +2,16 @@
 
 A claim (``book/claims.json``) names recorded numbers, their values if there were no effect, and the paper's number if
 one is confirmed. The front page, the README and the end of every chapter show the same verdicts.
-``python -m advfeat.pages.verdicts`` writes them into the README.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from advfeat.checkout import CHECKOUT
-
-CLAIMS = CHECKOUT / "book" / "claims.json"
-"""The claims, in the order of the chapters."""
 
 NOT_TRIED = "**not tried**"
 NOT_RECORDED = "not recorded yet"
@@ -157,14 +150,14 @@ def claim_rows(
     for claim in claims:
         published, printed, rounding = "–", None, 0.0
         if claim.get("paper"):
-            published, printed, rounding = _published(paper, claim["paper"])
+            published, printed, rounding = published_value(paper, claim["paper"])
         about = {
             "key": claim["key"], "chapter": claim["chapter"], "front": claim.get("front", True),
             "claim": claim["claim"], "label": claim.get("figure", ""), "paper": published,
         }  # fmt: skip
         if "settled" in claim:
             # The paper's numbers are shown even without a record of ours.
-            numbers = ", ".join(_published(paper, key)[0] for key in claim.get("papers", ()))
+            numbers = ", ".join(published_value(paper, key)[0] for key in claim.get("papers", ()))
             about["paper"] = numbers or "–"
             rows.append(Row(**about, value="–", ours="–", no_effect="–", verdict=_SETTLED[claim["settled"]]))
             continue
@@ -196,7 +189,7 @@ def _no_effect_ids(claim: Mapping[str, Any]) -> list[str]:
     return [] if isinstance(claim["no_effect"], int | float) else list(claim["no_effect"])
 
 
-def _published(paper: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, float, float]:
+def published_value(paper: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, float, float]:
     """A confirmed number of the paper as it is printed, the number, and half of its last place."""
     entry = paper[key]
     if entry["value"] is None or "second-hand" in entry["where"]:
@@ -240,67 +233,3 @@ def rows_of_book(book: Path, results: Path, *, chapter: str = "") -> list[Row]:
     index = results / "index.json"
     recorded = json.loads(index.read_bytes()) if index.exists() else []
     return claim_rows([of for of in claims if chapter in ("", of["chapter"])], paper, recorded)
-
-
-MADE = "<!-- {}: made by python -m advfeat.pages.verdicts -->"
-END = "<!-- end of {} -->"
-"""The marks around each generated part of the README; the name of the part takes the place of the braces."""
-
-
-def at_a_glance(book: Path) -> str:
-    """Table 1 as the README shows it: the committed chapter 5, its record, and the paper.
-
-    Raises:
-        FileNotFoundError: the chapter or its record is missing.
-    """
-    chapter = json.loads((book / "05-non-robust-features.ipynb").read_bytes())
-    outputs = [output for cell in chapter["cells"] for output in cell.get("outputs", [])]
-    kind = "application/papermill.record/text/plain"
-    live = {
-        output["metadata"]["scrapbook"]["name"]: "".join(output["data"][kind]).strip("'")
-        for output in outputs
-        if "scrapbook" in output.get("metadata", {})
-    }
-    paper, index = (json.loads((book / name).read_bytes()) for name in ("paper.json", "results/index.json"))
-    recorded = {row["id"]: row["value"] for row in index if row["profile"] == "cifar10-cpu"}
-    ours = ("planted world (live, chapter 5)", "CIFAR-10, small networks on a CPU (recorded)")
-    lines: list[Sequence[str]] = [("trained on", *ours, "paper, CIFAR-10, ResNet-50"), ("---",) * 4]
-    for name, key in (("D", "standard"), ("D_rand", "D_rand"), ("D_det", "D_det")):
-        published = _published(paper, f"table1/{key}")[0]
-        lines.append((name, live[f"ch05_table1/{key}"], f"{recorded[f'table1/{key}']:.1%}", published))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def with_parts(readme: str, parts: Mapping[str, str]) -> str:
-    """A README with each generated part, name → text, between its two marks.
-
-    Raises:
-        ValueError: a mark is missing.
-    """
-    for name, text in parts.items():
-        begin, end = MADE.format(name), END.format(name)
-        before, found, rest = readme.partition(begin)
-        _, ended, after = rest.partition(end)
-        if not found or not ended:
-            raise ValueError(f"the README has no {end if found else begin!r}")
-        readme = f"{before}{begin}\n{text}\n{end}{after}"
-    return readme
-
-
-def parts_of(book: Path) -> dict[str, str]:
-    """Name → text of the generated parts of the README, from the folder of the book."""
-    front = table([row for row in rows_of_book(book, book / "results") if row.front], chapters=True)
-    return {
-        "results at a glance": at_a_glance(book),
-        "what came out": f"{front}\n\n{textwrap.fill(RULE, 119)}",
-    }
-
-
-def main() -> None:
-    """Bring the README of the checkout up to date."""
-    readme = CLAIMS.parent.parent / "README.md"
-    readme.write_text(with_parts(readme.read_text(encoding="utf-8"), parts_of(CLAIMS.parent)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -19,12 +19,14 @@ from handing_in import CLASS_SEED, answered, hand_in, made_class
 from advfeat.classroom import grade as grading
 from advfeat.classroom import marks, pages, rehearse, scratch
 from advfeat.classroom.__main__ import main
-from advfeat.classroom.collect import Submission, gather
+from advfeat.classroom.collect import gather
+from advfeat.classroom.collected import Submission
 from advfeat.classroom.executor import NOT_RUN, Executor, mark_id, mark_unexecuted
 from advfeat.classroom.grade import check_reference, grade, maximum
+from advfeat.classroom.limits import Limits
 from advfeat.classroom.release import Classroom
 from advfeat.classroom.repair import ids, remark, repair
-from advfeat.classroom.sandbox import Limits, Outcome
+from advfeat.classroom.sandbox import Outcome
 from advfeat.classroom.validate import validate
 
 ASSIGNMENT = "ps4-theory"

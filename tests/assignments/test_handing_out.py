@@ -18,8 +18,8 @@ from advfeat.classroom import marks, rehearse
 from advfeat.classroom.__main__ import main
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import grade, write_feedback
+from advfeat.classroom.limits import Limits
 from advfeat.classroom.release import assignments, for_class, leaks
-from advfeat.classroom.sandbox import Limits
 from advfeat.classroom.validate import changed
 
 ASSIGNMENT = "ps4-theory"

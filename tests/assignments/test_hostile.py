@@ -21,13 +21,23 @@ from handing_in import answered, hand_in, made_class
 from nbformat.v4 import new_code_cell, new_notebook
 
 from advfeat.checkout import CHECKOUT
-from advfeat.classroom import forkserver, landlock, marks, namespaces, sandbox, scratch, seccomp, submission_kernel
+from advfeat.classroom import (
+    forkserver,
+    isolation,
+    landlock,
+    marks,
+    namespaces,
+    sandbox,
+    scratch,
+    seccomp,
+    submission_kernel,
+)
 from advfeat.classroom import grade as grading
 from advfeat.classroom.__main__ import main
 from advfeat.classroom.collect import collect
 from advfeat.classroom.grade import check_reference, grade, maximum
+from advfeat.classroom.limits import Limits, disk_used
 from advfeat.classroom.mistakes import mistakes
-from advfeat.classroom.sandbox import Limits
 
 ASSIGNMENT = "ps4-theory"
 REPLACED = "ps4-robust"  # the answer that hostile code takes the place of; what stands before it keeps its points
@@ -231,9 +241,8 @@ def test_files_and_network_outside_are_refused(graded, student):
     cell = next(c for c in nbformat.read(path, 4).cells if c.metadata.get("nbgrader", {}).get("grade_id") == REPLACED)
     errors = [output.ename for output in cell.outputs if output.output_type == "error"]
     # In namespaces of its own, the files of the class do not exist for it; the filter of calls refuses the network.
-    hidden = (
-        not sandbox.missing(tuple(submission_kernel.readable([CHECKOUT, classroom.folder]))) and student != "calls-home"
-    )
+    readable = submission_kernel.readable([CHECKOUT, classroom.folder])
+    hidden = not isolation.missing(tuple(readable)) and student != "calls-home"
     network_is_fenced = landlock.edition() >= 4 or seccomp.known()
     refused = "FileNotFoundError" if hidden else "PermissionError"
     assert errors == [refused if student != "calls-home" or network_is_fenced else "ConnectionRefusedError"]
@@ -299,8 +308,8 @@ def local_socket():
 def isolated(request, monkeypatch):
     """Whether submissions get namespaces of their own; the second time as on a system that forbids them."""
     if request.param == "forbidden":
-        monkeypatch.setattr(sandbox, "_refusal", lambda _: "PermissionError: not here")
-    elif sandbox._refusal(tuple(submission_kernel.readable([]))):
+        monkeypatch.setattr(isolation, "refusal", lambda _: "PermissionError: not here")
+    elif isolation.refusal(tuple(submission_kernel.readable([]))):
         pytest.skip("this system gives no namespaces to its users")
     return request.param == "namespaces"
 
@@ -418,23 +427,23 @@ def test_a_run_whose_server_is_lost_says_so_and_the_next_one_has_a_new_server(is
     ended = []
 
     def kill_the_server():
-        ended.append(sandbox._SERVER.pid)
-        os.kill(sandbox._SERVER.pid, signal.SIGKILL)
+        ended.append(isolation.SERVER.pid)
+        os.kill(isolation.SERVER.pid, signal.SIGKILL)
 
     outcome, _ = run_cells(tmp_path / "files", "print(1)", "import time; time.sleep(9)", meanwhile=kill_the_server)
     assert outcome.killed
     outcome, said = run_cells(tmp_path / "files", "print(2)")
     assert (outcome.stopped, outcome.killed, said) == ("", False, ["2\n"])
     assert ended
-    assert sandbox._SERVER.pid != ended[0]
+    assert isolation.SERVER.pid != ended[0]
 
 
 def test_a_guard_that_is_lost_is_no_fault_of_the_notebook(isolated, tmp_path):
     def kill_the_guard():
-        for guard in psutil.Process(sandbox._SERVER.pid).children():
+        for guard in psutil.Process(isolation.SERVER.pid).children():
             guard.kill()
 
-    with pytest.raises(sandbox.Lost, match="guarded its kernel"):
+    with pytest.raises(isolation.Lost, match="guarded its kernel"):
         run_cells(tmp_path / "files", "print(1)", "import time; time.sleep(9)", meanwhile=kill_the_guard)
 
 
@@ -446,7 +455,7 @@ def test_who_is_lost_is_graded_again_and_the_exit_code_tells(graded, monkeypatch
     def sometimes_lost(notebook, **settings):
         if not settings.get("keep_store") and (always or not lost):
             lost.append(notebook)
-            raise sandbox.Lost("the process that guarded its kernel was lost")
+            raise isolation.Lost("the process that guarded its kernel was lost")
         return right_run(notebook, **settings)
 
     monkeypatch.setattr(grading, "run", sometimes_lost)
@@ -466,29 +475,29 @@ def test_who_is_lost_is_graded_again_and_the_exit_code_tells(graded, monkeypatch
 
 
 def test_what_the_system_lacks_is_said(monkeypatch):
-    monkeypatch.setattr(sandbox, "_refusal", lambda _: "PermissionError: not here")
+    monkeypatch.setattr(isolation, "refusal", lambda _: "PermissionError: not here")
     monkeypatch.setattr(landlock, "edition", lambda: 0)
-    said = sandbox.missing([])
+    said = isolation.missing([])
     assert "no namespaces of their own (PermissionError: not here)" in said[0]
     assert "cannot fence submissions in" in said[1]
     assert "by signals or limits" in said[2]
     monkeypatch.setattr(landlock, "edition", lambda: 7)
     monkeypatch.setattr(seccomp, "known", lambda: True)
-    assert len(sandbox.missing([])) == 1
-    monkeypatch.setattr(sandbox, "_refusal", lambda _: "")
-    assert sandbox.missing([]) == []
+    assert len(isolation.missing([])) == 1
+    monkeypatch.setattr(isolation, "refusal", lambda _: "")
+    assert isolation.missing([]) == []
 
 
 def test_nothing_is_left_of_a_scratch_folder_however_deep(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if len(str(tmp_path)) < scratch.LONGEST else "/tmp")
-    with sandbox._scratch() as folder:
+    with isolation.scratch_folder() as folder:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             for _ in range(1500):
                 Path("d").mkdir()
                 os.chdir("d")
             Path("file").write_bytes(bytes(1 << 16))
-        assert sandbox._size(folder) >= 1 << 16
+        assert disk_used(folder) >= 1 << 16
         (folder / "d").chmod(0o000)
     assert not folder.exists()
 
@@ -497,7 +506,7 @@ def test_a_notebook_that_cannot_be_watched_is_stopped(tmp_path, monkeypatch):
     def blind(processes, limit):
         raise RecursionError
 
-    monkeypatch.setattr(sandbox, "_memory", blind)
+    monkeypatch.setattr(sandbox, "memory_used", blind)
     outcome, _ = run_cells(tmp_path / "files", "import time; time.sleep(60)", limits=Limits())
     assert outcome.stopped == "Its use of time, memory and disk could not be measured: RecursionError."
     assert outcome.seconds < 50
