@@ -14,7 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from advfeat import inputs
 from advfeat.engine import folding, fused_steps
-from advfeat.networks import FULL_WIDTH, SMALL_NETWORKS, TORCHVISION, ArchitectureScale, narrow_strided
+from advfeat.networks import SMALL_NETWORKS
+from advfeat.onednn import narrow_strided
+from advfeat.torchvision_networks import FULL_WIDTH, TORCHVISION, ArchitectureScale
 
 # Per-channel mean and spread of CIFAR-10's training pixels. Any sensible constants serve: they only set the scale
 # on which the first layer sees its input.
@@ -97,7 +99,9 @@ def build_model(
     whitened: bool = False,
     seed: int = 0,
 ) -> Classifier:
-    """A fresh network with weights drawn from ``seed``; ``networks`` lists the names, and what an image costs.
+    """A fresh network with weights drawn from ``seed``.
+
+    ``networks`` and ``torchvision_networks`` list the names, and what an image costs.
 
     Every network can be trained at every width. On a CPU that is not a matter of course: oneDNN, which computes
     PyTorch's convolutions there, writes beyond its memory in the weight gradient of a 1×1 convolution with a stride on
@@ -240,7 +244,7 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 def check_trainable(model: nn.Module) -> None:
     """Refuse a network that has layers whose weight gradients cannot be trusted on this device.
 
-    See ``networks.narrow_strided``: on a CPU oneDNN writes beyond its memory there. What ``build_model`` makes has no
+    See ``onednn.narrow_strided``: on a CPU oneDNN writes beyond its memory there. What ``build_model`` makes has no
     such layer.
 
     Raises:

@@ -260,10 +260,10 @@ def rows() -> dict[str, Row]:
         gradient_masking,
         measures,
         models,
-        networks,
         planted,
         representations,
         threats,
+        torchvision_networks,
         train,
         transfer,
     )
@@ -781,8 +781,8 @@ def rows() -> dict[str, Row]:
     table["records.load_record"] = Row(
         lambda **named: _absent(records.load_record, **named), {"chapter": other("01", 3), "profile": other("quick", 3)}
     )
-    table["networks.ArchitectureScale"] = Row(
-        networks.ArchitectureScale,
+    table["torchvision_networks.ArchitectureScale"] = Row(
+        torchvision_networks.ArchitectureScale,
         {"width": whole(64, 4), "patch": whole(2, 1), "depth": other(None, "deep", 1.5, none=True, negative=-1),
          "boost": real(1.0, 0.0, -1.0), "whitened": flag()},
     )  # fmt: skip

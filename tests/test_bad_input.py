@@ -89,7 +89,7 @@ def table(tmp_path_factory) -> dict[str, list[list[str]]]:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("module", [*MODULES, "networks"])
+@pytest.mark.parametrize("module", [*MODULES, "torchvision_networks"])
 def test_what_is_no_argument_is_refused_by_name(table, module):
     pytest.importorskip("pyautoattack", reason="the extra autoattack is not installed")
     cells = [

@@ -13,7 +13,8 @@ from advfeat.engine import folding
 from advfeat.engine.folding import fold, refold
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.models import refold as refold_classifier
-from advfeat.networks import SMALL_NETWORKS, TORCHVISION
+from advfeat.networks import SMALL_NETWORKS
+from advfeat.torchvision_networks import TORCHVISION
 
 pytestmark = pytest.mark.numbers
 

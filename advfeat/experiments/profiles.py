@@ -25,7 +25,7 @@ from advfeat.experiments.settings import (
     Watching,
     change,
 )
-from advfeat.networks import ArchitectureScale
+from advfeat.torchvision_networks import ArchitectureScale
 from advfeat.train import TrainConfig
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)

@@ -13,8 +13,8 @@ from typing import Any
 
 from advfeat import inputs
 from advfeat.experiments.settings import Profile
-from advfeat.networks import ArchitectureScale
 from advfeat.threats import L2, Threat
+from advfeat.torchvision_networks import ArchitectureScale
 from advfeat.train import TrainConfig
 
 MATCHED = ("D_R", "D_NR")
