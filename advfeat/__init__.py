@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advfeat.attacks import fgsm, pgd
-    from advfeat.data import Dataset, cifar10, image_folder
+    from advfeat.data import Dataset
     from advfeat.estimates import Estimate
     from advfeat.experiments.run import Run
+    from advfeat.image_files import cifar10, image_folder
     from advfeat.measures import accuracy, robust_accuracy
     from advfeat.models import build_model, freeze
     from advfeat.planted import PlantedWorld
@@ -29,8 +30,8 @@ _HOME = {
     "pgd": "attacks",
     "fgsm": "attacks",
     "Dataset": "data",
-    "cifar10": "data",
-    "image_folder": "data",
+    "cifar10": "image_files",
+    "image_folder": "image_files",
     "PlantedWorld": "planted",
     "build_model": "models",
     "freeze": "models",

@@ -258,6 +258,7 @@ def rows() -> dict[str, Row]:
         features,
         gaussian,
         gradient_masking,
+        image_files,
         measures,
         models,
         planted,
@@ -698,12 +699,12 @@ def rows() -> dict[str, Row]:
         lambda root: _absent(authors_release.Release, root, images=3, device=torch.device("cpu")),
         {"root": other(folder, 3, 0.5)},
     )
-    table["data.image_folder"] = Row(
-        lambda path, **named: _absent(data_module.image_folder, path, **named),
+    table["image_files.image_folder"] = Row(
+        lambda path, **named: _absent(image_files.image_folder, path, **named),
         {"path": other(folder, 3, 0.5), "size": whole(8, 1)},
     )
-    table["data.cifar10"] = Row(
-        lambda train, root: None if train is True and root == folder else data_module.cifar10(train=train, root=root),
+    table["image_files.cifar10"] = Row(
+        lambda train, root: None if train is True and root == folder else image_files.cifar10(train=train, root=root),
         {"train": flag(True), "root": other(folder, 3.5, [1], none=True)},
     )
 

@@ -36,8 +36,8 @@ from advfeat.transfer import other_classes, transfer
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "experiments/records",
-    "features", "gaussian", "gradient_masking", "measures", "models", "planted", "representations", "threats", "train",
-    "transfer",
+    "features", "gaussian", "gradient_masking", "image_files", "measures", "models", "planted", "representations",
+    "threats", "train", "transfer",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
@@ -50,7 +50,7 @@ ELSEWHERE = {
     "fused_steps.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
     "train.TrainConfig.on": "hands on to fused_steps.fast_dtype",
     "train.resumed_elsewhere": "reads the rows that train has written",
-    "data.unit_range": "is given what a reader has decoded",
+    "image_files.unit_range": "is given what a reader has decoded",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",
     "records.readable_records": "test_records",
     "models.batch_statistics": "runs inside training, on a model that train has looked at",
