@@ -257,6 +257,7 @@ def rows() -> dict[str, Row]:
         estimates,
         features,
         gaussian,
+        gradient_ascent,
         gradient_masking,
         image_files,
         measures,
@@ -326,8 +327,8 @@ def rows() -> dict[str, Row]:
         attacks.match_representation,
         {"model": model(inside=True, logits=False), "start": images(), "target": numbers(units), **search},
     )
-    table["attacks.maximize"] = Row(
-        attacks.maximize,
+    table["gradient_ascent.maximize"] = Row(
+        gradient_ascent.maximize,
         {
             "model": model(logits=False),
             "objective": other(

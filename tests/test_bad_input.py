@@ -36,13 +36,15 @@ from advfeat.transfer import other_classes, transfer
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "experiments/records",
-    "features", "gaussian", "gradient_masking", "image_files", "measures", "models", "planted", "representations",
-    "threats", "train", "transfer",
+    "features", "gaussian", "gradient_ascent", "gradient_masking", "image_files", "measures", "models", "planted",
+    "representations", "threats", "train", "transfer",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
     "construct.Shards.load": "a protocol",
     "construct.Shards.save": "a protocol",
+    "gradient_ascent.check_attack": "every attack begins with it",
+    "gradient_ascent.ascend": "behind maximize and the attacks, which have looked at everything",
     "train.Checkpoint.save": "a protocol",
     "data.Dataset.replace": "goes through Dataset",
     "fused_steps.NetworkInput.set_from": "runs inside a step: what it is given belongs to the engine",
