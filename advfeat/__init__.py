@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from advfeat.estimates import Estimate
     from advfeat.experiments.run import Run
     from advfeat.image_files import cifar10, image_folder
-    from advfeat.measures import accuracy, robust_accuracy
+    from advfeat.measures import accuracy
     from advfeat.models import build_model, freeze
     from advfeat.planted import PlantedWorld
+    from advfeat.robustness import robust_accuracy
     from advfeat.threats import L2, Linf
     from advfeat.train import TrainConfig
 
@@ -38,7 +39,7 @@ _HOME = {
     "TrainConfig": "train",
     "Estimate": "estimates",
     "accuracy": "measures",
-    "robust_accuracy": "measures",
+    "robust_accuracy": "robustness",
     "Run": "experiments.run",
 }
 _MODULES = ("features", "planted", "train")

@@ -264,6 +264,7 @@ def rows() -> dict[str, Row]:
         models,
         planted,
         representations,
+        robustness,
         threats,
         torchvision_networks,
         train,
@@ -431,9 +432,9 @@ def rows() -> dict[str, Row]:
         "restarts": whole(0), "seed": seed(), "early_drop": flag(),
     }  # fmt: skip
     for which in ("withstands", "robust_accuracy"):
-        table[f"measures.{which}"] = Row(getattr(measures, which), tried, none="dataset")
-        table[f"measures.{which}, autoattack"] = Row(
-            getattr(measures, which),
+        table[f"robustness.{which}"] = Row(getattr(robustness, which), tried, none="dataset")
+        table[f"robustness.{which}, autoattack"] = Row(
+            getattr(robustness, which),
             judged | {"threat": threat(), "seed": seed(), "steps": other(None, 3, none=True)},
             works=("threat: radius 0",),
             none="dataset",

@@ -21,15 +21,16 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from advfeat import inputs, measures
+from advfeat import inputs, robustness
 from advfeat.attacks import FREE, L2, Linf, Threat, fgsm, match_representation, pgd, usual_step_size
 from advfeat.construct import autoattacked_dataset, deterministic_target_dataset
 from advfeat.data import Dataset
 from advfeat.features import usefulness
 from advfeat.gradient_masking import check_gradient_masking
-from advfeat.measures import VanishedGradients, accuracy, predictions, robust_accuracy, withstands
+from advfeat.measures import accuracy, predictions
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.representations import match_distance
+from advfeat.robustness import VanishedGradients, robust_accuracy, withstands
 from advfeat.train import TrainConfig
 from advfeat.transfer import other_classes, transfer
 
@@ -37,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "experiments/records",
     "features", "gaussian", "gradient_ascent", "gradient_masking", "image_files", "measures", "models", "planted",
-    "representations", "threats", "train", "transfer",
+    "representations", "robustness", "threats", "train", "transfer",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
@@ -55,6 +56,8 @@ ELSEWHERE = {
     "image_files.unit_range": "is given what a reader has decoded",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",
     "records.readable_records": "test_records",
+    "measures.answers_of": "is given what predictions has looked at",
+    "measures.check_answered": "is given what answers_of has returned",
     "models.batch_statistics": "runs inside training, on a model that train has looked at",
     "models.Classifier.represent": "behind the normalisation: what it is given belongs to the engine",
     "models.Classifier.classify": "behind the normalisation: what it is given belongs to the engine",
@@ -457,4 +460,4 @@ def test_trust_ends_with_its_block():
 
 def test_measures_say_what_they_warn_of():
     assert issubclass(VanishedGradients, UserWarning)
-    assert "VanishedGradients" in inspect.getdoc(measures.robust_accuracy)
+    assert "VanishedGradients" in inspect.getdoc(robustness.robust_accuracy)

@@ -16,8 +16,8 @@ from advfeat.bench import timing
 from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
-from advfeat.measures import withstands
 from advfeat.models import Classifier, check_trainable, freeze
+from advfeat.robustness import withstands
 
 
 def cost_lines(

@@ -19,8 +19,9 @@ from advfeat.construct import (
 from advfeat.data import Dataset
 from advfeat.experiments.recipes import AutoAttackRecipe, MatchedRecipe, NetworkRecipe, TargetedRecipe
 from advfeat.experiments.store import Store
-from advfeat.measures import accuracy, robust_accuracy
+from advfeat.measures import accuracy
 from advfeat.models import Classifier, build_model, whiten
+from advfeat.robustness import robust_accuracy
 from advfeat.threats import Threat
 from advfeat.train import Checkpoint, train
 
