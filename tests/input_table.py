@@ -265,6 +265,7 @@ def rows() -> dict[str, Row]:
         planted,
         representations,
         robustness,
+        shards,
         threats,
         torchvision_networks,
         train,
@@ -404,6 +405,7 @@ def rows() -> dict[str, Row]:
     )
 
     # construct
+    table["shards.check_pieces"] = Row(shards.check_pieces, per_piece)
     plain = {"dataset": dataset(), **search, **per_piece}
     table["construct.random_target_dataset"] = Row(
         construct.random_target_dataset, {"model": model(training=False), **plain, "threat": bounded, "seed": seed()}
@@ -418,8 +420,8 @@ def rows() -> dict[str, Row]:
              "start": name("other"), "begun": other(None, "yes", small, none=True)},
             one="start", none="start",
         )  # fmt: skip
-    table["construct.autoattacked_dataset"] = Row(
-        construct.autoattacked_dataset,
+    table["autoattack.autoattacked_dataset"] = Row(
+        autoattack.autoattacked_dataset,
         {"model": model(training=False), "dataset": dataset(), "threat": threat(), "seed": seed(), **per_piece},
     )
 

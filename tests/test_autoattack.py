@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from advfeat import robustness
 from advfeat.attacks import L2, Linf
-from advfeat.autoattack import autoattack, installed
-from advfeat.construct import autoattacked_dataset
+from advfeat.autoattack import autoattack, autoattacked_dataset, installed
 from advfeat.data import Dataset
 from advfeat.measures import accuracy
 from advfeat.models import Classifier

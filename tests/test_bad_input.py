@@ -23,7 +23,8 @@ from torch import nn
 
 from advfeat import inputs, robustness
 from advfeat.attacks import FREE, L2, Linf, Threat, fgsm, match_representation, pgd, usual_step_size
-from advfeat.construct import autoattacked_dataset, deterministic_target_dataset
+from advfeat.autoattack import autoattacked_dataset
+from advfeat.construct import deterministic_target_dataset
 from advfeat.data import Dataset
 from advfeat.features import usefulness
 from advfeat.gradient_masking import check_gradient_masking
@@ -38,12 +39,13 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "experiments/records",
     "features", "gaussian", "gradient_ascent", "gradient_masking", "image_files", "measures", "models", "planted",
-    "representations", "robustness", "threats", "train", "transfer",
+    "representations", "robustness", "shards", "threats", "train", "transfer",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
-    "construct.Shards.load": "a protocol",
-    "construct.Shards.save": "a protocol",
+    "shards.Shards.load": "a protocol",
+    "shards.Shards.save": "a protocol",
+    "shards.fill_in_pieces": "behind construct and autoattack, which have looked at everything",
     "gradient_ascent.check_attack": "every attack begins with it",
     "gradient_ascent.ascend": "behind maximize and the attacks, which have looked at everything",
     "train.Checkpoint.save": "a protocol",
@@ -402,7 +404,7 @@ def test_what_is_no_network_is_named(unchecked, measure):
 
 
 def test_a_set_made_with_autoattack_names_the_size_of_its_batches(monkeypatch):
-    monkeypatch.setattr("advfeat.construct.autoattack", lambda _, images, *__, **___: images)
+    monkeypatch.setattr("advfeat.autoattack.autoattack", lambda _, images, *__, **___: images)
     made = autoattacked_dataset(build_model("cnn4", width=8).eval(), dataset(), L2(0.25), seed=4, batch_size=3)
     assert made.info == {"from": {}, "threat": "l2 eps=0.25", "seed": 4, "batch_size": 3}
     for function in (withstands, autoattacked_dataset):

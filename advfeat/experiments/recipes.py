@@ -181,7 +181,7 @@ class ReleasedRecipe:
 
 @dataclass(frozen=True)
 class AutoAttackRecipe:
-    """What AutoAttack makes of test images, see ``construct.autoattacked_dataset``.
+    """What AutoAttack makes of test images, see ``autoattack.autoattacked_dataset``.
 
     Attributes:
         model: the network that is attacked.

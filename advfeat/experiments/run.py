@@ -35,8 +35,9 @@ from advfeat.experiments.recipes import (
     check_kind,
     plain,
 )
-from advfeat.experiments.store import Shards, Store
+from advfeat.experiments.store import Store
 from advfeat.models import Classifier
+from advfeat.shards import Shards
 from advfeat.train import resumed_elsewhere
 
 
@@ -158,7 +159,7 @@ class Run:
         It takes the better part of an hour on a CPU core for a robust network, so it goes on where it was stopped.
 
         Raises:
-            ModuleNotFoundError, ValueError: from ``construct.autoattacked_dataset``.
+            ModuleNotFoundError, ValueError: from ``autoattack.autoattacked_dataset``.
         """
         count = self.profile.evaluation.autoattack_images
         images = self.test_set.subset(slice(0, count)).fingerprint()

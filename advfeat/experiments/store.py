@@ -34,10 +34,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from advfeat.construct import Shards
 from advfeat.data import Dataset
 from advfeat.files import load_tensors, refusal, sweep, write_whole
 from advfeat.models import Classifier
+from advfeat.shards import Shards
 from advfeat.train import Checkpoint
 
 # Part of every key. Raise it when the meaning of a recipe changes (another algorithm under the same numbers), so that
