@@ -264,6 +264,7 @@ def rows() -> dict[str, Row]:
         models,
         planted,
         representations,
+        responses,
         robustness,
         shards,
         threats,
@@ -566,11 +567,11 @@ def rows() -> dict[str, Row]:
     )  # fmt: skip
     lists = other(found, "found", small)
     answers = Argument(lists.valid, lists.bad | {
-        "NaN": features.Responses(found.clean * NAN, found.lowest, found.highest),
-        "infinite": features.Responses(found.clean, found.lowest - INF, found.highest),
-        "shapes": features.Responses(found.clean, found.lowest[:1], found.highest),
-        "width": features.Responses(found.clean, found.lowest[:, :1], found.highest),
-        "bytes": features.Responses(found.clean.byte(), found.lowest, found.highest),
+        "NaN": responses.Responses(found.clean * NAN, found.lowest, found.highest),
+        "infinite": responses.Responses(found.clean, found.lowest - INF, found.highest),
+        "shapes": responses.Responses(found.clean, found.lowest[:1], found.highest),
+        "width": responses.Responses(found.clean, found.lowest[:, :1], found.highest),
+        "bytes": responses.Responses(found.clean.byte(), found.lowest, found.highest),
     })  # fmt: skip
     table["features.robust_usefulness"] = Row(
         features.robust_usefulness, {"responses": answers, "positive": positive, "level": level},
