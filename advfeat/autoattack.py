@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from advfeat import inputs
 from advfeat.attacks import Threat
 from advfeat.data import Dataset, check_dataset
-from advfeat.models import check_eval, ready
+from advfeat.evaluation_mode import check_eval
+from advfeat.models import ready
 from advfeat.shards import Shards, check_pieces, fill_in_pieces
 from advfeat.threats import check_threat
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from advfeat import inputs
 from advfeat.engine import fused_steps, replay
-from advfeat.models import Classifier, FrozenClassifier, check_eval
+from advfeat.evaluation_mode import check_eval
+from advfeat.models import Classifier, FrozenClassifier
 from advfeat.threats import Threat, check_step
 
 Objective = Callable[[Tensor, Tensor], Tensor]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from advfeat import inputs
 from advfeat.data import Dataset, batches, check_dataset
 from advfeat.estimates import Estimate
-from advfeat.models import check_eval, ready
+from advfeat.evaluation_mode import check_eval
+from advfeat.models import ready
 
 
 def predictions(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Int[Tensor, " n"]:

@@ -1,10 +1,13 @@
-"""Convolutions that oneDNN does not train correctly on a CPU: which they are, and the same map without them."""
+"""Convolutions that oneDNN does not train correctly on a CPU: found, replaced and refused."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import nn
+
+from advfeat import inputs
 
 # As many channels as the widest vector of a CPU holds in float32. oneDNN works on so many at once, with AVX2 on half.
 _VECTOR = 16
@@ -47,3 +50,24 @@ def with_strides_apart(stack: nn.Sequential) -> nn.Sequential:
             layer.stride = (1, 1)
         layers[name] = layer
     return nn.Sequential(layers)
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Refuse a network that has layers whose weight gradients cannot be trusted on this device.
+
+    See ``narrow_strided``: on a CPU oneDNN writes beyond its memory there. What ``models.build_model`` makes has no
+    such layer.
+
+    Raises:
+        ValueError: there are such layers, their weights are to be trained, and oneDNN would do it; named, with a cure.
+    """
+    inputs.network(model)
+    on_cpu = {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    if not (on_cpu and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return
+    if narrow := narrow_strided(model):
+        raise ValueError(
+            f"model has 1×1 convolutions with a stride on fewer than 16 channels: {', '.join(narrow)}. On a CPU oneDNN "
+            "may crash or return wrong weight gradients there; put nn.MaxPool2d(1, stride=...) before each and give it "
+            "stride 1, which is the same function, or 16 channels, or fix its weights with requires_grad_(False)"
+        )

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from advfeat import inputs
 from advfeat.attacks import FREE, match_representation
+from advfeat.evaluation_mode import check_eval
 from advfeat.gradient_ascent import maximize
-from advfeat.models import Classifier, check_eval, freeze
+from advfeat.models import Classifier, freeze
 from advfeat.threats import check_step
 
 

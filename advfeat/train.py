@@ -18,7 +18,9 @@ from advfeat import inputs
 from advfeat.attacks import Threat, pgd
 from advfeat.data import Dataset, augment, batches, check_dataset
 from advfeat.engine import fused_steps
-from advfeat.models import Classifier, batch_statistics, check_trainable, freeze, refold
+from advfeat.evaluation_mode import batch_statistics
+from advfeat.models import Classifier, freeze, refold
+from advfeat.onednn import check_trainable
 from advfeat.progress import progress
 from advfeat.threats import check_threat
 
@@ -161,7 +163,7 @@ def train(
         TypeError: an argument of another type, or a model that is no ``Classifier``.
         ValueError: the dataset is smaller than one batch or has more classes than the model, ``seed`` is not in
             [0, 2**32), or the model has narrow strided layers that cannot be trained on a CPU, see
-            ``models.check_trainable``.
+            ``onednn.check_trainable``.
         FloatingPointError: the loss is not finite.
 
     Source: section 3 and appendix C of Ilyas et al. 2019; Madry et al. 2018 for adversarial training.

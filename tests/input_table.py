@@ -255,6 +255,7 @@ def rows() -> dict[str, Row]:
         autoattack,
         construct,
         estimates,
+        evaluation_mode,
         features,
         gaussian,
         gradient_ascent,
@@ -262,6 +263,7 @@ def rows() -> dict[str, Row]:
         image_files,
         measures,
         models,
+        onednn,
         planted,
         representations,
         responses,
@@ -607,10 +609,11 @@ def rows() -> dict[str, Row]:
         works=("images: one row",), none="images",
     )  # fmt: skip
     table["models.ready"] = Row(models.ready, {"model": model(training=False, broken=False, logits=False)})
-    table["models.check_eval"] = Row(
-        models.check_eval, {"model": other(classifier(), "resnet", 3, training=classifier(train=True))}
+    no_network = ("resnet", 3, nn.Linear, [classifier()])
+    table["evaluation_mode.check_eval"] = Row(
+        evaluation_mode.check_eval, {"model": other(classifier(), *no_network, training=classifier(train=True))}
     )
-    table["models.check_trainable"] = Row(models.check_trainable, {"model": other(classifier(), "resnet", 3)})
+    table["onednn.check_trainable"] = Row(onednn.check_trainable, {"model": other(classifier(), *no_network)})
     table["models.freeze"] = Row(
         models.freeze,
         {"model": other(classifier(), "resnet", 3, plain=Plain()), "dtype": other(None, "float32", 3, none=True),

@@ -37,9 +37,9 @@ from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
-    "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "experiments/records",
-    "features", "gaussian", "gradient_ascent", "gradient_masking", "image_files", "measures", "models", "planted",
-    "representations", "robustness", "shards", "threats", "train", "transfer",
+    "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "evaluation_mode",
+    "experiments/records", "features", "gaussian", "gradient_ascent", "gradient_masking", "image_files", "measures",
+    "models", "onednn", "planted", "representations", "robustness", "shards", "threats", "train", "transfer",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
@@ -58,9 +58,12 @@ ELSEWHERE = {
     "image_files.unit_range": "is given what a reader has decoded",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",
     "records.readable_records": "test_records",
+    "onednn.narrow_strided": "behind check_trainable, which has looked at the network",
+    "onednn.is_narrow_strided": "is given layers of an architecture",
+    "onednn.with_strides_apart": "is given layers of an architecture",
     "measures.answers_of": "is given what predictions has looked at",
     "measures.check_answered": "is given what answers_of has returned",
-    "models.batch_statistics": "runs inside training, on a model that train has looked at",
+    "evaluation_mode.batch_statistics": "runs inside training, on a model that train has looked at",
     "models.Classifier.represent": "behind the normalisation: what it is given belongs to the engine",
     "models.Classifier.classify": "behind the normalisation: what it is given belongs to the engine",
     "records.Record.summary": "test_records",

@@ -18,9 +18,9 @@ from advfeat.attacks import L2
 from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
 from advfeat.experiments.profiles import PROFILES
-from advfeat.models import Classifier, build_model, check_trainable, freeze, whiten
+from advfeat.models import Classifier, build_model, freeze, whiten
 from advfeat.networks import SMALL_NETWORKS
-from advfeat.onednn import narrow_strided
+from advfeat.onednn import check_trainable, narrow_strided
 from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
 from advfeat.train import TrainConfig, train
 
