@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from advfeat import inputs
 from advfeat.engine import folding, fused_steps
+from advfeat.engine.batch_independence import check_each_alone
 from advfeat.evaluation_mode import check_eval
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.torchvision_networks import FULL_WIDTH, TORCHVISION, ArchitectureScale
@@ -214,7 +215,7 @@ def freeze(
     Raises:
         TypeError: the features have a layer that is not known to treat each image on its own, or cannot be traced;
             named, with the reason. Or they mix the images of a batch all the same, by a function between the layers:
-            this is tried out, see ``folding.check_each_alone``.
+            this is tried out, see ``batch_independence.check_each_alone``.
         ValueError: ``leak`` is outside [0, 1].
     """
     inputs.instance("model", model, Classifier, "a models.Classifier")
@@ -237,7 +238,7 @@ def freeze(
     folded = folding.fold(frozen.features, through_pooling=not refoldable)
     weight = next(folded.parameters(), model.head.weight)
     named = type(model.features).__name__
-    folding.check_each_alone(folded, named=named, channels=model.mean.shape[1], like=weight)
+    check_each_alone(folded, named=named, channels=model.mean.shape[1], like=weight)
     if leak:
         folding.open_last_relu(folded, leak)
     frozen.features = folded
