@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from advfeat.data import Dataset
     from advfeat.estimates import Estimate
     from advfeat.experiments.run import Run
+    from advfeat.hyperparameters import TrainConfig
     from advfeat.image_files import cifar10, image_folder
     from advfeat.measures import accuracy
     from advfeat.models import build_model, freeze
     from advfeat.planted import PlantedWorld
     from advfeat.robustness import robust_accuracy
     from advfeat.threats import L2, Linf
-    from advfeat.train import TrainConfig
 
 __version__ = "0.1.0"
 
@@ -36,7 +36,7 @@ _HOME = {
     "PlantedWorld": "planted",
     "build_model": "models",
     "freeze": "models",
-    "TrainConfig": "train",
+    "TrainConfig": "hyperparameters",
     "Estimate": "estimates",
     "accuracy": "measures",
     "robust_accuracy": "robustness",

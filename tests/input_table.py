@@ -260,6 +260,7 @@ def rows() -> dict[str, Row]:
         gaussian,
         gradient_ascent,
         gradient_masking,
+        hyperparameters,
         image_files,
         measures,
         models,
@@ -637,13 +638,14 @@ def rows() -> dict[str, Row]:
               "label_smoothing": real(0.0, 1.0, -0.1), "shift": whole(0), "flip": flag(),
               "threat": other(threats.L2(0.3), 0.5, "l2", none=True), "attack_steps": whole(2, 1),
               "attack_step_size": length(), "attack_mode": name("eval"), "precision": name("float32")}  # fmt: skip
-    table["train.TrainConfig"] = Row(train.TrainConfig, epochs)
-    config = train.TrainConfig(epochs=1, batch_size=4, lr=0.1, threat=threats.L2(0.3))
-    table["train.TrainConfig.at_radius"] = Row(config.at_radius, {"eps": real(0.3, -0.1)})
+    table["hyperparameters.TrainConfig"] = Row(hyperparameters.TrainConfig, epochs)
+    config = hyperparameters.TrainConfig(epochs=1, batch_size=4, lr=0.1, threat=threats.L2(0.3))
+    table["hyperparameters.TrainConfig.at_radius"] = Row(config.at_radius, {"eps": real(0.3, -0.1)})
     table["train.train"] = Row(
         lambda model, *given, **named: train.train(classifier() if model == "fresh" else model, *given, **named),
         {"model": other("fresh", 3, Plain(), few=classifier(classes=2), NaN=classifier(spoil=NAN)),
-         "dataset": dataset(), "config": other(config, 3, "quick", shift=train.TrainConfig(1, 4, 0.1, shift=5)),
+         "dataset": dataset(),
+         "config": other(config, 3, "quick", shift=hyperparameters.TrainConfig(1, 4, 0.1, shift=5)),
          "seed": seed(), "checkpoint": other(None, "file", 3, none=True), "evaluate": other(None, "all", 3, none=True),
          "description": other("train", 3)},
         one="dataset", none="dataset",

@@ -28,18 +28,19 @@ from advfeat.construct import deterministic_target_dataset
 from advfeat.data import Dataset
 from advfeat.features import usefulness
 from advfeat.gradient_masking import check_gradient_masking
+from advfeat.hyperparameters import TrainConfig
 from advfeat.measures import accuracy, predictions
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.representations import match_distance
 from advfeat.robustness import VanishedGradients, robust_accuracy, withstands
-from advfeat.train import TrainConfig
 from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "evaluation_mode",
-    "experiments/records", "features", "gaussian", "gradient_ascent", "gradient_masking", "image_files", "measures",
-    "models", "onednn", "planted", "representations", "robustness", "shards", "threats", "train", "transfer",
+    "experiments/records", "features", "gaussian", "gradient_ascent", "gradient_masking", "hyperparameters",
+    "image_files", "measures", "models", "onednn", "planted", "representations", "robustness", "shards", "threats",
+    "train", "transfer",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
@@ -53,7 +54,7 @@ ELSEWHERE = {
     "fused_steps.NetworkInput.set_from": "runs inside a step: what it is given belongs to the engine",
     "fused_steps.NetworkInput.pixel_gradient": "runs inside a step: what it is given belongs to the engine",
     "fused_steps.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
-    "train.TrainConfig.on": "hands on to fused_steps.fast_dtype",
+    "hyperparameters.TrainConfig.on": "hands on to fused_steps.fast_dtype",
     "train.resumed_elsewhere": "reads the rows that train has written",
     "image_files.unit_range": "is given what a reader has decoded",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",

@@ -325,7 +325,8 @@ SCRIPT = textwrap.dedent(
     from advfeat.data import Dataset
     from advfeat.models import build_model
     from advfeat.experiments.store import Store
-    from advfeat.train import TrainConfig, train
+    from advfeat.train import train
+    from advfeat.hyperparameters import TrainConfig
 
     torch.set_num_threads(1)
     whole_file = store_module.save_file

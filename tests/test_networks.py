@@ -18,11 +18,12 @@ from advfeat.attacks import L2
 from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
 from advfeat.experiments.profiles import PROFILES
+from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model, freeze, whiten
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.onednn import check_trainable, narrow_strided
 from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
-from advfeat.train import TrainConfig, train
+from advfeat.train import train
 
 pytestmark = pytest.mark.numbers
 

@@ -16,9 +16,9 @@ from advfeat.data import Dataset
 from advfeat.engine.fused_steps import NetworkInput
 from advfeat.experiments.recipes import plain
 from advfeat.features import linear_responses, searched_responses
+from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier
 from advfeat.threats import Threat
-from advfeat.train import TrainConfig
 
 pytestmark = pytest.mark.numbers
 

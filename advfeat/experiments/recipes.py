@@ -13,9 +13,9 @@ from typing import Any
 
 from advfeat import inputs
 from advfeat.experiments.settings import Profile
+from advfeat.hyperparameters import TrainConfig
 from advfeat.threats import L2, Threat
 from advfeat.torchvision_networks import ArchitectureScale
-from advfeat.train import TrainConfig
 
 MATCHED = ("D_R", "D_NR")
 TARGETED = ("D_rand", "D_det")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from advfeat.experiments.datasets import DATASETS
+from advfeat.hyperparameters import TrainConfig
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
-from advfeat.train import TrainConfig
 
 
 class Rule(NamedTuple):
