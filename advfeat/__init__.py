@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advfeat.attacks import fgsm, pgd
-    from advfeat.data import Dataset, cifar10, image_folder
+    from advfeat.data import Dataset
     from advfeat.estimates import Estimate
     from advfeat.experiments.run import Run
-    from advfeat.measures import accuracy, robust_accuracy
+    from advfeat.hyperparameters import TrainConfig
+    from advfeat.image_files import cifar10, image_folder
+    from advfeat.measures import accuracy
     from advfeat.models import build_model, freeze
     from advfeat.planted import PlantedWorld
+    from advfeat.robustness import robust_accuracy
     from advfeat.threats import L2, Linf
-    from advfeat.train import TrainConfig
 
 __version__ = "0.1.0"
 
@@ -29,15 +31,15 @@ _HOME = {
     "pgd": "attacks",
     "fgsm": "attacks",
     "Dataset": "data",
-    "cifar10": "data",
-    "image_folder": "data",
+    "cifar10": "image_files",
+    "image_folder": "image_files",
     "PlantedWorld": "planted",
     "build_model": "models",
     "freeze": "models",
-    "TrainConfig": "train",
+    "TrainConfig": "hyperparameters",
     "Estimate": "estimates",
     "accuracy": "measures",
-    "robust_accuracy": "measures",
+    "robust_accuracy": "robustness",
     "Run": "experiments.run",
 }
 _MODULES = ("features", "planted", "train")

@@ -1,10 +1,9 @@
-"""Images from a model's gradient: PGD and FGSM, matching of representations, and the loop below them all."""
+"""Images from a model's gradient: PGD and FGSM, and matching of representations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from typing import Literal, cast
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -12,20 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import inputs
-from advfeat.engine import fused_steps, replay
-from advfeat.models import Classifier, FrozenClassifier, check_eval
-from advfeat.threats import FREE, L2, Linf, Threat, check_step, check_threat, usual_step_size
+from advfeat.gradient_ascent import Objective, ascend, check_attack
+from advfeat.models import Classifier
+from advfeat.threats import FREE, L2, Linf, Threat, check_threat, usual_step_size
 
 __all__ = [
-    "FREE", "L2", "Linf", "Threat", "fgsm", "gray_noise", "match_representation", "maximize", "pgd", "usual_step_size",
+    "FREE", "L2", "Linf", "Threat", "fgsm", "gray_noise", "match_representation", "pgd", "usual_step_size",
 ]  # fmt: skip
-
-Objective = Callable[[Tensor, Tensor], Tensor]
-"""``objective(output, target)``: a sum over images, of what a network answers and what is wanted of each image.
-
-The function itself is the key under which its steps are recorded on a GPU, see ``maximize``.
-"""
-Output = Literal["logits", "representation"]
 
 
 def pgd(
@@ -94,7 +86,7 @@ def _maximize_of_labels(
     step_size: float, generator: torch.Generator | None = None, start: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """``maximize`` for an objective of logits and labels, each of which must be one of the model's classes."""
-    _check_attack(model, images, threat, steps, step_size, start)
+    check_attack(model, images, threat, steps, step_size, start)
     inputs.labels(labels, count=len(images))
     if generator is not None and start is not None:
         raise ValueError("generator and start both say where to begin; give one of them")
@@ -111,7 +103,7 @@ def _maximize_of_labels(
         if highest >= logits.shape[1]:
             raise ValueError(f"labels must lie in [0, {logits.shape[1]}), got up to {highest}")
 
-    return _maximize(model, objective, images, labels, threat, steps, step_size, start=start, check=check)
+    return ascend(model, objective, images, labels, threat, steps, step_size, start=start, check=check)
 
 
 def fgsm(
@@ -160,7 +152,7 @@ def match_representation(
 
     Source: section 3.1 of Ilyas et al. 2019; the loss is that of MadryLab/robust_representations, image_inversion.
     """
-    _check_attack(model, start, FREE, steps, step_size, None, on="representation", name="start")
+    check_attack(model, start, FREE, steps, step_size, None, on="representation", name="start")
     inputs.tensor("target", target, "n d")
     if len(start) != len(target):
         raise ValueError(f"start and target must match, got {len(start)} images but {len(target)} targets")
@@ -175,7 +167,7 @@ def match_representation(
             raise ValueError(f"target must have the shape of the representation, {shapes}")
 
     try:
-        return _maximize(model, _approach, start, scaled, FREE, steps, step_size, on="representation", check=check)
+        return ascend(model, _approach, start, scaled, FREE, steps, step_size, on="representation", check=check)
     except FloatingPointError as error:
         whole = bool(target.isfinite().all())
         raise error if whole else FloatingPointError(f"target must be finite: {error}") from None
@@ -183,130 +175,6 @@ def match_representation(
 
 def _approach(representation: Tensor, scaled: Tensor) -> Tensor:
     return -((representation - scaled[:, :-1]).norm(dim=1) / scaled[:, -1]).sum()
-
-
-def maximize(
-    model: nn.Module,
-    objective: Objective,
-    images: Float[Tensor, "n c h w"],
-    target: Tensor,
-    threat: Threat,
-    *,
-    on: Output = "logits",
-    steps: int,
-    step_size: float,
-    start: Float[Tensor, "n c h w"] | None = None,
-) -> Float[Tensor, "n c h w"]:
-    """The loop below every attack: ``steps`` steps up the gradient of an objective, inside ``threat``.
-
-    Everything happens in memory that is laid out once, and nothing is read back to the host before the end. A frozen
-    classifier consists of known operations only, so its steps can be recorded (see ``replay``); and it is entered
-    behind its normalisation, because a step normalises on the fly. Any other model simply runs. What that does, without
-    memory laid out and without recordings, is written in ``bench.reference.reference_pgd``.
-
-    A recording is found again by the objective itself. So define it once, in a module: a function that is made anew,
-    such as a lambda, is recorded anew. And let it depend on its two arguments only: what else it reads is recorded as
-    it is at the time.
-
-    Args:
-        objective: ``objective(output, target)``, a sum over images. It must treat each image on its own, and read no
-            value back.
-        target: what the objective needs to know of each image, first dimension n.
-        threat: ``FREE`` if only the box is to hold the images.
-        on: what the output is, the model's ``logits`` or its ``representation``.
-        start: where to begin, if not at the images.
-
-    Raises:
-        TypeError: an argument of another type or dtype, an objective that cannot be a key, or one that is no number.
-        ValueError: the model is in training mode, images or start are not in [0, 1], shapes disagree, ``steps`` is
-            negative, ``step_size`` is not positive or too long, or nothing leads from the images to the objective.
-        FloatingPointError: a gradient was not finite.
-    """
-    _check_attack(model, images, threat, steps, step_size, start, on=on)
-    inputs.function("objective", objective, "of a network's output and the target")
-    inputs.instance("objective", objective, Hashable, "hashable, since its recordings are kept under it")
-    inputs.instance("target", target, Tensor, "a tensor")
-    if target.ndim == 0 or len(target) != len(images):
-        raise ValueError(f"target must have a row for each of {len(images)} images, got shape {tuple(target.shape)}")
-    begun = [] if start is None else [("start", start, inputs.BOX)]
-    inputs.look(("images", images, inputs.BOX), *begun)
-    return _maximize(model, objective, images, target, threat, steps, step_size, on=on, start=start)
-
-
-def _check_attack(
-    model: nn.Module, images: Tensor, threat: Threat, steps: int, step_size: float, start: Tensor | None, *,
-    on: Output = "logits", name: str = "images",
-) -> None:  # fmt: skip
-    """Everything about the arguments of an attack that can be told without a look at values."""
-    inputs.one_of("on", on, ("logits", "representation"))
-    inputs.network(model, inside=on == "representation")
-    check_eval(model)
-    inputs.images(images, name, model=model)
-    check_step(step_size, threat, images)
-    inputs.whole("steps", steps, least=0)
-    if start is not None:
-        inputs.instance("start", start, Tensor, "a tensor")
-        if start.shape != images.shape or start.dtype != images.dtype:
-            got = f"{start.dtype} {tuple(start.shape)}"
-            raise ValueError(f"start must be as the images are, float32 {tuple(images.shape)}, got {got}")
-    inputs.gradients_possible(model)
-
-
-def _maximize(
-    model: nn.Module, objective: Objective, images: Tensor, target: Tensor, threat: Threat, steps: int,
-    step_size: float, *, on: Output = "logits", start: Tensor | None = None,
-    check: Callable[[Tensor], None] | None = None,
-) -> Tensor:  # fmt: skip
-    """The work of ``maximize``; ``check`` refuses an output that does not fit the target, without a look at values."""
-    # A subclass may compute something else.
-    known = model if type(model) is FrozenClassifier else None
-    answer: Callable[[Tensor], Tensor]
-    if known is not None:
-        answer = known.represent if on == "representation" else known.classify
-    else:
-        answer = cast("Classifier", model).representation if on == "representation" else model
-
-    def buffers() -> dict[str, Tensor]:
-        # Channels last, as the network reads and differentiates: then nothing is rearranged at every step.
-        adv = torch.empty_like(images, memory_format=torch.channels_last)
-        made = {"adv": adv, "origin": torch.empty_like(adv), "target": torch.empty_like(target)}
-        return made if known is None else made | {"values": torch.empty_like(adv, dtype=known.dtype)}
-
-    if known is None:
-        recording, network = replay.Recording(buffers()), None
-    else:
-        # All that a step depends on besides buffers and weights. The objective counts as itself, not by a name of its.
-        key = (objective, threat, step_size, on, images.shape, images.dtype, target.shape, target.dtype)
-        recording = replay.recording(known, key, buffers)
-        network = fused_steps.NetworkInput(recording.buffers["values"], known.mean, known.std)
-    adv, origin, targets = (recording.buffers[name] for name in ("adv", "origin", "target"))
-    with torch.no_grad():
-        adv.copy_(images if start is None else start)
-        origin.copy_(images)
-        targets.copy_(target)
-        if network is not None:
-            network.set_from(adv)
-
-    def step() -> None:
-        inputs = (adv if network is None else network.values).detach().requires_grad_()
-        with torch.enable_grad():
-            output = answer(inputs)
-            if check is not None:
-                check(output)
-            total = objective(output, targets)
-        if not isinstance(total, Tensor) or total.ndim:
-            raise TypeError(f"objective must return a sum over the images, one number, got {type(total).__name__}")
-        if not total.requires_grad:
-            raise ValueError("model has no gradient: nothing leads from the images to what it answers")
-        (gradient,) = torch.autograd.grad(total, inputs)
-        threat.step(adv, origin, gradient, step_size, out=adv, network=network)
-
-    recording.run(step, steps)
-    # One look after the loop: a NaN, once there, stays (the steps never turn it into a valid pixel).
-    broken = int((~adv.isfinite()).flatten(1).any(1).sum())
-    if broken:
-        raise FloatingPointError(f"model: the gradient was not finite for {broken} of {len(adv)} images")
-    return torch.empty_like(images).copy_(adv)
 
 
 def gray_noise(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "n c h w"]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from advfeat import inputs
-from advfeat.data import CIFAR10_CLASSES, Dataset, unit_range
+from advfeat.data import Dataset
 from advfeat.files import load_tensors
+from advfeat.image_files import CIFAR10_CLASSES, unit_range
 
 FOLDERS = {"D_R": "robust_CIFAR", "D_NR": "non_robust_CIFAR", "D_rand": "drand_CIFAR", "D_det": "ddet_CIFAR"}
 """Name of a set in this book → name of its folder in the release, which may also begin with ``d_``."""

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from advfeat import inputs
 from advfeat.attacks import Threat
-from advfeat.models import check_eval
+from advfeat.data import Dataset, check_dataset
+from advfeat.evaluation_mode import check_eval
+from advfeat.models import ready
+from advfeat.shards import Shards, check_pieces, fill_in_pieces
 from advfeat.threats import check_threat
 
 NORMS = ("L2", "Linf")
@@ -111,3 +114,47 @@ def autoattack(
         for parameter in learning:
             parameter.requires_grad_(True)
     return found.detach()
+
+
+def autoattacked_dataset(
+    model: nn.Module,
+    dataset: Dataset,
+    threat: Threat,
+    *,
+    seed: int = 0,
+    batch_size: int = 100,
+    shards: Shards | None = None,
+) -> Dataset:
+    """Every image as AutoAttack leaves it: an adversarial one where it found one, else unchanged.
+
+    So ``measures.accuracy`` of the model on it is its accuracy under AutoAttack.
+
+    Args:
+        model: the model that is attacked, in float32.
+        threat: the ball around each image, such as ``L2(0.25)``.
+        seed: of AutoAttack's draws, begun anew for every piece.
+        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on. What
+            AutoAttack finds depends on it, so ``info`` names it beside threat and seed.
+
+    Raises:
+        ModuleNotFoundError: the extra is not installed.
+        TypeError, ValueError: from ``autoattack``, or ``batch_size`` is not positive.
+
+    Source: Croce and Hein 2020, see ``autoattack``.
+    """
+    check_dataset(dataset)
+    check_threat(threat, finite=True)
+    inputs.seed(seed)
+    check_pieces(batch_size, shards)
+    frozen = ready(model, dtype=torch.float32)
+
+    def attack(rows: slice) -> Tensor:
+        return autoattack(frozen, dataset.images[rows], dataset.labels[rows], threat, seed=seed, batch_size=batch_size)
+
+    images = torch.empty_like(dataset.images)
+    fill_in_pieces(images, attack, f"AutoAttack {threat}", batch_size, shards)
+    return dataset.replace(
+        images=images,
+        name=f"{dataset.name}, AutoAttack",
+        info={"from": dict(dataset.info), "threat": str(threat), "seed": seed, "batch_size": batch_size},
+    )

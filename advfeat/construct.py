@@ -1,34 +1,21 @@
-"""Datasets made from a dataset and a model: D_R and D_NR, D_rand and D_det, and what AutoAttack makes of one."""
+"""The datasets of the paper, made from a dataset and a model: D_R and D_NR, D_rand and D_det."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from advfeat import inputs
 from advfeat.attacks import Threat, gray_noise, match_representation, pgd
-from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, check_dataset
 from advfeat.models import Classifier, freeze, ready
-from advfeat.progress import progress
-from advfeat.threats import FREE, check_step, check_threat
-
-
-@runtime_checkable
-class Shards(Protocol):
-    """Where finished pieces of a dataset wait for the rest, such as ``checkpoints.DatasetShards``."""
-
-    def load(self, start: int) -> Tensor | None:
-        """The images from row ``start`` on, or None if that piece is not finished."""
-
-    def save(self, start: int, images: Tensor) -> None:
-        """Keep a finished piece; either wholly written or not at all."""
+from advfeat.shards import Shards, check_pieces, fill_in_pieces
+from advfeat.threats import FREE, check_step
 
 
 def robust_dataset(
@@ -161,50 +148,6 @@ def deterministic_target_dataset(
     return _attacked_towards(model, dataset, targets, threat, "D_det", search)
 
 
-def autoattacked_dataset(
-    model: nn.Module,
-    dataset: Dataset,
-    threat: Threat,
-    *,
-    seed: int = 0,
-    batch_size: int = 100,
-    shards: Shards | None = None,
-) -> Dataset:
-    """Every image as AutoAttack leaves it: an adversarial one where it found one, else unchanged.
-
-    So ``measures.accuracy`` of the model on it is its accuracy under AutoAttack.
-
-    Args:
-        model: the model that is attacked, in float32.
-        threat: the ball around each image, such as ``L2(0.25)``.
-        seed: of AutoAttack's draws, begun anew for every piece.
-        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on. What
-            AutoAttack finds depends on it, so ``info`` names it beside threat and seed.
-
-    Raises:
-        ModuleNotFoundError: the extra is not installed.
-        TypeError, ValueError: from ``autoattack``, or ``batch_size`` is not positive.
-
-    Source: Croce and Hein 2020, see ``autoattack``.
-    """
-    check_dataset(dataset)
-    check_threat(threat, finite=True)
-    inputs.seed(seed)
-    _check_pieces(batch_size, shards)
-    frozen = ready(model, dtype=torch.float32)
-
-    def attack(rows: slice) -> Tensor:
-        return autoattack(frozen, dataset.images[rows], dataset.labels[rows], threat, seed=seed, batch_size=batch_size)
-
-    images = torch.empty_like(dataset.images)
-    _fill_in_pieces(images, attack, f"AutoAttack {threat}", batch_size, shards)
-    return dataset.replace(
-        images=images,
-        name=f"{dataset.name}, AutoAttack",
-        info={"from": dict(dataset.info), "threat": str(threat), "seed": seed, "batch_size": batch_size},
-    )
-
-
 @dataclass(frozen=True)
 class _Search:
     """So many steps of one length, and the pieces that the images are made in."""
@@ -217,7 +160,7 @@ class _Search:
     def check(self, threat: Threat, images: Tensor) -> None:
         check_step(self.step_size, threat, images)
         inputs.whole("steps", self.steps, least=0)
-        _check_pieces(self.batch_size, self.shards)
+        check_pieces(self.batch_size, self.shards)
 
 
 def _attacked_towards(
@@ -235,7 +178,7 @@ def _attacked_towards(
         return pgd(frozen, attacked, targets[rows], threat, targeted=True, **moves)
 
     images = torch.empty_like(dataset.images)
-    _fill_in_pieces(images, attack, name, search.batch_size, search.shards)
+    fill_in_pieces(images, attack, name, search.batch_size, search.shards)
     return dataset.replace(
         images=images,
         labels=targets,
@@ -294,7 +237,7 @@ def _represented_alike(
             target = frozen.representation(dataset.images[rows])
         return match_representation(frozen, images[rows], target, steps=steps, step_size=search.step_size)
 
-    _fill_in_pieces(images, match, name, search.batch_size, search.shards)
+    fill_in_pieces(images, match, name, search.batch_size, search.shards)
     return whole.replace(images=images)
 
 
@@ -312,29 +255,3 @@ def _steps_of(begun: Dataset, whole: Dataset) -> int:
     if not (same and isinstance(steps, int) and isinstance(most := whole.info["steps"], int) and steps <= most):
         raise ValueError(f"{whole.name} of {whole.info} is not to be made from {begun.name} of {begun.info}")
     return steps
-
-
-def _check_pieces(batch_size: int, shards: Shards | None) -> None:
-    inputs.whole("batch_size", batch_size, least=1)
-    inputs.instance("shards", shards, (Shards, type(None)), "a place for pieces with load and save")
-
-
-def _fill_in_pieces(
-    images: Float[Tensor, "n 3 h w"],
-    make: Callable[[slice], Tensor],
-    name: str,
-    batch_size: int,
-    shards: Shards | None,
-) -> None:
-    """Overwrite ``images`` piece by piece with what ``make(rows)`` returns, or with what ``shards`` has kept of it."""
-    with progress(total=len(images), unit="img", description=name) as bar, inputs.trusted():
-        for start in range(0, len(images), batch_size):
-            rows = slice(start, start + batch_size)
-            piece = shards.load(start) if shards is not None else None
-            # A piece of another batch size is no use, and one row would fill a whole batch without a word.
-            if piece is None or piece.shape != images[rows].shape:
-                piece = make(rows)
-                if shards is not None:
-                    shards.save(start, piece)
-            images[rows] = piece
-            bar.update(len(piece))

@@ -9,27 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.special import stdtrit
 from torch import Tensor
 
 from advfeat import inputs
 from advfeat.attacks import Threat
 from advfeat.estimates import Estimate
 from advfeat.progress import progress
+from advfeat.responses import Responses, by_class, check_labelled, check_responses, mean_worst
 from advfeat.threats import check_step, check_threat
-
-
-@dataclass(frozen=True)
-class Responses:
-    """What k features say about n images: as they are, and at least and at most within a threat."""
-
-    clean: Float[Tensor, "n k"]
-    lowest: Float[Tensor, "n k"]
-    highest: Float[Tensor, "n k"]
 
 
 def linear_responses(
@@ -183,7 +173,7 @@ def usefulness(values: Float[Tensor, "n k"], positive: Bool[Tensor, " n"], *, le
     Source: equation (1) of Ilyas et al. 2019.
     """
     inputs.tensor("values", values, "n k", inputs.FLOATS)
-    return _mean_worst(values, values, values, positive, level)
+    return mean_worst(values, values, values, positive, level)
 
 
 def robust_usefulness(responses: Responses, positive: Bool[Tensor, " n"], *, level: float = 0.95) -> list[Estimate]:
@@ -194,8 +184,8 @@ def robust_usefulness(responses: Responses, positive: Bool[Tensor, " n"], *, lev
 
     Source: equation (2) of Ilyas et al. 2019.
     """
-    _check_responses(responses)
-    return _mean_worst(responses.clean, responses.lowest, responses.highest, positive, level)
+    check_responses(responses)
+    return mean_worst(responses.clean, responses.lowest, responses.highest, positive, level)
 
 
 def class_usefulness(
@@ -210,8 +200,8 @@ def class_usefulness(
         ValueError: a class from 0 to the last has no images, there is one class only, a response is not finite, or the
             numbers of images and labels differ.
     """
-    _check_labelled(responses, labels)
-    useful, robust = _by_class(responses, labels, torch.ones(1, len(labels)))
+    check_labelled(responses, labels)
+    useful, robust = by_class(responses, labels, torch.ones(1, len(labels)))
     return useful[0], robust[0]
 
 
@@ -231,7 +221,7 @@ def shares(
 
     Source: "useful" and "robust" after equations (1) and (2) of Ilyas et al. 2019, which leave the threshold open.
     """
-    _check_labelled(responses, labels)
+    check_labelled(responses, labels)
     inputs.number("threshold", threshold, least=0)
     inputs.whole("draws", draws, least=2)
     inputs.seed(seed)
@@ -242,7 +232,7 @@ def shares(
         rows = (labels == label).nonzero().flatten().cpu()
         drawn = rows[torch.randint(len(rows), (draws, len(rows)), generator=generator)]
         weights[1:].scatter_add_(1, drawn, torch.ones(drawn.shape))
-    useful, robust = _by_class(responses, labels, weights)
+    useful, robust = by_class(responses, labels, weights)
     chosen = useful >= threshold
     found = {"useful": chosen, "robust": chosen & (robust > 0), "non-robust": chosen & (robust < 0)}
     estimates = {}
@@ -252,34 +242,6 @@ def shares(
         low, high = max(0.0, value - half), min(1.0, value + half)
         estimates[name] = Estimate(value, low, high, len(labels), rate=False, within=(0.0, 1.0))
     return estimates
-
-
-def _by_class(responses: Responses, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """|ρ| and the γ that goes with it (draws, classes, k), for several weightings (draws, n) of the images."""
-    member = torch.nn.functional.one_hot(labels).double()
-    if member.shape[1] < 2 or not bool(member.any(0).all()):
-        raise ValueError(
-            f"labels: two classes or more, each with images, are needed; got {member.sum(0).int().tolist()} of them"
-        )
-    _check_finite(responses.clean, responses.lowest, responses.highest)
-    counts = weights.to(member) @ member
-    given = responses.clean.double()
-    centre = given.mean(0)
-
-    def sides(values: Tensor) -> tuple[Tensor, Tensor]:
-        sums = torch.stack([(member * row[:, None]).T @ values for row in weights.to(member)])
-        own = sums / counts[:, :, None]
-        rest = (sums.sum(1, keepdim=True) - sums) / (counts.sum(1, keepdim=True) - counts)[:, :, None]
-        return own, rest
-
-    clean, lowest, highest = (part.double() - centre for part in (given, responses.lowest, responses.highest))
-    (own, rest), (own_low, rest_low), (own_high, rest_high) = map(sides, (clean, lowest, highest))
-    square = sum(sides(clean.square())) / 2
-    scale = (square - ((own + rest) / 2).square()).clamp(min=0).sqrt()
-    varies = scale > 1e-12 * given.abs().amax(0)
-    gap = own - rest
-    worst = torch.where(gap >= 0, own_low - rest_high, rest_low - own_high)
-    return torch.where(varies, gap.abs() / 2 / scale, 0), torch.where(varies, worst / 2 / scale, 0)
 
 
 def linear_truth(
@@ -311,60 +273,3 @@ def linear_truth(
     scale = ((squares[positive] + squares[rest].mean(0)) / 2).sqrt()
     useful = (means[positive] - means[rest].mean(0)) / 2 / scale
     return useful, useful - reach / scale
-
-
-def _check_responses(responses: Responses) -> None:
-    inputs.instance("responses", responses, Responses, "features.Responses")
-    sizes = inputs.tensor("responses.clean", responses.clean, "n k", inputs.FLOATS)
-    for name in ("lowest", "highest"):
-        inputs.tensor(f"responses.{name}", getattr(responses, name), "n k", inputs.FLOATS, **sizes)
-
-
-def _check_labelled(responses: Responses, labels: Tensor) -> None:
-    _check_responses(responses)
-    inputs.labels(labels, count=len(responses.clean))
-    if not len(labels):
-        raise ValueError("labels must be one or more, got none")
-    inputs.look(("labels", labels, (0, math.inf)))
-
-
-def _check_finite(*responses: Tensor) -> None:
-    bad = torch.stack([~part.isfinite().all(0) for part in responses]).any(0).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"values or responses: features {bad} are not finite on every image")
-
-
-def _mean_worst(clean: Tensor, lowest: Tensor, highest: Tensor, positive: Tensor, level: float) -> list[Estimate]:
-    inputs.tensor("positive", positive, "n", inputs.BOOL, like="values or responses", n=len(clean))
-    inputs.number("level", level)
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), got {level}")
-    counts = int(positive.sum()), int((~positive).sum())
-    if min(counts) < 2:
-        sides_of = f"got {counts[0]} with y = +1 and {counts[1]} with y = −1"
-        raise ValueError(f"positive: each side needs two images or more, {sides_of}")
-    _check_finite(clean, lowest, highest)
-    clean, lowest, highest = clean.double(), lowest.double(), highest.double()
-    centre = (clean[positive].mean(0) + clean[~positive].mean(0)) / 2
-    squares = (clean - centre).square()
-    variance = (squares[positive].mean(0) + squares[~positive].mean(0)) / 2
-    constant = (variance <= 1e-24 * clean.square().amax(0)).nonzero().flatten().tolist()
-    if constant:
-        raise ValueError(f"values or responses: features {constant} have one value on all images, not E[f²] = 1")
-    scale = variance.sqrt()
-    sides = (lowest[positive] - centre) / scale, (centre - highest[~positive]) / scale
-    value = (sides[0].mean(0) + sides[1].mean(0)) / 2
-    # γ = A / σ with A and σ² means over images, so dγ = dA/σ − γ dσ²/2σ²; the centre drops out, as σ² is least there.
-    influence = value / 2 / variance
-    parts = [
-        (side - influence * squares[rows]).var(0) / count
-        for side, rows, count in zip(sides, (positive, ~positive), counts, strict=True)
-    ]
-    # Two sides with variances of their own: the degrees of freedom of Welch and Satterthwaite.
-    total = parts[0] + parts[1]
-    freedom = total.square() / sum(part.square() / (count - 1) for part, count in zip(parts, counts, strict=True))
-    freedom = torch.where(total > 0, freedom, 1)  # a feature that is never wrong: no spread, whatever the quantile
-    half = torch.as_tensor(stdtrit(freedom.cpu().numpy(), (1 + level) / 2)).to(total) * total.sqrt() / 2
-    return [
-        Estimate(v, v - h, v + h, len(positive), rate=False) for v, h in zip(value.tolist(), half.tolist(), strict=True)
-    ]

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from advfeat import inputs
 from advfeat.attacks import Threat, pgd, usual_step_size
 from advfeat.data import Dataset, batches, check_dataset
-from advfeat.measures import VanishedGradients, predictions, withstands
+from advfeat.measures import predictions
 from advfeat.models import ready
+from advfeat.robustness import VanishedGradients, withstands
 from advfeat.threats import check_threat
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from advfeat import inputs
 from advfeat.engine import folding, fused_steps
-from advfeat.networks import FULL_WIDTH, SMALL_NETWORKS, TORCHVISION, ArchitectureScale, narrow_strided
+from advfeat.engine.batch_independence import check_each_alone
+from advfeat.evaluation_mode import check_eval
+from advfeat.networks import SMALL_NETWORKS
+from advfeat.torchvision_networks import FULL_WIDTH, TORCHVISION, ArchitectureScale
 
 # Per-channel mean and spread of CIFAR-10's training pixels. Any sensible constants serve: they only set the scale
 # on which the first layer sees its input.
@@ -97,13 +97,15 @@ def build_model(
     whitened: bool = False,
     seed: int = 0,
 ) -> Classifier:
-    """A fresh network with weights drawn from ``seed``; ``networks`` lists the names, and what an image costs.
+    """A fresh network with weights drawn from ``seed``.
+
+    ``networks`` and ``torchvision_networks`` list the names, and what an image costs.
 
     Every network can be trained at every width. On a CPU that is not a matter of course: oneDNN, which computes
     PyTorch's convolutions there, writes beyond its memory in the weight gradient of a 1×1 convolution with a stride on
     fewer than 16 channels (8 on processors without AVX-512), and then crashes, hangs or returns wrong gradients.
     Narrow ResNets would have such layers. Here they pick every other point first and convolve with stride 1, which is
-    the same function; wider networks are torchvision's. See ``check_trainable`` for networks of your own.
+    the same function; wider networks are torchvision's. See ``onednn.check_trainable`` for networks of your own.
 
     Args:
         width: channels of the first stage; default: the network's own. torchvision's constructors do not offer this
@@ -186,78 +188,6 @@ def whiten(model: Classifier, images: Float[Tensor, "n 3 h w"], *, floor: float 
     return model
 
 
-def check_eval(model: nn.Module) -> None:
-    """Refuse a network that would mix the images of a batch, and remember them, by the modes of all its layers.
-
-    What a network computes by functions of its own, such as a mean over the batch, is not looked at: only ``freeze``
-    finds that.
-
-    Raises:
-        ValueError: the model, or a layer of it, is in training mode, or a BatchNorm keeps no running statistics.
-    """
-    inputs.network(model)
-    if getattr(model, "on_batch_statistics", False):
-        return
-    if model.training:
-        raise ValueError(
-            "model is in training mode: its BatchNorm would mix the images; call model.eval() or freeze(model)"
-        )
-    for name, layer in model.named_modules():
-        if layer.training:
-            raise ValueError(
-                f"model is in eval mode, but its layer {name} ({type(layer).__name__}) is in training mode, where "
-                "images are mixed or changed at random; call model.eval() or freeze(model)"
-            )
-        if isinstance(layer, _BatchNorm) and layer.running_mean is None and layer.running_var is None:
-            raise ValueError(
-                f"layer {name} of model ({type(layer).__name__}) keeps no running statistics: it mixes the images of a "
-                "batch in eval mode, too; make it with track_running_stats=True and train it"
-            )
-
-
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Eval mode, except that BatchNorm computes with the statistics of the batch, which it does not keep.
-
-    Images then depend on each other. ``check_eval`` lets the model pass, since here that is what is wanted.
-    """
-    model.eval()
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    tracking = [norm.track_running_stats for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.track_running_stats = False
-    model.on_batch_statistics = True  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del model.on_batch_statistics
-        model.eval()
-        for norm, tracked in zip(norms, tracking, strict=True):
-            norm.track_running_stats = tracked
-
-
-def check_trainable(model: nn.Module) -> None:
-    """Refuse a network that has layers whose weight gradients cannot be trusted on this device.
-
-    See ``networks.narrow_strided``: on a CPU oneDNN writes beyond its memory there. What ``build_model`` makes has no
-    such layer.
-
-    Raises:
-        ValueError: there are such layers, their weights are to be trained, and oneDNN would do it; named, with a cure.
-    """
-    inputs.network(model)
-    on_cpu = {parameter.device.type for parameter in model.parameters()} == {"cpu"}
-    if not (on_cpu and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
-        return
-    if narrow := narrow_strided(model):
-        raise ValueError(
-            f"model has 1×1 convolutions with a stride on fewer than 16 channels: {', '.join(narrow)}. On a CPU oneDNN "
-            "may crash or return wrong weight gradients there; put nn.MaxPool2d(1, stride=...) before each and give it "
-            "stride 1, which is the same function, or 16 channels, or fix its weights with requires_grad_(False)"
-        )
-
-
 def freeze(
     model: Classifier, *, dtype: torch.dtype | None = None, leak: float = 0.0, refoldable: bool = False
 ) -> FrozenClassifier:
@@ -285,7 +215,7 @@ def freeze(
     Raises:
         TypeError: the features have a layer that is not known to treat each image on its own, or cannot be traced;
             named, with the reason. Or they mix the images of a batch all the same, by a function between the layers:
-            this is tried out, see ``folding.check_each_alone``.
+            this is tried out, see ``batch_independence.check_each_alone``.
         ValueError: ``leak`` is outside [0, 1].
     """
     inputs.instance("model", model, Classifier, "a models.Classifier")
@@ -308,7 +238,7 @@ def freeze(
     folded = folding.fold(frozen.features, through_pooling=not refoldable)
     weight = next(folded.parameters(), model.head.weight)
     named = type(model.features).__name__
-    folding.check_each_alone(folded, named=named, channels=model.mean.shape[1], like=weight)
+    check_each_alone(folded, named=named, channels=model.mean.shape[1], like=weight)
     if leak:
         folding.open_last_relu(folded, leak)
     frozen.features = folded

@@ -13,8 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advfeat import inputs
-from advfeat.attacks import FREE, match_representation, maximize
-from advfeat.models import Classifier, check_eval, freeze
+from advfeat.attacks import FREE, match_representation
+from advfeat.evaluation_mode import check_eval
+from advfeat.gradient_ascent import maximize
+from advfeat.models import Classifier, freeze
 from advfeat.threats import check_step
 
 
@@ -89,7 +91,7 @@ def excite(
     Raises:
         TypeError: an argument of another type or dtype.
         ValueError: a unit that the representation does not have, not one unit or ceiling per image, a ceiling that is
-            NaN, and from ``attacks.maximize``.
+            NaN, and from ``gradient_ascent.maximize``.
         FloatingPointError: a gradient was not finite.
 
     Source: direct feature visualisation and feature manipulation in Engstrom et al. 2019 (arXiv 1906.00945).

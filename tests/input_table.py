@@ -255,15 +255,23 @@ def rows() -> dict[str, Row]:
         autoattack,
         construct,
         estimates,
+        evaluation_mode,
         features,
         gaussian,
+        gradient_ascent,
         gradient_masking,
+        hyperparameters,
+        image_files,
         measures,
         models,
-        networks,
+        onednn,
         planted,
         representations,
+        responses,
+        robustness,
+        shards,
         threats,
+        torchvision_networks,
         train,
         transfer,
     )
@@ -325,8 +333,8 @@ def rows() -> dict[str, Row]:
         attacks.match_representation,
         {"model": model(inside=True, logits=False), "start": images(), "target": numbers(units), **search},
     )
-    table["attacks.maximize"] = Row(
-        attacks.maximize,
+    table["gradient_ascent.maximize"] = Row(
+        gradient_ascent.maximize,
         {
             "model": model(logits=False),
             "objective": other(
@@ -401,6 +409,7 @@ def rows() -> dict[str, Row]:
     )
 
     # construct
+    table["shards.check_pieces"] = Row(shards.check_pieces, per_piece)
     plain = {"dataset": dataset(), **search, **per_piece}
     table["construct.random_target_dataset"] = Row(
         construct.random_target_dataset, {"model": model(training=False), **plain, "threat": bounded, "seed": seed()}
@@ -415,8 +424,8 @@ def rows() -> dict[str, Row]:
              "start": name("other"), "begun": other(None, "yes", small, none=True)},
             one="start", none="start",
         )  # fmt: skip
-    table["construct.autoattacked_dataset"] = Row(
-        construct.autoattacked_dataset,
+    table["autoattack.autoattacked_dataset"] = Row(
+        autoattack.autoattacked_dataset,
         {"model": model(training=False), "dataset": dataset(), "threat": threat(), "seed": seed(), **per_piece},
     )
 
@@ -429,9 +438,9 @@ def rows() -> dict[str, Row]:
         "restarts": whole(0), "seed": seed(), "early_drop": flag(),
     }  # fmt: skip
     for which in ("withstands", "robust_accuracy"):
-        table[f"measures.{which}"] = Row(getattr(measures, which), tried, none="dataset")
-        table[f"measures.{which}, autoattack"] = Row(
-            getattr(measures, which),
+        table[f"robustness.{which}"] = Row(getattr(robustness, which), tried, none="dataset")
+        table[f"robustness.{which}, autoattack"] = Row(
+            getattr(robustness, which),
             judged | {"threat": threat(), "seed": seed(), "steps": other(None, 3, none=True)},
             works=("threat: radius 0",),
             none="dataset",
@@ -561,11 +570,11 @@ def rows() -> dict[str, Row]:
     )  # fmt: skip
     lists = other(found, "found", small)
     answers = Argument(lists.valid, lists.bad | {
-        "NaN": features.Responses(found.clean * NAN, found.lowest, found.highest),
-        "infinite": features.Responses(found.clean, found.lowest - INF, found.highest),
-        "shapes": features.Responses(found.clean, found.lowest[:1], found.highest),
-        "width": features.Responses(found.clean, found.lowest[:, :1], found.highest),
-        "bytes": features.Responses(found.clean.byte(), found.lowest, found.highest),
+        "NaN": responses.Responses(found.clean * NAN, found.lowest, found.highest),
+        "infinite": responses.Responses(found.clean, found.lowest - INF, found.highest),
+        "shapes": responses.Responses(found.clean, found.lowest[:1], found.highest),
+        "width": responses.Responses(found.clean, found.lowest[:, :1], found.highest),
+        "bytes": responses.Responses(found.clean.byte(), found.lowest, found.highest),
     })  # fmt: skip
     table["features.robust_usefulness"] = Row(
         features.robust_usefulness, {"responses": answers, "positive": positive, "level": level},
@@ -601,10 +610,11 @@ def rows() -> dict[str, Row]:
         works=("images: one row",), none="images",
     )  # fmt: skip
     table["models.ready"] = Row(models.ready, {"model": model(training=False, broken=False, logits=False)})
-    table["models.check_eval"] = Row(
-        models.check_eval, {"model": other(classifier(), "resnet", 3, training=classifier(train=True))}
+    no_network = ("resnet", 3, nn.Linear, [classifier()])
+    table["evaluation_mode.check_eval"] = Row(
+        evaluation_mode.check_eval, {"model": other(classifier(), *no_network, training=classifier(train=True))}
     )
-    table["models.check_trainable"] = Row(models.check_trainable, {"model": other(classifier(), "resnet", 3)})
+    table["onednn.check_trainable"] = Row(onednn.check_trainable, {"model": other(classifier(), *no_network)})
     table["models.freeze"] = Row(
         models.freeze,
         {"model": other(classifier(), "resnet", 3, plain=Plain()), "dtype": other(None, "float32", 3, none=True),
@@ -628,13 +638,14 @@ def rows() -> dict[str, Row]:
               "label_smoothing": real(0.0, 1.0, -0.1), "shift": whole(0), "flip": flag(),
               "threat": other(threats.L2(0.3), 0.5, "l2", none=True), "attack_steps": whole(2, 1),
               "attack_step_size": length(), "attack_mode": name("eval"), "precision": name("float32")}  # fmt: skip
-    table["train.TrainConfig"] = Row(train.TrainConfig, epochs)
-    config = train.TrainConfig(epochs=1, batch_size=4, lr=0.1, threat=threats.L2(0.3))
-    table["train.TrainConfig.at_radius"] = Row(config.at_radius, {"eps": real(0.3, -0.1)})
+    table["hyperparameters.TrainConfig"] = Row(hyperparameters.TrainConfig, epochs)
+    config = hyperparameters.TrainConfig(epochs=1, batch_size=4, lr=0.1, threat=threats.L2(0.3))
+    table["hyperparameters.TrainConfig.at_radius"] = Row(config.at_radius, {"eps": real(0.3, -0.1)})
     table["train.train"] = Row(
         lambda model, *given, **named: train.train(classifier() if model == "fresh" else model, *given, **named),
         {"model": other("fresh", 3, Plain(), few=classifier(classes=2), NaN=classifier(spoil=NAN)),
-         "dataset": dataset(), "config": other(config, 3, "quick", shift=train.TrainConfig(1, 4, 0.1, shift=5)),
+         "dataset": dataset(),
+         "config": other(config, 3, "quick", shift=hyperparameters.TrainConfig(1, 4, 0.1, shift=5)),
          "seed": seed(), "checkpoint": other(None, "file", 3, none=True), "evaluate": other(None, "all", 3, none=True),
          "description": other("train", 3)},
         one="dataset", none="dataset",
@@ -698,12 +709,12 @@ def rows() -> dict[str, Row]:
         lambda root: _absent(authors_release.Release, root, images=3, device=torch.device("cpu")),
         {"root": other(folder, 3, 0.5)},
     )
-    table["data.image_folder"] = Row(
-        lambda path, **named: _absent(data_module.image_folder, path, **named),
+    table["image_files.image_folder"] = Row(
+        lambda path, **named: _absent(image_files.image_folder, path, **named),
         {"path": other(folder, 3, 0.5), "size": whole(8, 1)},
     )
-    table["data.cifar10"] = Row(
-        lambda train, root: None if train is True and root == folder else data_module.cifar10(train=train, root=root),
+    table["image_files.cifar10"] = Row(
+        lambda train, root: None if train is True and root == folder else image_files.cifar10(train=train, root=root),
         {"train": flag(True), "root": other(folder, 3.5, [1], none=True)},
     )
 
@@ -781,8 +792,8 @@ def rows() -> dict[str, Row]:
     table["records.load_record"] = Row(
         lambda **named: _absent(records.load_record, **named), {"chapter": other("01", 3), "profile": other("quick", 3)}
     )
-    table["networks.ArchitectureScale"] = Row(
-        networks.ArchitectureScale,
+    table["torchvision_networks.ArchitectureScale"] = Row(
+        torchvision_networks.ArchitectureScale,
         {"width": whole(64, 4), "patch": whole(2, 1), "depth": other(None, "deep", 1.5, none=True, negative=-1),
          "boost": real(1.0, 0.0, -1.0), "whitened": flag()},
     )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from advfeat.authors_release import FOLDERS, load_authors_set
-from advfeat.data import CIFAR10_CLASSES
+from advfeat.image_files import CIFAR10_CLASSES
 
 BATCHES, SIZE = (3, 2), 4
 LABELS = torch.tensor([0, 9, 4, 1, 7])

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advfeat import measures
+from advfeat import robustness
 from advfeat.attacks import L2, Linf
-from advfeat.autoattack import autoattack, installed
-from advfeat.construct import autoattacked_dataset
+from advfeat.autoattack import autoattack, autoattacked_dataset, installed
 from advfeat.data import Dataset
-from advfeat.measures import accuracy, robust_accuracy, withstands
+from advfeat.measures import accuracy
 from advfeat.models import Classifier
+from advfeat.robustness import robust_accuracy, withstands
 
 pytestmark = pytest.mark.numbers
 
@@ -128,7 +128,7 @@ def test_robust_accuracy_counts_what_the_attack_leaves(monkeypatch):
         asked.append((judge.training, judge.dtype, threat, named["seed"]))
         return torch.cat([images[:5] * 0.0 + 1.0 - images[:5], images[5:]])
 
-    monkeypatch.setattr(measures, "autoattack", attack)
+    monkeypatch.setattr(robustness, "autoattack", attack)
     turned = model(1 - data.images[:5]).argmax(1) != data.labels[:5]
     assert turned.all(), "an image turned inside out has all its logits' signs turned"
     stands = withstands(model, wrong, L2(0.1), attack="autoattack", seed=5)

@@ -21,39 +21,50 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from advfeat import inputs, measures
+from advfeat import inputs, robustness
 from advfeat.attacks import FREE, L2, Linf, Threat, fgsm, match_representation, pgd, usual_step_size
-from advfeat.construct import autoattacked_dataset, deterministic_target_dataset
+from advfeat.autoattack import autoattacked_dataset
+from advfeat.construct import deterministic_target_dataset
 from advfeat.data import Dataset
 from advfeat.features import usefulness
 from advfeat.gradient_masking import check_gradient_masking
-from advfeat.measures import VanishedGradients, accuracy, predictions, robust_accuracy, withstands
+from advfeat.hyperparameters import TrainConfig
+from advfeat.measures import accuracy, predictions
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.representations import match_distance
-from advfeat.train import TrainConfig
+from advfeat.robustness import VanishedGradients, robust_accuracy, withstands
 from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
-    "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps",
-    "experiments/record_writing", "experiments/records", "features", "gaussian", "gradient_masking", "measures",
-    "models", "planted", "representations", "threats", "train", "transfer",
+    "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "evaluation_mode",
+    "experiments/record_writing", "experiments/records", "features", "gaussian", "gradient_ascent", "gradient_masking",
+    "hyperparameters", "image_files", "measures", "models", "onednn", "planted", "representations", "robustness",
+    "shards", "threats", "train", "transfer",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
-    "construct.Shards.load": "a protocol",
-    "construct.Shards.save": "a protocol",
+    "shards.Shards.load": "a protocol",
+    "shards.Shards.save": "a protocol",
+    "shards.fill_in_pieces": "behind construct and autoattack, which have looked at everything",
+    "gradient_ascent.check_attack": "every attack begins with it",
+    "gradient_ascent.ascend": "behind maximize and the attacks, which have looked at everything",
     "train.Checkpoint.save": "a protocol",
     "data.Dataset.replace": "goes through Dataset",
     "fused_steps.NetworkInput.set_from": "runs inside a step: what it is given belongs to the engine",
     "fused_steps.NetworkInput.pixel_gradient": "runs inside a step: what it is given belongs to the engine",
     "fused_steps.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
-    "train.TrainConfig.on": "hands on to fused_steps.fast_dtype",
+    "hyperparameters.TrainConfig.on": "hands on to fused_steps.fast_dtype",
     "train.resumed_elsewhere": "reads the rows that train has written",
-    "data.unit_range": "is given what a reader has decoded",
+    "image_files.unit_range": "is given what a reader has decoded",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",
     "records.readable_records": "test_records",
-    "models.batch_statistics": "runs inside training, on a model that train has looked at",
+    "onednn.narrow_strided": "behind check_trainable, which has looked at the network",
+    "onednn.is_narrow_strided": "is given layers of an architecture",
+    "onednn.with_strides_apart": "is given layers of an architecture",
+    "measures.answers_of": "is given what predictions has looked at",
+    "measures.check_answered": "is given what answers_of has returned",
+    "evaluation_mode.batch_statistics": "runs inside training, on a model that train has looked at",
     "models.Classifier.represent": "behind the normalisation: what it is given belongs to the engine",
     "models.Classifier.classify": "behind the normalisation: what it is given belongs to the engine",
     "records.Record.summary": "test_records",
@@ -87,7 +98,7 @@ def table(tmp_path_factory) -> dict[str, list[list[str]]]:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("module", [*MODULES, "networks"])
+@pytest.mark.parametrize("module", [*MODULES, "torchvision_networks"])
 def test_what_is_no_argument_is_refused_by_name(table, module):
     pytest.importorskip("pyautoattack", reason="the extra autoattack is not installed")
     cells = [
@@ -395,7 +406,7 @@ def test_what_is_no_network_is_named(unchecked, measure):
 
 
 def test_a_set_made_with_autoattack_names_the_size_of_its_batches(monkeypatch):
-    monkeypatch.setattr("advfeat.construct.autoattack", lambda _, images, *__, **___: images)
+    monkeypatch.setattr("advfeat.autoattack.autoattack", lambda _, images, *__, **___: images)
     made = autoattacked_dataset(build_model("cnn4", width=8).eval(), dataset(), L2(0.25), seed=4, batch_size=3)
     assert made.info == {"from": {}, "threat": "l2 eps=0.25", "seed": 4, "batch_size": 3}
     for function in (withstands, autoattacked_dataset):
@@ -453,4 +464,4 @@ def test_trust_ends_with_its_block():
 
 def test_measures_say_what_they_warn_of():
     assert issubclass(VanishedGradients, UserWarning)
-    assert "VanishedGradients" in inspect.getdoc(measures.robust_accuracy)
+    assert "VanishedGradients" in inspect.getdoc(robustness.robust_accuracy)

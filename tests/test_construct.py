@@ -19,15 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import advfeat
-from advfeat import construct as construct_module
+from advfeat import autoattack as autoattack_module
 from advfeat.attacks import L2, Linf, match_representation, pgd
-from advfeat.construct import (
-    autoattacked_dataset,
-    deterministic_target_dataset,
-    nonrobust_dataset,
-    random_target_dataset,
-    robust_dataset,
-)
+from advfeat.autoattack import autoattacked_dataset
+from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.experiments.store import Store
 from advfeat.models import Classifier, build_model, freeze
@@ -330,7 +325,8 @@ SCRIPT = textwrap.dedent(
     from advfeat.data import Dataset
     from advfeat.models import build_model
     from advfeat.experiments.store import Store
-    from advfeat.train import TrainConfig, train
+    from advfeat.train import train
+    from advfeat.hyperparameters import TrainConfig
 
     torch.set_num_threads(1)
     whole_file = tensor_files.save_file
@@ -454,7 +450,7 @@ def test_autoattack_of_a_dataset_goes_on_where_it_was_stopped(source, monkeypatc
         asked.append((judge.dtype, len(images), threat, seed, batch_size))
         return images * 0.5
 
-    monkeypatch.setattr(construct_module, "autoattack", attack)
+    monkeypatch.setattr(autoattack_module, "autoattack", attack)
     memory = Memory()
     found = autoattacked_dataset(source, dataset, L2(0.25), seed=3, batch_size=16, shards=memory)
     sizes = [min(16, len(dataset) - start) for start in range(0, len(dataset), 16)]

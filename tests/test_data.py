@@ -23,10 +23,12 @@ from torch import Tensor
 from advfeat.attacks import L2
 from advfeat.authors_release import load_authors_set
 from advfeat.construct import random_target_dataset
-from advfeat.data import Dataset, augment, batches, cifar10, data_root, image_folder, unit_range
+from advfeat.data import Dataset, augment, batches
+from advfeat.hyperparameters import TrainConfig
+from advfeat.image_files import cifar10, data_root, image_folder, unit_range
 from advfeat.measures import accuracy
 from advfeat.models import build_model, whiten
-from advfeat.train import TrainConfig, train
+from advfeat.train import train
 
 pytestmark = pytest.mark.numbers
 

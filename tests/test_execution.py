@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from advfeat import data
+from advfeat import image_files
 from advfeat.classroom import release
 from advfeat.experiments import record_writing, records, store
 from advfeat.pages import (
@@ -502,9 +502,9 @@ def test_without_a_checkout_nothing_lands_beside_the_installed_package(tmp_path,
     for name in ("ADVFEAT_RESULTS", "ADVFEAT_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(records, "BOOK", package.parent / "book")
-    monkeypatch.setattr(data, "CHECKOUT", package.parent)
+    monkeypatch.setattr(image_files, "CHECKOUT", package.parent)
     assert records.results_root() == tmp_path / "work" / "results"
-    assert data.data_root() == tmp_path / "work" / "data"
+    assert image_files.data_root() == tmp_path / "work" / "data"
     monkeypatch.setattr(notebook, "PAPER", package.parent / "book" / "paper.json")
     with pytest.raises(FileNotFoundError, match="published numbers come with a checkout"):
         notebook.paper_values()

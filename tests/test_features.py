@@ -13,7 +13,6 @@ from scipy.optimize import minimize
 
 from advfeat.attacks import FREE, L2, Linf
 from advfeat.features import (
-    Responses,
     class_usefulness,
     linear_responses,
     linear_truth,
@@ -23,6 +22,7 @@ from advfeat.features import (
     usefulness,
 )
 from advfeat.planted import PlantedWorld, planted
+from advfeat.responses import Responses
 
 pytestmark = pytest.mark.numbers
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat.engine import folding
+from advfeat.engine import batch_independence
 from advfeat.engine.folding import fold, refold
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.models import refold as refold_classifier
-from advfeat.networks import SMALL_NETWORKS, TORCHVISION
+from advfeat.networks import SMALL_NETWORKS
+from advfeat.torchvision_networks import TORCHVISION
 
 pytestmark = pytest.mark.numbers
 
@@ -426,7 +427,7 @@ def test_a_network_that_cannot_be_tried_is_frozen_with_a_warning():
 def test_networks_of_the_library_need_no_trial(name, monkeypatch):
     """Freezing costs what it did: every layer and function is known to treat each image on its own."""
     model = network(name)
-    monkeypatch.setattr(folding, "SIDES", ())  # a trial would warn that there is no size
+    monkeypatch.setattr(batch_independence, "SIDES", ())  # a trial would warn that there is no size
     freeze(model)
     freeze(model, refoldable=True)
     freeze(freeze(model))

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from advfeat import measures
+from advfeat import robustness
 from advfeat.attacks import L2, Linf, fgsm, pgd
 from advfeat.data import Dataset
 from advfeat.estimates import Estimate
-from advfeat.measures import accuracy, predictions, robust_accuracy, signal_kept, withstands
+from advfeat.measures import accuracy, predictions, signal_kept
 from advfeat.models import Classifier, build_model, freeze
+from advfeat.robustness import robust_accuracy, withstands
 
 pytestmark = pytest.mark.numbers
 
@@ -135,13 +136,13 @@ def test_no_radius_or_no_step_is_plain_accuracy(linear, levels):
 
 def test_the_step_is_that_of_the_paper_unless_given(linear, levels, monkeypatch):
     used = []
-    real = measures.pgd
+    real = robustness.pgd
 
     def watched(*args, **kwargs):
         used.append(kwargs["step_size"])
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(measures, "pgd", watched)
+    monkeypatch.setattr(robustness, "pgd", watched)
     robust_accuracy(linear, levels, L2(0.5), steps=20)
     robust_accuracy(linear, levels, L2(0.5), steps=20, step_size=0.1)
     assert set(used) == {2.5 * 0.5 / 20, 0.1}
@@ -186,7 +187,7 @@ def test_fooled_on_the_way_is_fooled(early_drop, monkeypatch):
         asked.append((len(images), steps))
         return iterates[len(asked) - 1][-len(images) :]
 
-    monkeypatch.setattr(measures, "pgd", scripted)
+    monkeypatch.setattr(robustness, "pgd", scripted)
     stands = withstands(striped(), data, Linf(0.2), steps=2, early_drop=early_drop)
     assert stands.tolist() == [False, True]
     assert asked == [(2, 1), (1 if early_drop else 2, 1)]
@@ -219,7 +220,7 @@ def test_restarts_leave_a_plateau(early_drop):
     # have had no gradient to follow, which is said.
     rates = []
     for count, share in ((0, "40 of 40 images"), (1, r"\d+ of 40 images"), (9, "")):
-        said = pytest.warns(measures.VanishedGradients, match=f"vanishes at {share}") if share else nullcontext()
+        said = pytest.warns(robustness.VanishedGradients, match=f"vanishes at {share}") if share else nullcontext()
         with said:
             found = robust_accuracy(model, data, Linf(0.2), steps=5, restarts=count, early_drop=early_drop)
         rates.append(found.value)
@@ -238,13 +239,13 @@ def test_dropping_fooled_images_changes_the_work_and_not_the_answer(threat, monk
     labels[::9] = (labels[::9] + 1) % 10
     data = Dataset(images, labels, tuple("abcdefghij"), "noise")
     work = []
-    real = measures.pgd
+    real = robustness.pgd
 
     def watched(model, images, *args, **kwargs):
         work.append(len(images) * kwargs["steps"])
         return real(model, images, *args, **kwargs)
 
-    monkeypatch.setattr(measures, "pgd", watched)
+    monkeypatch.setattr(robustness, "pgd", watched)
     settings = {"steps": 20, "restarts": 1, "batch_size": 25}
     whole = withstands(model, data, threat, early_drop=False, **settings)
     assert sum(work) == 60 * 20 * 2
@@ -256,7 +257,7 @@ def test_dropping_fooled_images_changes_the_work_and_not_the_answer(threat, monk
 
 @pytest.mark.parametrize(("steps", "pauses"), [(1, [0, 1]), (3, [0, 1, 2, 3]), (20, [0, 2, 3, 5, 7, 11, 16, 20])])
 def test_looks_come_after_a_tenth_and_then_half_as_many_steps_again(steps, pauses):
-    assert measures._pauses(steps) == pauses
+    assert robustness._pauses(steps) == pauses
 
 
 @pytest.mark.parametrize("early_drop", [True, False])

@@ -10,17 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat.attacks import L2, pgd
-from advfeat.models import (
-    CHANNEL_MEAN,
-    CHANNEL_STD,
-    Classifier,
-    FrozenClassifier,
-    batch_statistics,
-    build_model,
-    check_eval,
-    freeze,
-    whiten,
-)
+from advfeat.evaluation_mode import batch_statistics, check_eval
+from advfeat.models import CHANNEL_MEAN, CHANNEL_STD, Classifier, FrozenClassifier, build_model, freeze, whiten
 
 pytestmark = pytest.mark.numbers
 

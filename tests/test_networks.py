@@ -13,14 +13,17 @@ from test_models import images, randomise_batch_norm, twin_logits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from advfeat import networks
+from advfeat import networks, torchvision_networks
 from advfeat.attacks import L2
 from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
 from advfeat.experiments.profiles import PROFILES
-from advfeat.models import Classifier, build_model, check_trainable, freeze, whiten
-from advfeat.networks import SMALL_NETWORKS, TORCHVISION, ArchitectureScale, narrow_strided
-from advfeat.train import TrainConfig, train
+from advfeat.hyperparameters import TrainConfig
+from advfeat.models import Classifier, build_model, freeze, whiten
+from advfeat.networks import SMALL_NETWORKS
+from advfeat.onednn import check_trainable, narrow_strided
+from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
+from advfeat.train import train
 
 pytestmark = pytest.mark.numbers
 
@@ -71,7 +74,8 @@ def points(model: nn.Module) -> list[int]:
 
 
 def test_the_documented_cost_is_the_counted_one():
-    stated = dict(re.findall(r"^(\w+) .*\s([\d,.]+)$", networks.__doc__, re.MULTILINE))
+    tables = networks.__doc__ + torchvision_networks.__doc__
+    stated = dict(re.findall(r"^(\w+) .*\s([\d,.]+)$", tables, re.MULTILINE))
     assert stated.keys() == {*SMALL_NETWORKS, *TORCHVISION}
     for name, text in stated.items():
         millions = float(text.replace(",", ""))

@@ -8,12 +8,12 @@ from advfeat.estimates import Estimate
 from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.run import Run, Trained
+from advfeat.hyperparameters import TrainConfig
 from advfeat.measures import accuracy
 from advfeat.models import build_model
 from advfeat.pages import notebook
 from advfeat.pages.page import Page
 from advfeat.pages.runner import main
-from advfeat.train import TrainConfig
 
 
 @pytest.fixture

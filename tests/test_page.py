@@ -12,10 +12,10 @@ from advfeat.estimates import Estimate
 from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.experiments.records import load_record
 from advfeat.experiments.run import Run, Trained
+from advfeat.hyperparameters import TrainConfig
 from advfeat.models import build_model
 from advfeat.pages import notebook, page
 from advfeat.pages.page import Page
-from advfeat.train import TrainConfig
 
 CHAPTER = "05-non-robust-features"
 

@@ -17,9 +17,10 @@ from advfeat.construct import (
     robust_dataset,
 )
 from advfeat.experiments.profiles import get_profile
-from advfeat.measures import accuracy, robust_accuracy, signal_kept
+from advfeat.measures import accuracy, signal_kept
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
+from advfeat.robustness import robust_accuracy
 from advfeat.train import train
 
 pytestmark = pytest.mark.numbers

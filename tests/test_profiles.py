@@ -11,7 +11,7 @@ import torch
 from advfeat.attacks import L2
 from advfeat.experiments.profiles import PROFILES, get_profile
 from advfeat.models import build_model
-from advfeat.networks import TORCHVISION
+from advfeat.torchvision_networks import TORCHVISION
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -21,9 +21,10 @@ from advfeat.experiments.provenance import provenance
 from advfeat.experiments.recipes import CONSTRUCTED, plain
 from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store
-from advfeat.measures import accuracy, robust_accuracy
+from advfeat.measures import accuracy
 from advfeat.models import build_model, whiten
 from advfeat.planted import PlantedWorld, planted
+from advfeat.robustness import robust_accuracy
 from advfeat.train import train
 
 pytestmark = pytest.mark.numbers

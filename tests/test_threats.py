@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advfeat import autoattack, gradient_masking, measures
+from advfeat import autoattack, gradient_masking, robustness
 from advfeat.attacks import L2, Linf, pgd
 from advfeat.bench import reference
 from advfeat.bench.scaling import plain_pgd
@@ -16,9 +16,9 @@ from advfeat.data import Dataset
 from advfeat.engine.fused_steps import NetworkInput
 from advfeat.experiments.recipes import plain
 from advfeat.features import linear_responses, searched_responses
+from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier
 from advfeat.threats import Threat
-from advfeat.train import TrainConfig
 
 pytestmark = pytest.mark.numbers
 
@@ -118,7 +118,7 @@ def test_autoattack_refuses_a_third_norm_by_name():
     with pytest.raises(ValueError, match=r"threat must be of the norm L2 or Linf for AutoAttack, got taxicab eps=0\.3"):
         autoattack.autoattack(linear(), data.images, data.labels, Taxicab(0.3))
     with pytest.raises(ValueError, match=r"got taxicab eps=0\.3"):
-        measures.robust_accuracy(linear(), data, Taxicab(0.3), attack="autoattack")
+        robustness.robust_accuracy(linear(), data, Taxicab(0.3), attack="autoattack")
 
 
 def test_features_move_as_far_as_the_third_norm_lets_them():

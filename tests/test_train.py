@@ -15,8 +15,9 @@ from advfeat import train as train_module
 from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
+from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model, whiten
-from advfeat.train import TrainConfig, resumed_elsewhere, train
+from advfeat.train import resumed_elsewhere, train
 
 pytestmark = pytest.mark.numbers
 

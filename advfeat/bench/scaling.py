@@ -16,8 +16,9 @@ from advfeat.bench import timing
 from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
-from advfeat.measures import withstands
-from advfeat.models import Classifier, check_trainable, freeze
+from advfeat.models import Classifier, freeze
+from advfeat.onednn import check_trainable
+from advfeat.robustness import withstands
 
 
 def cost_lines(
@@ -114,7 +115,7 @@ def plain_pgd(
 
     Raises:
         TypeError: another threat than an ``L2``.
-        ValueError: weight gradients of the model cannot be trusted on a CPU, see ``models.check_trainable``.
+        ValueError: weight gradients of the model cannot be trusted on a CPU, see ``onednn.check_trainable``.
     """
     inputs.instance("threat", threat, L2, "an L2, the only one that is written out here")
     check_trainable(model)

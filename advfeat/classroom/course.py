@@ -17,9 +17,10 @@ from advfeat.data import Dataset
 from advfeat.experiments.profiles import get_profile
 from advfeat.experiments.store import Store
 from advfeat.gaussian import Gaussians
+from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model
 from advfeat.planted import PlantedWorld, planted
-from advfeat.train import Checkpoint, TrainConfig, train
+from advfeat.train import Checkpoint, train
 
 NETWORKS = ("standard", "robust")
 

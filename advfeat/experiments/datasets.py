@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from advfeat.data import Dataset, cifar10, data_root, image_folder
+from advfeat.data import Dataset
+from advfeat.image_files import cifar10, data_root, image_folder
 from advfeat.planted import PlantedWorld, planted
 
 SIDE = 32

@@ -8,19 +8,15 @@ from typing import Any
 
 import torch
 
-from advfeat.construct import (
-    Shards,
-    autoattacked_dataset,
-    deterministic_target_dataset,
-    nonrobust_dataset,
-    random_target_dataset,
-    robust_dataset,
-)
+from advfeat.autoattack import autoattacked_dataset
+from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.experiments.recipes import AutoAttackRecipe, MatchedRecipe, NetworkRecipe, TargetedRecipe
 from advfeat.experiments.store import Store
-from advfeat.measures import accuracy, robust_accuracy
+from advfeat.measures import accuracy
 from advfeat.models import Classifier, build_model, whiten
+from advfeat.robustness import robust_accuracy
+from advfeat.shards import Shards
 from advfeat.threats import Threat
 from advfeat.train import Checkpoint, train
 

@@ -25,8 +25,8 @@ from advfeat.experiments.settings import (
     Transfer,
     Watching,
 )
-from advfeat.networks import ArchitectureScale
-from advfeat.train import TrainConfig
+from advfeat.hyperparameters import TrainConfig
+from advfeat.torchvision_networks import ArchitectureScale
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
 _PLANTED_ADVERSARIAL = dataclasses.replace(_PLANTED, threat=L2(0.5), attack_steps=2, attack_step_size=0.3)

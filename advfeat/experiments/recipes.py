@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from advfeat import inputs
-from advfeat.networks import ArchitectureScale
+from advfeat.hyperparameters import TrainConfig
 from advfeat.threats import Threat
-from advfeat.train import TrainConfig
+from advfeat.torchvision_networks import ArchitectureScale
 
 MATCHED = ("D_R", "D_NR")
 TARGETED = ("D_rand", "D_det")
@@ -175,7 +175,7 @@ class ReleasedRecipe:
 
 @dataclass(frozen=True)
 class AutoAttackRecipe:
-    """What AutoAttack makes of test images, see ``construct.autoattacked_dataset``.
+    """What AutoAttack makes of test images, see ``autoattack.autoattacked_dataset``.
 
     Attributes:
         model: the network that is attacked.

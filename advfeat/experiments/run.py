@@ -17,7 +17,6 @@ import torch
 
 from advfeat.attacks import L2
 from advfeat.authors_release import Release
-from advfeat.construct import Shards
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.experiments.datasets import DATASETS
@@ -38,6 +37,7 @@ from advfeat.experiments.recipes import (
 )
 from advfeat.experiments.store import Store
 from advfeat.models import Classifier
+from advfeat.shards import Shards
 from advfeat.train import resumed_elsewhere
 
 
@@ -160,7 +160,7 @@ class Run:
         It takes the better part of an hour on a CPU core for a robust network, so it goes on where it was stopped.
 
         Raises:
-            ModuleNotFoundError, ValueError: from ``construct.autoattacked_dataset``.
+            ModuleNotFoundError, ValueError: from ``autoattack.autoattacked_dataset``.
         """
         count = self.profile.evaluation.autoattack_images
         return self.make_dataset(AutoAttackRecipe(trained.recipe, L2(eps), count, self._test_fingerprint(count)))

@@ -13,8 +13,9 @@ from typing import Annotated, Any, get_type_hints
 
 from advfeat.experiments.datasets import DATASETS
 from advfeat.experiments.setting_types import Count, Counts, Group, Length, Lengths, Radii, choice, hints, recorded_name
-from advfeat.networks import SMALL_NETWORKS, TORCHVISION, ArchitectureScale
-from advfeat.train import TrainConfig
+from advfeat.hyperparameters import TrainConfig
+from advfeat.networks import SMALL_NETWORKS
+from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
 
 
 @dataclass(frozen=True, kw_only=True)

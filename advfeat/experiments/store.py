@@ -29,12 +29,12 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from advfeat.construct import Shards
 from advfeat.data import Dataset
 from advfeat.experiments.checkpoints import DatasetShards, TrainingCheckpoint
 from advfeat.experiments.tensor_files import read_tensors, write_tensors
 from advfeat.files import refusal, sweep, write_whole
 from advfeat.models import Classifier
+from advfeat.shards import Shards
 from advfeat.train import Checkpoint
 
 # Part of every key. Raise it when the meaning of a recipe changes (another algorithm under the same numbers), so that
