@@ -13,7 +13,7 @@ from matplotlib.container import ErrorbarContainer
 
 from advfeat.estimates import Estimate
 from advfeat.gaussian import Gaussians, alignment, multiplier, robust_mle, worst_alignment
-from advfeat.pages import figures, gaussian_figures, plots
+from advfeat.pages import engine_figures, feature_figures, figures, gaussian_figures, plots
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_curves_stand_where_they_were_measured_and_diamonds_where_others_publish
 
 def test_textures_and_their_correlations():
     textures, correlation = torch.rand(10, 3, 4, 4) / 20, torch.rand(10, 10) * 2 - 1
-    figure = figures.texture_correlation(textures, correlation, list("abcdefghij"))
+    figure = feature_figures.texture_correlation(textures, correlation, list("abcdefghij"))
     pictures = [axis for axis in figure.axes if axis.images]
     assert torch.allclose(torch.as_tensor(pictures[-1].images[0].get_array()).float(), correlation)
     assert [axis.get_title() for axis in pictures[:10]] == list("abcdefghij")
@@ -59,7 +59,7 @@ def test_textures_and_their_correlations():
 def test_the_reach_of_an_adversary_is_drawn_in_standard_deviations():
     values, positive = torch.tensor([3.0, 5.0, -1.0, -3.0]), torch.tensor([True, True, False, False])
     feature = {"ring": (torch.zeros(3, 4, 4), values)}
-    figure = figures.feature_histograms(feature, positive, eps=0.5, names=("yes", "no"), factors=(9,))
+    figure = feature_figures.feature_histograms(feature, positive, eps=0.5, names=("yes", "no"), factors=(9,))
     (reach,) = figure.axes[1].lines
     # The middle is 1; the classes lie 2, 4, 2 and 4 from it, so the variance about it is 10.
     assert list(reach.get_xdata()) == pytest.approx([0, -0.5 / 10**0.5], abs=1e-6)
@@ -67,7 +67,7 @@ def test_the_reach_of_an_adversary_is_drawn_in_standard_deviations():
 
 def test_measured_and_true_places_are_joined():
     rows = [(0.8, -2.0, rate(0.7), rate(0.6))]
-    figure = figures.truth_plane({"shapes": ("red", rows, (0, 1)), "textures": ("blue", rows, (-2.5, 1))})
+    figure = feature_figures.truth_plane({"shapes": ("red", rows, (0, 1)), "textures": ("blue", rows, (-2.5, 1))})
     for axis in figure.axes:
         joined = [line for line in axis.lines if list(line.get_xdata()) == [0.7, 0.8]]
         assert [list(line.get_ydata()) for line in joined] == [[0.6, -2.0]]
@@ -76,7 +76,7 @@ def test_measured_and_true_places_are_joined():
 
 def test_weights_are_drawn_as_paths_and_as_shares():
     path = torch.tensor([[0.3, 0.3], [0.6, 0.8]])
-    figure = figures.weight_paths({0.5: path}, [0.0, 0.5], torch.tensor([[0.6, 0.8], [1.0, 0.0]]))
+    figure = feature_figures.weight_paths({0.5: path}, [0.0, 0.5], torch.tensor([[0.6, 0.8], [1.0, 0.0]]))
     left, right = figure.axes
     assert drawn(left)["ε = 0.5"] == pytest.approx([0.3, 0.8])
     assert drawn(right)["texture"] == pytest.approx([0.64, 0.0])
@@ -86,7 +86,7 @@ def test_weights_are_drawn_as_paths_and_as_shares():
 @pytest.mark.parametrize("follows", [{}, {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([1.0, 0.5])}])
 def test_units_have_a_point_each_and_a_colour_where_it_is_known(follows):
     plane = [torch.tensor([0.5, 0.6]), torch.tensor([0.1, -0.2])]
-    figure = figures.unit_planes({"a": plane, "b": plane}, follows)
+    figure = feature_figures.unit_planes({"a": plane, "b": plane}, follows)
     points = [axis.collections[-1] for axis in figure.axes[:2]]
     assert points[0].get_offsets().ravel().tolist() == pytest.approx([0.5, 0.1, 0.6, -0.2])
     assert len(figure.axes) == (3 if follows else 2)
@@ -96,7 +96,8 @@ def test_units_have_a_point_each_and_a_colour_where_it_is_known(follows):
 
 def test_every_class_has_its_panel_and_what_lies_too_low_is_drawn_at_the_edge():
     rho, gamma = torch.arange(20.0).view(10, 2) / 20, torch.full((10, 2), -9.0)
-    figure = figures.class_planes({"standard": (rho, gamma), "robust": (rho, -gamma)}, list("abcdefghij"), title="t")
+    planes = {"standard": (rho, gamma), "robust": (rho, -gamma)}
+    figure = feature_figures.class_planes(planes, list("abcdefghij"), title="t")
     third = figure.axes[2]
     assert third.get_title() == "c"
     assert third.collections[0].get_offsets().ravel().tolist() == pytest.approx([0.2, -4, 0.25, -4])
@@ -113,39 +114,84 @@ def test_panels_of_rates_judges_and_accuracies_hold_what_they_were_given():
     bars = [item for item in figure.axes[0].containers if isinstance(item, ErrorbarContainer)]
     assert [list(bar[0].get_ydata()) for bar in bars] == [[0.1, 0.9], [0.3, 0.4]]
 
-    curves = {"a": {"x": [0.1, 0.2]}, "b": {"x": [0.3, 0.4]}}
-    figure = figures.learning_panels(curves, size=(6, 3), ylabels=("accuracy", ""), title="{} (t)")
-    assert [drawn(axis)["x"] for axis in figure.axes] == [[0.1, 0.2], [0.3, 0.4]]
-    assert [axis.get_title() for axis in figure.axes] == ["a (t)", "b (t)"]
+
+def test_trainings_have_a_line_by_epoch_and_a_gap_where_nobody_looked():
+    # An epoch whose accuracy under attack was not measured keeps its place: the next one must not move up.
+    rows = [
+        {"accuracy": 0.1, "test_accuracy": 0.2},
+        {"accuracy": 0.3, "test_accuracy": 0.4, "robust_test_accuracy": 0.9},
+    ]
+    figure = feature_figures.accuracy_by_epoch({"standard": rows, "robust": rows[::-1]})
+    ordinary, attacked = map(drawn, figure.axes)
+    assert ordinary == {"standard": [0.2, 0.4], "robust": [0.4, 0.2]}
+    assert attacked["standard"] == pytest.approx([float("nan"), 0.9], nan_ok=True)
+    assert attacked["robust"] == pytest.approx([0.9, float("nan")], nan_ok=True)
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() == (-0.02, 1.02)
+
+    axis = feature_figures.overfitting(rows, rows[::-1], best=2).axes[0]
+    lines = drawn(axis)
+    assert lines["attacked training images"] == [0.1, 0.3]
+    assert lines["control, ordinary test images"] == [0.4, 0.2]
+    assert list(axis.lines[-1].get_xdata()) == [2, 2]
 
 
-def test_a_matrix_asks_for_row_and_column_by_their_keys():
-    values = {("a", "a"): 0.1, ("a", "b"): 0.2, ("b", "a"): 0.3, ("b", "b"): 0.4}
-    figure = figures.transfer_matrix(lambda *pair: rate(values[pair]), {"a": "A", "b": "B"}, title="t")
-    assert figure.axes[0].images[0].get_array().tolist() == [[0.1, 0.2], [0.3, 0.4]]
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["A", "B"]
+def test_recorded_trainings_have_a_panel_each_of_their_own_series():
+    keys = ("accuracy", "test_accuracy", "robust_test_accuracy")
+    series = {f"{name}/{key}": [10 * k + j] for k, name in enumerate("ba") for j, key in enumerate(keys)}
+    figure = feature_figures.recorded_trainings(series, title="t")
+    assert [axis.get_title() for axis in figure.axes] == ["b (t)", "a (t)"]
+    assert list(drawn(figure.axes[0]).values()) == [[0], [1], [2]]
+    assert drawn(figure.axes[1])["attacked test images"] == [12]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["accuracy", ""]
+
+
+def test_a_curve_ends_where_the_record_does_and_its_checkpoint_has_its_colour():
+    # Ids come sorted as text, which puts eps0.5 before clean and eps10 before eps2: the curve must follow the radii.
+    names = ("eps10", "eps2", "clean")
+    found = {f"training/eps0.5/{at}": rate(value) for at, value in zip(names, (0.1, 0.4, 0.9), strict=True)}
+    found |= {"training/standard/clean": rate(0.95), "price/eps0.5": rate(0.05)}
+    published = {"training/standard/clean": 0.96, "training/standard/eps2": 0.25, "training/eps1/clean": 0.5}
+    axis = feature_figures.beside_checkpoints(found, published, ["standard", "eps0.5"], title="t").axes[0]
+    assert drawn(axis)["standard"] == [0.95]
+    assert drawn(axis)["trained at ε = 0.5"] == [0.9, 0.4, 0.1]
+    first, theirs, second, none = axis.lines[:4]
+    assert list(second.get_xdata()) == [0, 2, 10]
+    assert (list(theirs.get_xdata()), list(theirs.get_ydata())) == ([0, 2], [0.96, 0.25])
+    assert list(none.get_xdata()) == []
+    assert theirs.get_color() == first.get_color() != second.get_color()
+
+
+def test_the_planted_features_are_drawn_apart_from_what_all_shapes_share():
+    # A shape as it is would be too bright for its grey, and all of them would look alike.
+    shapes, textures = torch.rand(3, 3, 4, 4), (torch.rand(3, 3, 4, 4) - 0.5) / 10
+    figure = feature_figures.planted_features(shapes, textures, list("abc"))
+    pictures = [torch.as_tensor(axis.images[0].get_array()) for axis in figure.axes]
+    expected = (0.5 + shapes[1] - shapes.mean(0)).clamp(0, 1).permute(1, 2, 0)
+    assert torch.allclose(pictures[1], expected, atol=1e-6)
+    assert torch.allclose(pictures[3], (0.5 + textures[0]).permute(1, 2, 0), atol=1e-6)
 
 
 def test_speeds_are_drawn_as_measured():
     row = {"contender": "art", "network": "resnet18", "ratio": 1.5, "pairs": 5, "lower": 1.2, "upper": 1.9}
-    figure = figures.contest({"user": [row, {**row, "pairs": 3}], "engine": []})
+    figure = engine_figures.contest({"user": [row, {**row, "pairs": 3}], "engine": []})
     shown = [list(line.get_xdata()) for line in figure.axes[0].lines]
     assert shown == [[1.2, 1.9], [1.5], [1.5], [1, 1]]  # quartiles only from five pairs on, and the dashed line
 
     series = {"steps": [10, 20], "images": [1, 2], "time_by_steps": [1, 2.1], "time_by_images": [1, 1.9]}
-    figure = figures.growth({**series, "memory_by_images": [1, 1]})
+    figure = engine_figures.growth({**series, "memory_by_images": [1, 1]})
     assert drawn(figure.axes[0])["time"] == [1, 2.1]
     assert drawn(figure.axes[1])["memory"] == [1, 1]
-    assert drawn(figures.roofline([2, 0.9, 0.1, 0.05, 0.6]).axes[0])["update of the images"] == [0.05]
+    assert drawn(engine_figures.roofline([2, 0.9, 0.1, 0.05, 0.6]).axes[0])["update of the images"] == [0.05]
 
-    figure = figures.gate_errors({"first": (0.0, 1e-5), "second": (1e-7, 1e-6)})
+    figure = engine_figures.gate_errors({"first": (0.0, 1e-5), "second": (1e-7, 1e-6)})
     assert list(figure.axes[0].lines[0].get_xdata()) == [1e-9, 1e-7]
     assert [bar.get_width() for bar in figure.axes[0].patches] == [1e-5, 1e-6]
-    bars = figures.parts_of_step({"a": 0.7, "b": -0.1, "c": 0.3}).axes[0].patches
+    bars = engine_figures.parts_of_step({"a": 0.7, "b": -0.1, "c": 0.3}).axes[0].patches
     assert [bar.get_x() for bar in bars] == pytest.approx([0, 0.7, 0.7])
     assert [bar.get_width() for bar in bars] == pytest.approx([0.7, 0, 0.3])
-    assert list(figures.still_right([1.0, 0.5]).axes[0].lines[0].get_ydata()) == [1.0, 0.5]
-    assert drawn(figures.steps_taken(torch.arange(2.0), {"r": torch.tensor([1.0, 0.25])}).axes[0])["r"] == [1.0, 0.25]
+    assert list(engine_figures.still_right([1.0, 0.5]).axes[0].lines[0].get_ydata()) == [1.0, 0.5]
+    figure = engine_figures.steps_taken(torch.arange(2.0), {"r": torch.tensor([1.0, 0.25])})
+    assert drawn(figure.axes[0])["r"] == [1.0, 0.25]
 
 
 @pytest.fixture(scope="module")

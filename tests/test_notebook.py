@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from advfeat.estimates import Estimate
+from advfeat.estimates import Estimate, Measured
 from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.run import Run, Trained
@@ -91,6 +91,57 @@ def test_a_library_checkpoint_is_never_shown_as_the_papers():
     assert not set(library) & set(notebook.paper_values())
     table = notebook.paper_and_ours([], {"training/eps0.5/eps0.25": "a", "fig2/adversarial/eps0.25": "b"})
     assert list(table["paper"]) == ["–", "82.5% (second-hand)"]
+
+
+def test_checkpoints_stand_beside_ours_under_their_own_name():
+    rows = {"training/eps0.5/eps0.25": ("ε = 0.5", "ε = 0.25"), "training/none": ("none", "clean")}
+    names = ("trained at", "attacked at")
+    table = notebook.paper_and_ours([], rows, by="library", heading="checkpoint", names=names, spec=".2%")
+    assert table["checkpoint"].to_dict() == {("ε = 0.5", "ε = 0.25"): "82.34%", ("none", "clean"): "–"}
+    assert tuple(table.index.names) == names
+    assert list(table.columns) == ["checkpoint"]
+
+
+@pytest.fixture
+def attacked(results):
+    """A record of one network under three attacks, and of two other numbers."""
+    fields = {"config": {}, "seconds": {}, "provenance": {"commit": "c0ffee", "device": "a processor"}}
+    values = {
+        "robust/pgd-20/eps1": Measured(0.25, 100, "cnn4", "PGD-20, l2 eps=1"),
+        "robust/pgd-20/eps0.5": Measured(0.5, 100, "cnn4", "PGD-20, l2 eps=0.5"),
+        "robust/pgd-100-restart/eps0.5": Measured(0.4, 100, "cnn4", "PGD-100, a restart, l2 eps=0.5"),
+        "robust/autoattack/eps0.5": Measured(0.3, 50, "cnn4", "AutoAttack, l2 eps=0.5"),
+        "robust/clean": Measured(0.9, 1000, "cnn4"),
+        "price/eps0.5": Measured(0.0625, 1000, "cnn4", low=0.05, high=0.075),
+    }
+    save_record("03-chapter", "planted", seed=0, values=values, **fields)
+    (record,) = notebook.recorded("03-chapter")
+    return record
+
+
+def test_attacks_of_a_record_become_columns_in_the_order_asked_for(attacked):
+    # "PGD-100, a restart" has a comma of its own: only the threat is cut off.
+    asked = ["PGD-5", "PGD-20", "PGD-100, a restart", "AutoAttack"]
+    table = notebook.recorded_attacks(attacked, "robust", asked)
+    assert list(table.columns) == asked[1:]
+    assert list(table.index) == ["ε = 0.5", "ε = 1"]
+    assert table.loc["ε = 0.5", "AutoAttack"].startswith("30.0% [")
+    assert table.loc["ε = 0.5", "AutoAttack"].endswith(", n = 50")
+    assert table.loc["ε = 1"].tolist()[1:] == ["–", "–"]
+
+
+def test_recorded_numbers_are_listed_by_kind_and_arranged_by_id(attacked):
+    listed = notebook.recorded_list(attacked, ["price"])
+    assert listed.loc["price/eps0.5"].to_dict() == {
+        "found": "6.2% [5.0%, 7.5%]",
+        "attack": "none",
+        "n, seeds": "1,000, 1",
+    }
+    assert len(listed) == 1
+    ids = {"net": {"clean": "robust/clean", "lost": "robust/none"}, "other": {"clean": "other/clean"}}
+    table = notebook.recorded_table(attacked, ids, spec=".0%")
+    assert table.index.tolist() == ["net"]
+    assert table.loc["net"].to_dict() == {"clean": "90% [88%, 92%]", "lost": "–", "n, seeds": "1,000, 1"}
 
 
 def test_autoattack_runs_as_the_profile_asks_or_the_page_says_why_not(monkeypatch):

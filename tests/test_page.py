@@ -115,6 +115,12 @@ def test_a_quoted_number_is_text_or_the_value_of_an_estimate(run, glued):
     assert glued["ch13_nothing"] == glued["ch13_again"] == "0.00", "a zero has no sign"
 
 
+def test_one_format_holds_for_all_numbers_of_a_call_and_leaves_text_alone(run, glued):
+    share, rate = torch.tensor(0.126), Estimate(0.5, 0.4, 0.6, 9)
+    Page(run, "13-fast-attacks", seed=0).quote({"share": share}, rate=rate, twice=2.5, none="–", spec=".0%")
+    assert glued == {"ch13_share": "13%", "ch13_rate": "50%", "ch13_twice": "250%", "ch13_none": "–"}
+
+
 def test_a_page_without_myst_nb_measures_all_the_same(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "myst_nb", None)
     estimate = Estimate(0.5, 0.4, 0.6, 9)
@@ -126,7 +132,7 @@ def test_without_a_record_the_page_says_so_once_and_quotes_dashes(run, glued, mo
     monkeypatch.setattr(notebook, "display", said.append)
     one = Page(run, CHAPTER, seed=0)
     assert one.recorded() == one.recorded() == []
-    one.quote_recorded(further=lambda of: of.summary("table1/D_rand"))
+    one.quote_recorded(further=lambda of: of.summary("table1/D_rand"), spec=".1%")
     assert glued == {"ch05_further": "–"}
     assert len(said) == 1
 
@@ -156,6 +162,9 @@ def test_the_recorded_part_is_that_of_the_notebook_module(run, glued):
     assert [sorted(record.runs) for record in later.recorded()] == [[2]]
     later.quote_recorded({"n": lambda of: of.summary("table1/D_rand").n}, seeds=lambda of: len(of.runs))
     assert (glued["ch05_n"], glued["ch05_seeds"]) == (100, 1)
+    later.quote_recorded(here=lambda of: len(of.runs) / 8, profile="planted", spec=".0%")
+    later.quote_recorded(elsewhere=lambda of: len(of.runs) / 8, profile="cifar10-cpu", spec=".0%")
+    assert (glued["ch05_here"], glued["ch05_elsewhere"]) == ("12%", "–")
     one = later
     table = one.beside_paper({"table1/D_rand": "D_rand"})
     assert table.equals(notebook.paper_and_ours(notebook.recorded(CHAPTER), {"table1/D_rand": "D_rand"}))

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from advfeat.bench.targets import compared, contest_table, contests, ratios, targets_of
+from advfeat.bench.targets import (
+    circumstances,
+    compared,
+    contest_table,
+    contests,
+    met,
+    other_libraries,
+    quoted_ratios,
+    ratios,
+    targets_of,
+)
 from advfeat.experiments.records import Record, load_record
 
 
@@ -30,11 +40,11 @@ def test_at_least_is_met_at_the_bound_and_asks_for_more_in_bfloat16(value, dtype
 
 def test_at_most_is_met_at_the_bound_and_what_is_stated_has_no_verdict():
     at = "bench/cpu"
-    lines = compared(
-        record("cpu", **{f"{at}/engine/resnet18-l2-b128-bare": 1.05, f"{at}/engine/resnet18-l2-b1000-bare": 1.06,
-                         f"{at}/plain/cnn4-construct": 1.25, "time/cpu/D_rand": 86_816.0})
-    )  # fmt: skip
+    found = record("cpu", **{f"{at}/engine/resnet18-l2-b128-bare": 1.05, f"{at}/engine/resnet18-l2-b1000-bare": 1.06,
+                            f"{at}/plain/cnn4-construct": 1.25, "time/cpu/D_rand": 86_816.0})  # fmt: skip
+    lines = compared(found)
     assert [line["met"] for line in lines.values()] == ["yes", "no", "–", "–"]
+    assert met(found) == [True, False]  # what is stated is neither met nor missed
     assert list(lines)[-1] == "seconds for D_rand with ResNet-18, PGD"
     assert list(lines.values())[-1]["measured"].startswith("86,816 [")
     assert list(lines.values())[-1]["target"] == "stated"
@@ -64,6 +74,33 @@ def test_contests_become_a_table_with_ratios_quartiles_and_reasons():
     assert ratios(found, "user", "resnet9", 16) == {"art": 1.5, "foolbox": 2.0}
     assert ratios(found, "user", "resnet9", 1) == {}
     assert contest_table(record("cpu"), "user").empty
+
+
+def test_a_sentence_quotes_the_contenders_in_its_own_order():
+    row = {"comparison": "engine", "network": "resnet18", "batch": 128, "steps": 10, "void": "", "pairs": 3}
+    rows = [
+        {**row, "contender": name, "ratio": ratio}
+        for name, ratio in {"art": 1.5, "bare": 1.19, "foolbox": 2.125}.items()
+    ]
+    rows += [
+        {**row, "contender": "advfeat", "robust": 0.25},
+        {**row, "contender": "robustness", "void": "other images"},
+    ]
+    rows += [{**row, "contender": "art", "batch": 1, "ratio": 9.0}]
+    found = record("cpu", rows=rows)
+    assert quoted_ratios(found, "engine", "resnet18", 128, of=["foolbox", "torchattacks", "art"]) == "2.12 and 1.50"
+    assert quoted_ratios(found, "engine", "resnet18", 128, of=["bare"], spec=".0%") == "119%"
+    assert quoted_ratios(found, "user", "resnet18", 128, of=["art"]) == "–"
+    # Neither our own row nor a void one has a ratio, and bare is no library.
+    assert [of["contender"] for of in other_libraries(found, "engine", batch=128)] == ["art", "foolbox"]
+
+
+def test_the_circumstances_name_the_machine_and_who_was_absent():
+    run = {"config": {"dtype": "float32", "absent": {"art": "no wheel"}}, "provenance": {"device": "d", "threads": 2}}
+    assert circumstances(Record("13-fast-attacks", "cpu", {0: run}, Path())).split("\n\n") == [
+        "**d**, 2 threads, float32",
+        "*art takes no part: no wheel.*",
+    ]
 
 
 def test_the_committed_record_has_every_row_of_its_contests():

@@ -12,6 +12,7 @@ from torch import nn
 from advfeat.attacks import L2, pgd
 from advfeat.bench import timing
 from advfeat.bench.timing import Ratio, breakdown, from_a_line, interleaved, machine_rates, peak_memory
+from advfeat.estimates import Estimate
 from advfeat.models import build_model, freeze
 
 CPU = torch.device("cpu")
@@ -24,6 +25,8 @@ def test_a_ratio_pairs_the_runs_of_one_round():
     ratio = Ratio.of([1.0, 2.0, 3.0, 4.0, 10.0], [1.0] * 5)
     assert (ratio.median, ratio.lower, ratio.upper, ratio.least, ratio.most) == (3, 2, 4, 1, 10)
     assert str(ratio) == "3.00 [2.00, 4.00]"
+    # The interval of a record is the whole range, and no share of images: quartiles would claim too much.
+    assert ratio.estimate() == Estimate(3, 1, 10, 5, rate=False)
     assert Ratio.of([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5, 1.5, 1.5, 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -57,9 +57,20 @@ def compared(record: Record) -> dict[str, dict[str, str]]:
     return lines
 
 
+def met(record: Record) -> list[bool]:
+    """Whether it was met, for every target of ``compared`` that has a bound."""
+    return [line["met"] == "yes" for line in compared(record).values() if line["met"] != "–"]
+
+
 def contests(record: Record, comparison: str) -> list[Mapping[str, Any]]:
     """The rows of one comparison, ``user`` or ``engine``: network, batch, steps, contender, and the ratio of times."""
     return [row for row in record.first.get("tables", {}).get("contests", []) if row["comparison"] == comparison]
+
+
+def other_libraries(record: Record, comparison: str, *, batch: int) -> list[Mapping[str, Any]]:
+    """The rows of ``contests`` that hold the ratio of another library, at one size of batch."""
+    rows = contests(record, comparison)
+    return [row for row in rows if row["batch"] == batch and "ratio" in row and row["contender"] != "bare"]
 
 
 def contest_table(record: Record, comparison: str) -> pd.DataFrame:
@@ -75,6 +86,22 @@ def ratios(record: Record, comparison: str, network: str, batch: int) -> dict[st
     """Contender → its time over ours, in one contest."""
     rows = [row for row in contests(record, comparison) if "ratio" in row]
     return {row["contender"]: row["ratio"] for row in rows if (row["network"], row["batch"]) == (network, batch)}
+
+
+def quoted_ratios(
+    record: Record, comparison: str, network: str, batch: int, *, of: Sequence[str], spec: str = ".2f"
+) -> str:
+    """``ratios`` of some contenders, in their order, for a sentence; a dash if none of them took part."""
+    found = ratios(record, comparison, network, batch)
+    return " and ".join(f"{found[name]:{spec}}" for name in of if name in found) or "–"
+
+
+def circumstances(record: Record) -> str:
+    """Markdown for above the tables: the machine, its threads, the type of the numbers, and who took no part."""
+    made, config = record.first["provenance"], record.first["config"]
+    absent = [f"*{name} takes no part: {why}.*" for name, why in config.get("absent", {}).items()]
+    head = f"**{made['device']}**, {made['threads']} threads, {config.get('dtype', '')}"
+    return "\n\n".join([head, *absent])
 
 
 def _entry(row: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from advfeat.engine import fused_steps
+from advfeat.estimates import Estimate
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Ratio:
 
     def __str__(self) -> str:
         return f"{self.median:.2f} [{self.lower:.2f}, {self.upper:.2f}]"
+
+    def estimate(self) -> Estimate:
+        """The median with the smallest and the largest pair for its interval, as a record takes it."""
+        return Estimate(self.median, self.least, self.most, self.pairs, rate=False)
 
 
 def clock(call: Callable[[], object], device: torch.device) -> float:

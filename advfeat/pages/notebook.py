@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -147,22 +147,36 @@ def paper_values(by: str = "paper") -> dict[str, float]:
     }
 
 
-def paper_and_ours(records: Sequence[Record], rows: Mapping[str, str]) -> pd.DataFrame:
+def paper_and_ours(
+    records: Sequence[Record],
+    rows: Mapping[str, str] | Mapping[str, tuple[str, ...]],
+    *,
+    by: str = "paper",
+    heading: str = "paper",
+    names: Sequence[str] = ("trained on",),
+    spec: str = ".1%",
+) -> pd.DataFrame:
     """One row per id in ``rows`` (id → name): the paper's value, and each record's value, interval, n and seeds.
 
     An id without a published or a recorded value shows a dash. A value of the paper has as many places as its source
     gives; one that is known only through others says so.
+
+    Args:
+        by: who published the values, see ``paper_values``.
+        heading: of their column.
+        names: of the levels of the index; with several of them a row's name is a tuple.
+        spec: format of a published value whose entry does not say how its source prints it.
     """
-    paper, entries = paper_values(), _published()
+    paper, entries = paper_values(by), _published()
 
     def published(key: str) -> str:
         if key not in paper:
             return "–"
-        text = format(paper[key], entries[key].get("printed", ".1%"))
+        text = format(paper[key], entries[key].get("printed", spec))
         return f"{text} (second-hand)" if "second-hand" in entries[key]["where"] else text
 
-    table = pd.DataFrame(index=pd.Index(list(rows.values()), name="trained on"))
-    table["paper"] = [published(key) for key in rows]
+    index = pd.Index(list(rows.values())).set_names(list(names))  # of tuples pandas makes several levels
+    table = pd.DataFrame({heading: [published(key) for key in rows]}, index=index)
     for record in records:
         for key, name in rows.items():
             if key in record.ids():
@@ -170,3 +184,43 @@ def paper_and_ours(records: Sequence[Record], rows: Mapping[str, str]) -> pd.Dat
                 table.loc[name, record.profile] = str(summary)
                 table.loc[name, f"n, seeds ({record.profile})"] = f"{summary.n:,}, {summary.seeds}"
     return table.fillna("–")
+
+
+def recorded_table(record: Record, rows: Mapping[str, Mapping[str, str]], *, spec: str = "") -> pd.DataFrame:
+    """One row per name, one column per heading (name → heading → id) of recorded numbers with their intervals.
+
+    The last column, ``n, seeds``, is that of the first id of the row. An id that the record lacks shows a dash, a row
+    of such ids is left out.
+    """
+    known, table = set(record.ids()), {}
+    for name, of in rows.items():
+        found = {heading: record.summary(key) for heading, key in of.items() if key in known}
+        if found:
+            first = next(iter(found.values()))
+            shown = {heading: format(found[heading], spec) if heading in found else "–" for heading in of}
+            table[name] = {**shown, "n, seeds": f"{first.n:,}, {first.seeds}"}
+    return pd.DataFrame(table).T
+
+
+def recorded_list(record: Record, kinds: Iterable[str], *, spec: str = ".1%") -> pd.DataFrame:
+    """One row per recorded id whose first part is one of ``kinds``: the number, the attack, n and seeds."""
+    table = {}
+    for key in record.ids():
+        if key.split("/")[0] in kinds:
+            item = record.summary(key)
+            table[key] = {"found": f"{item:{spec}}", "attack": item.attack, "n, seeds": f"{item.n:,}, {item.seeds}"}
+    return pd.DataFrame(table).T
+
+
+def recorded_attacks(record: Record, kind: str, attacks: Sequence[str]) -> pd.DataFrame:
+    """Accuracies under attack, of ids ``kind/…/epsE``: one row per radius, one column for each of ``attacks`` that was
+    recorded, which an id's own words name up to its threat.
+    """
+    table: dict[str, dict[str, str]] = {}
+    for key in record.ids():
+        item, parts = record.summary(key), key.split("/")
+        if parts[0] == kind and item.attack != "none":
+            row = table.setdefault(parts[-1].replace("eps", "ε = "), {})
+            row[item.attack.split(", l2")[0]] = f"{item}, n = {item.n:,}"
+    found = pd.DataFrame(table).T.sort_index().fillna("–")
+    return found[[name for name in attacks if name in found]]

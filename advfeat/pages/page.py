@@ -72,10 +72,17 @@ class Page:
         self.quote({key: _shown(estimate, spec)})
         return estimate
 
-    def quote(self, numbers: Mapping[str, object] | None = None, /, **more: object) -> None:
-        """Let the text quote numbers that no record holds: ``name`` as ``chNN_name``, an estimate by its value."""
+    def quote(self, numbers: Mapping[str, object] | None = None, /, *, spec: str = "", **more: object) -> None:
+        """Let the text quote numbers that no record holds: ``name`` as ``chNN_name``, an estimate by its value.
+
+        ``spec`` is the format of all numbers of this call; text stays as it is.
+        """
         for name, value in {**(numbers or {}), **more}.items():
-            glue(f"ch{self.chapter[:2]}_{name}", _shown(value) if isinstance(value, Estimate) else value)
+            if isinstance(value, Estimate):
+                shown: object = _shown(value, spec)
+            else:
+                shown = format(value, spec) if spec and not isinstance(value, str) else value
+            glue(f"ch{self.chapter[:2]}_{name}", shown)
 
     def trained(self, name: str, network: Trained) -> Trained:
         """Name a network: the record keeps what its training took, in seconds; returns it."""
@@ -123,16 +130,23 @@ class Page:
         return self._recorded
 
     def quote_recorded(
-        self, numbers: Mapping[str, Callable[[Record], object]] | None = None, /, **more: Callable[[Record], object]
+        self,
+        numbers: Mapping[str, Callable[[Record], object]] | None = None,
+        /,
+        *,
+        spec: str = "",
+        profile: str = "",
+        **more: Callable[[Record], object],
     ) -> None:
-        """``quote`` what each function says of the chapter's first record; a dash where nothing is recorded."""
-        first = self.recorded()[:1]
+        """``quote`` what each function says of the chapter's first record, or of the one at ``profile``; a dash where
+        that is not recorded."""
+        first = [record for record in self.recorded() if profile in ("", record.profile)][:1]
         asked = {**(numbers or {}), **more}
-        self.quote({name: number(first[0]) if first else "–" for name, number in asked.items()})
+        self.quote({name: number(first[0]) if first else "–" for name, number in asked.items()}, spec=spec)
 
-    def beside_paper(self, rows: Mapping[str, str]) -> pd.DataFrame:
+    def beside_paper(self, rows: Mapping[str, Any], **shown: Any) -> pd.DataFrame:
         """The paper's values and the recorded ones, one row per id, see ``notebook.paper_and_ours``."""
-        return paper_and_ours(self.recorded(), rows)
+        return paper_and_ours(self.recorded(), rows, **shown)
 
     def answered(self) -> Markdown:
         """The verdicts on the chapter's claims, see ``notebook.answered``."""
