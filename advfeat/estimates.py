@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -98,6 +98,30 @@ class Estimate:
         half = _normal() / math.sqrt(n - 3)
         low, high = (math.tanh(math.atanh(r) + side * half) if abs(r) < 1 else r for side in (-1, 1))
         return cls(r, low, high, n, rate=False, within=(-1.0, 1.0))
+
+
+def correlation_of(first: Mapping[str, Estimate], second: Mapping[str, Estimate], *, without: str = "") -> Estimate:
+    """Pearson's r, with Fisher's interval, of two measurements of the same things, for example of five networks.
+
+    Args:
+        first: name of the thing → its measured value; the interval of the value plays no part.
+        second: the same for some of these things, or for all: those that count.
+        without: one of them, to be left out all the same.
+
+    Raises:
+        ValueError: ``first`` lacks one of them, ``without`` is none of them, or from ``Estimate.of_correlation``.
+    """
+    if missing := [name for name in second if name not in first]:
+        raise ValueError(f"first must hold all that second holds, and lacks {', '.join(missing)}")
+    if without:
+        inputs.one_of("without", without, second)
+    pairs = [[first[name].value, second[name].value] for name in second if name != without]
+    return Estimate.of_correlation(torch.tensor(pairs))
+
+
+def leaving_one_out(first: Mapping[str, Estimate], second: Mapping[str, Estimate]) -> list[Estimate]:
+    """``correlation_of`` two measurements, without each of the things of ``second`` in turn."""
+    return [correlation_of(first, second, without=name) for name in second]
 
 
 @dataclass(frozen=True)

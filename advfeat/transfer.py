@@ -35,6 +35,20 @@ class SameMistake:
     chance: float | None
     images: Bool[Tensor, " n"]
 
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """``same_mistake`` and ``same_mistake_chance`` for a record, as far as they exist.
+
+        ``chance`` is of pairs of images, to which no interval of ours applies; it is its own lower and upper end.
+        """
+        found = {}
+        if self.rate is not None:
+            found["same_mistake"] = self.rate
+        if self.chance is not None:
+            n = int(self.images.sum())
+            found["same_mistake_chance"] = Estimate(self.chance, self.chance, self.chance, n, rate=False)
+        return found
+
 
 @dataclass(frozen=True)
 class Transfer:

@@ -67,6 +67,7 @@ ELSEWHERE = {
     "evaluation_mode.batch_statistics": "runs inside training, on a model that train has looked at",
     "models.Classifier.represent": "behind the normalisation: what it is given belongs to the engine",
     "models.Classifier.classify": "behind the normalisation: what it is given belongs to the engine",
+    "records.Record.matching": "test_records",
     "records.Record.summary": "test_records",
     "records.Record.sheet": "test_records",
     "records.results_in": "test_records",

@@ -13,7 +13,7 @@ from matplotlib.container import ErrorbarContainer
 
 from advfeat.estimates import Estimate
 from advfeat.gaussian import Gaussians, alignment, multiplier, robust_mle, worst_alignment
-from advfeat.pages import engine_figures, feature_figures, figures, gaussian_figures, plots
+from advfeat.pages import engine_figures, feature_figures, gaussian_figures, plots, representation_figures
 
 
 @pytest.fixture(autouse=True)
@@ -103,14 +103,9 @@ def test_every_class_has_its_panel_and_what_lies_too_low_is_drawn_at_the_edge():
     assert third.collections[0].get_offsets().ravel().tolist() == pytest.approx([0.2, -4, 0.25, -4])
 
 
-def test_panels_of_rates_judges_and_accuracies_hold_what_they_were_given():
-    figure = figures.rate_scatters({"seed 0": {"VGG": (rate(0.2), rate(0.7))}}, xlabel="across", ylabel="up")
-    bars = [item for item in figure.axes[0].containers if isinstance(item, ErrorbarContainer)]
-    assert [(list(bar[0].get_xdata()), list(bar[0].get_ydata())) for bar in bars] == [([0.2], [0.7])]
-    assert (figure.axes[0].get_title(), figure.axes[0].get_xlabel()) == ("seed 0", "across")
-
+def test_each_judge_has_its_own_rates():
     found = {"from noise": {"robust": [rate(0.1), rate(0.9)], "standard": [rate(0.3), rate(0.4)]}}
-    figure = figures.recognised_by({**found, "other": found["from noise"]}, ["start", "end"])
+    figure = representation_figures.recognised_by({**found, "other": found["from noise"]}, ["start", "end"])
     bars = [item for item in figure.axes[0].containers if isinstance(item, ErrorbarContainer)]
     assert [list(bar[0].get_ydata()) for bar in bars] == [[0.1, 0.9], [0.3, 0.4]]
 

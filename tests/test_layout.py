@@ -16,7 +16,8 @@ from advfeat.engine import fused_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "advfeat").rglob("*.py"))
-LONGEST = 400  # lines of a module; past about 300 it is asking to be two
+LONGEST = 300  # lines of a module; past that it is asking to be two
+EXEMPT = {"gaussian", "profiles"}  # the theory in one piece, and a table
 
 each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}.{path.stem}")
 
@@ -98,7 +99,7 @@ def test_shapes_are_checked_while_testing():
 
 @each_module
 def test_module_is_short(path):
-    assert len(path.read_text().splitlines()) <= LONGEST
+    assert path.stem in EXEMPT or len(path.read_text().splitlines()) <= LONGEST
 
 
 @each_module

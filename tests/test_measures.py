@@ -15,7 +15,7 @@ from torch import nn
 from advfeat import robustness
 from advfeat.attacks import L2, Linf, fgsm, pgd
 from advfeat.data import Dataset
-from advfeat.estimates import Estimate
+from advfeat.estimates import Estimate, correlation_of, leaving_one_out
 from advfeat.measures import accuracy, predictions, signal_kept
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.robustness import robust_accuracy, withstands
@@ -340,6 +340,23 @@ def test_a_correlation_has_fishers_interval():
 def test_a_correlation_that_is_none_is_refused(pairs):
     with pytest.raises(ValueError, match="four or more pairs that differ, got"):
         Estimate.of_correlation(torch.tensor(pairs))
+
+
+def test_two_measurements_are_correlated_by_name():
+    # Paired by their places, or by all names of the first, these would give another number.
+    def measured(**values):
+        return {name: Estimate(value, value - 1, value + 1, 9, rate=False) for name, value in values.items()}
+
+    first, second = measured(x=9.0, a=1.0, b=2.0, c=3.0, d=4.0, e=5.0), measured(e=5.0, d=3.0, c=4.0, b=2.0, a=1.0)
+    assert correlation_of(first, second).value == pytest.approx(0.9, abs=1e-12)
+    without = [of.value for of in leaving_one_out(first, second)]
+    assert without[0] == correlation_of(first, second, without="e").value == pytest.approx(0.8, abs=1e-12)
+    assert without[1] == pytest.approx(correlation_of(first, measured(a=1.0, b=2.0, c=4.0, e=5.0)).value, abs=1e-12)
+    assert len(without) == 5
+    with pytest.raises(ValueError, match="first must hold all that second holds, and lacks x"):
+        correlation_of(second, first)
+    with pytest.raises(ValueError, match="without must be"):
+        correlation_of(first, second, without="x")
 
 
 TEMPLATES = torch.eye(3)[:, :, None, None].expand(-1, -1, 2, 2) * 0.2  # class c brightens channel c

@@ -73,6 +73,12 @@ def test_nothing_recorded_is_said(results, monkeypatch):
     assert "make record CHAPTER=05" in shown[0].data
 
 
+def test_a_spread_goes_from_the_smallest_to_the_largest():
+    assert notebook.spread([0.5, 0.25, 0.75]) == "25% to 75%"
+    assert notebook.spread((of for of in (0.5, -0.001)), ".2f") == "0.00 to 0.50"  # what rounds to zero has no minus
+    assert notebook.spread([]) == "–"
+
+
 def test_published_values_are_rates_with_their_place():
     entries = json.loads(notebook.PAPER.read_text())
     known = {key for key, entry in entries.items() if entry["value"] is not None}

@@ -88,11 +88,15 @@ def test_whatever_is_named_comes_back_unchanged_and_is_recorded(run, glued, show
     one = Page(run, CHAPTER, seed=0, record=True)
     curve, grid, rows = [0.25, 0.5], torch.rand(1, 2, 3, 4, 4), [{"rule": "a", "passed": True}]
     assert one.series("accuracy", curve) is curve
+    trained = network(8, 0)
+    assert one.trained("D_det", trained, curve="accuracy on D_det") is trained
+    one.trained("D_rand", trained)  # without a curve
     assert one.sheet("panel", grid) is grid
     assert one.table("masking", rows) is rows
     one.save()
     record = load_record(CHAPTER, "planted")
-    assert record.runs[0]["series"] == {"accuracy": curve}
+    assert record.runs[0]["series"] == {"accuracy": curve, "accuracy on D_det": [0.5, 0.75]}
+    assert record.runs[0]["seconds"].keys() == {"D_det", "D_rand", "chapter"}
     assert record.runs[0]["tables"] == {"masking": rows}
     assert record.sheet("panel").exists()
 

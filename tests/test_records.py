@@ -543,3 +543,16 @@ def test_equal_settings_are_equal_whatever_holds_them(results):
     assert sorted(load_record("05-chapter", "planted").runs) == [0, 1, 2]
     with pytest.raises(ValueError, match="with other settings than seed 3"):
         save_with(results, seed=3, config={**two, "radius": (10.0, 13.0)})
+
+
+def test_ids_that_fit_a_pattern_are_found_by_the_words_for_its_stars():
+    # A star that also took slashes, or a dot that took any character, would mix ids of different kinds.
+    about = {"provenance": {"commit": "c0ffee", "device": "a processor"}, "config": {}, "seconds": {}}
+    ids = ("at/eps0.5", "at/eps0x5", "fig3/vgg16/clean", "fig3/vgg16/clean/again", "fig3/clean", "fig3/steps10/clean")
+    save_record("05-chapter", "planted", seed=0, values={key: rate(0.5) for key in ids}, **about)
+    record = load_record("05-chapter", "planted")
+    assert list(record.matching("fig3/*/clean")) == [("steps10",), ("vgg16",)]
+    assert list(record.matching("fig3/steps*/*")) == [("10", "clean")]
+    assert list(record.matching("fig3/*/**")) == [("steps10", "clean"), ("vgg16", "clean"), ("vgg16", "clean/again")]
+    assert record.matching("at/eps0.5") == {(): record.summary("at/eps0.5")}
+    assert record.matching("fig4/*") == {}

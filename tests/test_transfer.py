@@ -160,6 +160,17 @@ def test_the_same_mistake_is_compared_with_mistakes_about_other_images_of_the_cl
     assert (found.rate.value, found.chance) == (1 / 3, 1 / 2)
 
 
+def test_of_the_same_mistake_a_record_takes_what_exists():
+    # Wilson's interval of so many images would be that of a rate, and chance is of pairs of images.
+    found = answered([1, 1, 2, 0, 2], [1, 2, 2, 0, 0]).same_mistake("source", "target")
+    rate, chance = found.estimates["same_mistake"], found.estimates["same_mistake_chance"]
+    assert rate is found.rate
+    assert (chance.value, chance.low, chance.high, chance.n, chance.rate) == (*[found.chance] * 3, rate.n, False)
+    alone = answered([1, 0, 0, 1, 1], [2, 0, 0, 1, 1]).same_mistake("source", "target")
+    assert list(alone.estimates) == ["same_mistake"]
+    assert answered([1, 0, 0, 1, 1], [0, 1, 0, 1, 1]).same_mistake("source", "target").estimates == {}
+
+
 def test_the_same_mistake_needs_mistakes():
     assert answered([1, 0, 0, 1, 1], [2, 0, 0, 1, 1]).same_mistake("source", "target").chance is None
     none = answered([1, 0, 0, 1, 1], [0, 1, 0, 1, 1]).same_mistake("source", "target")

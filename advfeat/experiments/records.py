@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -66,6 +67,17 @@ class Record:
         if not measured:
             raise KeyError(f"{self.chapter}/{self.profile} holds no {key!r}, only {', '.join(self.ids())}")
         return summarise(measured)
+
+    def matching(self, pattern: str) -> dict[tuple[str, ...], Summary]:
+        """The summaries of all ids that fit a pattern such as ``fig3/*/transfer``, by what its stars stand for.
+
+        A star stands for a part of an id without a slash, two stars for one that may hold slashes; neither for nothing.
+        """
+        inputs.text("pattern", pattern)
+        kinds = {"*": "([^/]+)", "**": "(.+)"}
+        fits = re.compile("".join(kinds.get(part) or re.escape(part) for part in re.split(r"(\*\*?)", pattern)))
+        found = {key: fits.fullmatch(key) for key in self.ids()}
+        return {tuple(fit.groups()): self.summary(key) for key, fit in found.items() if fit}
 
     def sheet(self, name: str) -> Path:
         """Path of a picture sheet.

@@ -10,7 +10,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from advfeat.autoattack import installed
-from advfeat.estimates import Estimate
+from advfeat.estimates import Estimate, signless_zero
 from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.records import BOOK, Record, load_record, readable_records, results_root
 from advfeat.experiments.run import Run, Trained
@@ -98,6 +98,13 @@ def answered(chapter: str) -> Markdown:
         glue(f"ch{number}_paper_{ending}", row.paper)
         glue(f"ch{number}_verdict_{ending}", row.verdict.replace("*", ""))
     return Markdown(table(rows))
+
+
+def spread(values: Iterable[float], spec: str = ".0%") -> str:
+    """The smallest and the largest of some values, for a sentence: "12% to 16%"; a dash where there is none."""
+    found = list(values)
+    written = [format(end, signless_zero(spec)) for end in (min(found), max(found))] if found else ["–"]
+    return " to ".join(written)
 
 
 def autoattack_accuracies(

@@ -84,9 +84,17 @@ class Page:
                 shown = format(value, spec) if spec and not isinstance(value, str) else value
             glue(f"ch{self.chapter[:2]}_{name}", shown)
 
-    def trained(self, name: str, network: Trained) -> Trained:
-        """Name a network: the record keeps what its training took, in seconds; returns it."""
+    def trained(self, name: str, network: Trained, *, curve: str = "") -> Trained:
+        """Name a network: the record keeps what its training took, in seconds; returns it.
+
+        Args:
+            name: of the network, for its seconds.
+            network: the network with the history of its training.
+            curve: name of a series for its accuracy on the training images, by epoch; empty: the record keeps none.
+        """
         self._seconds[name] = network.seconds
+        if curve:
+            self.series(curve, [row["accuracy"] for row in network.history])
         return network
 
     def series(self, name: str, values: Numbers) -> Numbers:

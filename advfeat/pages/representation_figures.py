@@ -1,4 +1,4 @@
-"""Whole figures that one chapter shows, made of the parts in ``plots``: numbers in, a figure out."""
+"""Figures of chapter 8, of the parts in ``plots``: numbers in, a figure out."""
 
 from __future__ import annotations
 
@@ -7,19 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from advfeat.pages import plots
 from advfeat.pages.plots import BLUE, RED, Interval
-
-
-def rate_scatters(panels: Mapping[str, Mapping[str, tuple[Interval, Interval]]], *, xlabel: str, ylabel: str) -> Figure:
-    """Chapter 6: named points of two rates each, one panel per title, on the same axes."""
-    size = (3.5 * len(panels) + 0.4, 3.9)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for axis, (title, points) in zip(axes[0], panels.items(), strict=True):
-        plots.rate_scatter(axis, points)
-        axis.set(title=title, xlabel=xlabel)
-    axes[0][0].set_ylabel(ylabel)
-    return figure
 
 
 def recognised_by(
