@@ -1,19 +1,23 @@
-"""The steps of ``kernels`` in Triton, each one trip through memory; the PyTorch twins there specify them.
+"""The steps of ``fused_steps`` in Triton, each one trip through memory; the PyTorch twins there specify them.
 
 One program handles one image (ℓ2) or one block of values (ℓ∞, augmentation), without atomics: every run gives the same
 bits, and so does an image alone or in any batch. A NaN stays a NaN: Triton's maximum and minimum drop a NaN, so every
-limit here is a comparison, which a NaN fails.
+limit here is a comparison, which a NaN fails. In ℓ2 a NaN or an infinity in the gradient makes the sum of squares a
+NaN, and with it every pixel: an infinite entry is scaled by zero.
 """
 
 from __future__ import annotations
 
 import math
-from typing import no_type_check
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
+
+from advfeat.engine.triton_kernels import augment, l2_passes, l2_whole, linf
 
 # Values, mean and standard deviation of ``fused_steps.NetworkInput``, or three times None.
 Network = tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
@@ -25,6 +29,39 @@ Network = tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
 # times, in blocks of BLOCK_VALUES.
 REGISTER_VALUES = 8192
 BLOCK_VALUES = 4096
+# Of a thread on an NVIDIA GPU: 512 threads share the 65,536 of a multiprocessor. Given no limit, ptxas aims at more
+# threads and spills a few values to memory for that.
+MAX_REGISTERS = 128
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with all that it is started with, so that it can be run, or only compiled.
+
+    Attributes:
+        kernel: the kernel.
+        grid: how many programs, in each dimension.
+        arguments: the positional ones, in the kernel's order.
+        constants: the arguments that are compiled in, by name.
+        warps: of a program.
+        scattered: arguments whose neighbouring values are not read together, so that loads of them cannot be wide.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    constants: Mapping[str, Any]
+    warps: int
+    scattered: tuple[str, ...] = ()
+
+    def options(self, backend: str) -> dict[str, Any]:
+        """The arguments by name, and what the compiler is told, for a ``backend``, ``cuda`` or ``hip``."""
+        limits = {"maxnreg": MAX_REGISTERS} if backend == "cuda" else {}
+        return {**self.constants, "num_warps": self.warps, "enable_fp_fusion": False, **limits}
+
+    def run(self) -> None:
+        """Start the kernel on the current device."""
+        self.kernel[self.grid](*self.arguments, **self.options("hip" if torch.version.hip else "cuda"))
 
 
 def l2_step(
@@ -38,18 +75,25 @@ def l2_step(
 ) -> Tensor:
     """``fused_steps.l2_step`` of float32 images."""
     (adv, origin, gradient), result = _alike(adv, origin, gradient, out=out, values=network[0])
-    count, size = len(adv), adv[:1].numel()
-    if count and size:
-        block = min(triton.next_power_of_2(size), REGISTER_VALUES)
-        kernel = _l2_whole
-        if size > block:
-            kernel, block = _l2_passes, BLOCK_VALUES
-        kernel[(count,)](
-            adv, origin, gradient, result, *network, size, eps, step_size, block=block,
-            channels=adv.shape[1], network=network[0] is not None, ball=eps != math.inf,
-            num_warps=min(max(block // 512, 1), 16), enable_fp_fusion=False,
-        )  # fmt: skip
+    if adv.numel():
+        l2_launch(adv, origin, gradient, result, eps, step_size, network).run()
     return _given_back(result, out)
+
+
+def l2_launch(
+    adv: Tensor, origin: Tensor, gradient: Tensor, result: Tensor, eps: float, step_size: float, network: Network
+) -> Launch:
+    """The launch of an ℓ2 step of at least one image; all tensors lie alike in memory."""
+    size = adv[:1].numel()
+    block = min(triton.next_power_of_2(size), REGISTER_VALUES)
+    kernel = l2_whole
+    if size > block:
+        kernel, block = l2_passes, BLOCK_VALUES
+    constants = {
+        "block": block, "channels": adv.shape[1], "network": network[0] is not None, "ball": eps != math.inf,
+    }  # fmt: skip
+    arguments = (adv, origin, gradient, result, *network, size, eps, step_size)
+    return Launch(kernel, (len(adv),), arguments, constants, warps=min(max(block // 512, 1), 16))
 
 
 def linf_step(
@@ -64,26 +108,38 @@ def linf_step(
     """``fused_steps.linf_step`` of float32 images."""
     (adv, origin, gradient), result = _alike(adv, origin, gradient, out=out, values=network[0])
     if adv.numel():
-        block = 1024
-        _linf[(triton.cdiv(adv.numel(), block),)](
-            adv, origin, gradient, result, *network, adv.numel(), eps, step_size, block=block,
-            channels=adv.shape[1], network=network[0] is not None, enable_fp_fusion=False,
-        )  # fmt: skip
+        linf_launch(adv, origin, gradient, result, eps, step_size, network).run()
     return _given_back(result, out)
+
+
+def linf_launch(
+    adv: Tensor, origin: Tensor, gradient: Tensor, result: Tensor, eps: float, step_size: float, network: Network
+) -> Launch:
+    """The launch of an ℓ∞ step of at least one image; all tensors lie alike in memory."""
+    block = 1024
+    constants = {"block": block, "channels": adv.shape[1], "network": network[0] is not None}
+    arguments = (adv, origin, gradient, result, *network, adv.numel(), eps, step_size)
+    return Launch(linf, (triton.cdiv(adv.numel(), block),), arguments, constants, warps=4)
 
 
 def augment_step(images: Tensor, offsets: Tensor, mirrored: Tensor, shift: int) -> Tensor:
     """``fused_steps.augment_step`` of float32 images in any layout."""
-    count, channels, height, width = images.shape
     result = torch.empty_like(images, memory_format=torch.channels_last)
-    size = channels * height * width
-    if count and size:
-        block = 1024
-        _augment[(count, triton.cdiv(size, block))](
-            images, offsets.contiguous(), mirrored.contiguous(), result, count, channels, height, width, shift,
-            *images.stride(), block=block,
-        )  # fmt: skip
+    if images.numel():
+        augment_launch(images, offsets.contiguous(), mirrored.contiguous(), result, shift).run()
     return result
+
+
+def augment_launch(images: Tensor, offsets: Tensor, mirrored: Tensor, result: Tensor, shift: int) -> Launch:
+    """The launch of crop-and-flip of at least one image; ``result`` is channels last."""
+    block = 1024
+    count, channels, height, width = images.shape
+    grid = (count, triton.cdiv(channels * height * width, block))
+    arguments = (
+        images, offsets, mirrored, result, count, channels, height, width, shift, *images.stride(),
+    )  # fmt: skip
+    # A pixel's channels lie together, its neighbour may be the one to the right or to the left.
+    return Launch(augment, grid, arguments, {"block": block}, warps=4, scattered=("images",))
 
 
 def _alike(
@@ -105,172 +161,3 @@ def _alike(
 
 def _given_back(result: Tensor, out: Tensor | None) -> Tensor:
     return result if out is None or out is result else out.copy_(result)
-
-
-# The tests check every annotation of the package; ``no_type_check`` exempts those that are meant for Triton.
-@triton.jit
-@no_type_check
-def _read(adv, origin, gradient, std, at, within, row, channels: tl.constexpr, network: tl.constexpr):
-    """Iterate, centre and pixel gradient of an image at the offsets ``within`` the image; zeros beyond its end."""
-    x = tl.load(adv + row + within, mask=at, other=0.0)
-    c = tl.load(origin + row + within, mask=at, other=0.0)
-    g = tl.load(gradient + row + within, mask=at, other=0.0).to(tl.float32)
-    if network:
-        g = g / tl.load(std + within % channels)
-    return x, c, g
-
-
-@triton.jit
-@no_type_check
-def _write(value, out, values, mean, std, at, within, row, channels: tl.constexpr, network: tl.constexpr):
-    """Store the result, and the normalised result as the input of the network."""
-    tl.store(out + row + within, value, mask=at)
-    if network:
-        channel = within % channels
-        read = (value - tl.load(mean + channel)) / tl.load(std + channel)
-        tl.store(values + row + within, read.to(values.dtype.element_ty), mask=at)
-
-
-@triton.jit
-@no_type_check
-def _valid(value):
-    """Clamped to [0, 1]; a NaN fails both comparisons."""
-    return tl.where(value < 0.0, 0.0, tl.where(value > 1.0, 1.0, value))
-
-
-@triton.jit
-@no_type_check
-def _faulty(g):
-    return ((g != g) | (tl.abs(g) == float("inf"))).to(tl.int32)
-
-
-@triton.jit
-@no_type_check
-def _shrink(distance, eps):
-    # The comparison comes first: 0 / 0 would spoil an image that has not moved, and a NaN distance must stay NaN.
-    return tl.where(distance <= eps, 1.0, eps / distance)
-
-
-@triton.jit
-@no_type_check
-def _range(largest):
-    """Two factors that scale the largest entry to 1: a power of two, which is exact, keeps the other factor finite."""
-    near = tl.where(largest < 2.0**-100, 2.0**100, tl.where(largest > 2.0**100, 2.0**-100, 1.0))
-    return near, 1.0 / tl.where(largest == 0.0, 1.0, largest * near)
-
-
-@triton.jit
-@no_type_check
-def _step_of(step_size, squares):
-    length = tl.sqrt_rn(squares)
-    return step_size / tl.where(length == 0.0, 1.0, length)
-
-
-@triton.jit
-@no_type_check
-def _l2_whole(
-    adv, origin, gradient, out, values, mean, std, size, eps, step_size,
-    block: tl.constexpr, channels: tl.constexpr, network: tl.constexpr, ball: tl.constexpr,
-):  # fmt: skip
-    """One image that fits into registers: read once, written once."""
-    row = tl.program_id(0).to(tl.int64) * size
-    within = tl.arange(0, block)
-    at = within < size
-    x, c, g = _read(adv, origin, gradient, std, at, within, row, channels, network)
-    largest = tl.max(tl.abs(g), 0)
-    fault = tl.max(_faulty(g), 0)
-    near, rest = _range(largest)
-    unit = g * near * rest
-    step = unit * _step_of(step_size, tl.sum(unit * unit, 0))
-    if ball:
-        moved = x - c + step
-        value = c + moved * _shrink(tl.sqrt_rn(tl.sum(moved * moved, 0)), eps)
-    else:
-        value = x + step
-    value = tl.where(fault > 0, float("nan"), _valid(value))
-    _write(value, out, values, mean, std, at, within, row, channels, network)
-
-
-@triton.jit
-@no_type_check
-def _l2_passes(
-    adv, origin, gradient, out, values, mean, std, size, eps, step_size,
-    block: tl.constexpr, channels: tl.constexpr, network: tl.constexpr, ball: tl.constexpr,
-):  # fmt: skip
-    """One image of any size, block by block: the largest entry, the gradient's length, the distance, the result."""
-    row = tl.program_id(0).to(tl.int64) * size
-    lane = tl.arange(0, block)
-    tops = tl.zeros((block,), tl.float32)
-    faults = tl.zeros((block,), tl.int32)
-    for start in range(0, size, block):
-        within = start + lane
-        _, _, g = _read(adv, origin, gradient, std, within < size, within, row, channels, network)
-        tops = tl.maximum(tops, tl.abs(g))
-        faults = tl.maximum(faults, _faulty(g))
-    near, rest = _range(tl.max(tops, 0))
-    fault = tl.max(faults, 0)
-    # Every lane has its own sum over the blocks, so no lane adds more than size / block terms in a row.
-    squares = tl.zeros((block,), tl.float32)
-    for start in range(0, size, block):
-        within = start + lane
-        _, _, g = _read(adv, origin, gradient, std, within < size, within, row, channels, network)
-        unit = g * near * rest
-        squares += unit * unit
-    scale = _step_of(step_size, tl.sum(squares, 0))
-    shrink = 1.0
-    if ball:
-        squares = tl.zeros((block,), tl.float32)
-        for start in range(0, size, block):
-            within = start + lane
-            x, c, g = _read(adv, origin, gradient, std, within < size, within, row, channels, network)
-            moved = x - c + g * near * rest * scale
-            squares += moved * moved
-        shrink = _shrink(tl.sqrt_rn(tl.sum(squares, 0)), eps)
-    for start in range(0, size, block):
-        within = start + lane
-        at = within < size
-        x, c, g = _read(adv, origin, gradient, std, at, within, row, channels, network)
-        step = g * near * rest * scale
-        value = c + (x - c + step) * shrink if ball else x + step
-        value = tl.where(fault > 0, float("nan"), _valid(value))
-        _write(value, out, values, mean, std, at, within, row, channels, network)
-
-
-@triton.jit
-@no_type_check
-def _linf(
-    adv, origin, gradient, out, values, mean, std, size, eps, step_size,
-    block: tl.constexpr, channels: tl.constexpr, network: tl.constexpr,
-):  # fmt: skip
-    """A block of values of all images, laid end to end."""
-    within = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    at = within < size
-    x, c, g = _read(adv, origin, gradient, std, at, within, 0, channels, network)
-    direction = tl.where(g > 0.0, 1.0, tl.where(g < 0.0, -1.0, 0.0))
-    value = x + step_size * tl.where(_faulty(g) > 0, float("nan"), direction)
-    value = tl.where(value < c - eps, c - eps, value)
-    value = tl.where(value > c + eps, c + eps, value)
-    _write(_valid(value), out, values, mean, std, at, within, 0, channels, network)
-
-
-@triton.jit
-@no_type_check
-def _augment(
-    images, offsets, mirrored, out, count, channels, height, width, shift,
-    stride_n, stride_c, stride_h, stride_w, block: tl.constexpr,
-):  # fmt: skip
-    """A block of values of one image, written in channels-last order."""
-    n = tl.program_id(0).to(tl.int64)
-    within = tl.program_id(1) * block + tl.arange(0, block)
-    size = channels * height * width
-    at = within < size
-    channel = within % channels
-    x = within // channels % width
-    y = within // (channels * width)
-    x = tl.where(tl.load(mirrored + n), width - 1 - x, x)
-    y = tl.abs(y + tl.load(offsets + n).to(tl.int32) - shift)
-    x = tl.abs(x + tl.load(offsets + count + n).to(tl.int32) - shift)
-    y = height - 1 - tl.abs(height - 1 - y)
-    x = width - 1 - tl.abs(width - 1 - x)
-    value = tl.load(images + n * stride_n + channel * stride_c + y * stride_h + x * stride_w, mask=at)
-    tl.store(out + n * size + within, value, mask=at)
