@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from advfeat import inputs
 from advfeat.engine import folding, fused_steps
 from advfeat.engine.batch_independence import check_each_alone
+from advfeat.engine.compiled_layers import CompiledConv2d
+from advfeat.engine.winograd import in_words
 from advfeat.evaluation_mode import check_eval
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.torchvision_networks import FULL_WIDTH, TORCHVISION, ArchitectureScale
@@ -84,6 +86,11 @@ class FrozenClassifier(Classifier):
     """
 
     refoldable = False
+
+    @property
+    def engine(self) -> str:
+        """The code that computes its convolutions: ``torch``, or ``winograd`` and the instructions that it is for."""
+        return in_words() if any(isinstance(layer, CompiledConv2d) for layer in self.modules()) else "torch"
 
 
 def build_model(
@@ -194,7 +201,9 @@ def freeze(
     """A copy for inference and attacks: eval mode, BatchNorm folded into convolutions, no weight gradients.
 
     Folding is exact up to rounding. A BatchNorm that follows no convolution stays, dropout goes. Without weight
-    gradients an attack step costs two forward passes instead of three. A classifier that is frozen as it is asked for
+    gradients an attack step costs two forward passes instead of three. In float32 on a CPU compiled code computes the
+    convolutions where there is a compiler (see ``winograd``, and the network's ``engine``): an image then gets the same
+    bits alone, in any batch and with any number of threads. A classifier that is frozen as it is asked for
     is returned itself, a leak included.
 
     >>> from advfeat import build_model
@@ -235,6 +244,7 @@ def freeze(
     frozen = kind.__new__(kind)
     frozen.__dict__.update(copy.deepcopy(model.__dict__))
     frozen.eval().requires_grad_(False)
+    folding.forget_layout(frozen)
     folded = folding.fold(frozen.features, through_pooling=not refoldable)
     weight = next(folded.parameters(), model.head.weight)
     named = type(model.features).__name__
@@ -244,7 +254,7 @@ def freeze(
     frozen.features = folded
     frozen.features.to(dtype).to(memory_format=torch.channels_last)
     if (model.head.weight.device.type, dtype) == ("cpu", torch.float32):
-        folding.lay_out_for_float32(frozen.features)
+        folding.lay_out_for_float32(frozen)
     frozen.refoldable = refoldable
     return frozen.eval()  # once more: tracing leaves fresh containers in training mode
 

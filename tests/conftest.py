@@ -47,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="advfeat-store-")
     config.add_cleanup(folder.cleanup)
     os.environ["ADVFEAT_STORE"] = folder.name
-    os.environ["ADVFEAT_COMPILED"] = f"{folder.name}/compiled"
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # compiled once for all processes of a session
+        os.environ["ADVFEAT_COMPILED"] = f"{folder.name}/compiled"
     os.environ["ADVFEAT_PROGRESS"] = "off"
 
 

@@ -16,7 +16,7 @@ from advfeat.bench import gpu_check, measurements, suite
 from advfeat.bench.compare import Contest, TimedCase
 from advfeat.bench.peers import PEERS
 from advfeat.bench.plans import PLANS
-from advfeat.engine import fused_steps
+from advfeat.engine import fused_steps, winograd
 from advfeat.experiments import records
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
@@ -44,6 +44,27 @@ def test_with_a_broken_kernel_no_number_is_printed(monkeypatch, capsys, tmp_path
     assert "no time is measured" in printed.err
     assert "FAIL L2" in printed.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_with_a_broken_transform_no_number_is_printed(monkeypatch, capsys, tmp_path):
+    if winograd.engine().name != "winograd":
+        pytest.skip(winograd.engine().why)
+    wrong = tmp_path / "winograd.c"
+    text = winograd.SOURCE.read_text()
+    wrong.write_text(text.replace("(d4 - d2) - 2.0f * (d3 - d1)", "(d4 - d2) + 2.0f * (d3 - d1)"))
+    assert wrong.read_text() != text
+    monkeypatch.setattr(winograd, "SOURCE", wrong)
+    monkeypatch.setattr(suite, "contests", lambda *_: pytest.fail("timed in spite of the gate"))
+    winograd._library.cache_clear()
+    try:
+        assert suite.main(["--quick", "--device", "cpu", "--out", str(tmp_path / "out")]) == 1
+    finally:
+        winograd._library.cache_clear()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "FAIL 3×3: outputs" in printed.err
+    assert "ok   3×3 of stride 2: outputs" in printed.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsys, tmp_path):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from advfeat.engine import batch_independence
 from advfeat.engine.folding import fold, refold
+from advfeat.engine.winograd import Engine
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.models import refold as refold_classifier
 from advfeat.networks import SMALL_NETWORKS
@@ -214,7 +215,9 @@ def test_dropout_is_gone(mode):
     frozen = freeze(model, dtype=torch.float32)
     pixels = images(size=8)
     assert torch.equal(frozen(pixels), frozen(pixels))
-    assert torch.equal(frozen(pixels), model.eval()(pixels))
+    expected = model.eval()(pixels).detach()
+    # Sums of 27 and of 256 products; with a dropout left in, the difference would be about 1.
+    assert float((frozen(pixels) - expected).abs().max() / expected.abs().max()) <= (27 + 256) ** 0.5 * 4 * U
     assert not any(isinstance(layer, nn.Dropout | nn.Dropout2d) for layer in frozen.modules())
 
 
@@ -295,7 +298,8 @@ def test_refolding_a_network_that_was_not_folded_is_refused():
         refold(fold(lived_in(nn.Sequential(convolution(), nn.BatchNorm2d(4))), through_pooling=True), nn.ReLU())
 
 
-def test_wide_convolutions_on_small_maps_read_channel_by_channel_in_float32_alone():
+def test_without_an_engine_wide_convolutions_on_small_maps_read_channel_by_channel_in_float32_alone(monkeypatch):
+    monkeypatch.setattr(folding, "engine", lambda: Engine("torch", "hidden"))
     seen = {}
 
     def layout(name):

@@ -295,7 +295,7 @@ def test_a_missing_record_says_how_to_make_it():
 
 def test_provenance_says_where_and_with_what():
     said = provenance("cpu")
-    assert set(said) == {"commit", "dirty", "versions", "device", "threads", "platform", "time"}
+    assert set(said) == {"commit", "dirty", "versions", "device", "engine", "threads", "platform", "time"}
     assert torch.__version__.startswith(said["versions"]["torch"])  # a wheel's own name may add a build, +cpu
     assert {"python", "advfeat", "torchvision", "numpy", "scipy"} <= set(said["versions"])
     assert isinstance(said["dirty"], bool)
@@ -490,6 +490,35 @@ def test_what_a_killed_save_left_is_swept(results):
         place.write_text("{")
     save(seed=1, standard=0.5)
     assert not list(results.rglob("*.part"))
+
+
+def test_another_engine_is_another_setting(results):
+    """Records from before there were several engines name none: they were made with PyTorch's."""
+
+    def run(seed, **more):
+        return save_record(
+            "05-chapter", "planted", seed=seed, values={"a": rate(0.5)}, config={}, seconds={},
+            provenance={"commit": "c0ffee", "device": "a processor", **more},
+        )  # fmt: skip
+
+    run(0)
+    run(1, engine="torch")
+    with pytest.raises(
+        ValueError, match=r"seed [01] computed with the engine torch, but seed 2 was computed with wino"
+    ):
+        run(2, engine="winograd, compiled for avx2")
+    assert list(load_record("05-chapter", "planted").runs) == [0, 1]
+    with pytest.raises(ValueError, match="computed with the engine torch"):
+        run(0, engine="winograd, compiled for avx2")
+
+
+def test_the_same_engine_with_other_instructions_is_the_same_setting(results):
+    for seed, words in enumerate(("avx2", "avx512")):
+        save_record(
+            "05-chapter", "planted", seed=seed, values={"a": rate(0.5)}, config={}, seconds={},
+            provenance={"commit": "c0ffee", "device": "a processor", "engine": f"winograd, compiled for {words}"},
+        )  # fmt: skip
+    assert list(load_record("05-chapter", "planted").runs) == [0, 1]
 
 
 def test_records_in_any_script_are_written_and_read(results):

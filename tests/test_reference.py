@@ -9,8 +9,18 @@ import pytest
 import torch
 
 from advfeat.attacks import pgd
-from advfeat.bench.reference import STEPS, GateFailed, ReferenceNetwork, U, Verdict, cases, check_engine, require_all
-from advfeat.engine import fused_steps
+from advfeat.bench.reference import (
+    STEPS,
+    GateFailed,
+    ReferenceNetwork,
+    U,
+    Verdict,
+    cases,
+    check_convolutions,
+    check_engine,
+    require_all,
+)
+from advfeat.engine import fused_steps, winograd
 
 pytestmark = pytest.mark.numbers
 
@@ -158,3 +168,48 @@ def test_verdicts_say_what_they_found():
     with pytest.raises(GateFailed):
         require_all([])
     assert all(verdict.bound < 2e3 * U for verdict in check_engine(shape=SMALL)), "far below what a fault does"
+
+
+def test_the_convolutions_pass():
+    verdicts = check_convolutions()
+    assert len(verdicts) == 18
+    require_all(verdicts)
+
+
+def test_the_convolutions_pass_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(winograd, "engine", lambda: winograd.Engine("torch", "hidden"))
+    require_all(check_convolutions())
+
+
+WRONG = {
+    "kernel not turned": ("of->turned ? 8 - 3 * r - s", "of->turned ? 3 * r + s"),
+    "halo forgotten": ("&of->x, image, down - of->padding, across - of->padding", "&of->x, image, down, across"),
+    "channels swapped": (
+        "(first + k) * of->of_output + c * of->of_input",
+        "c * of->of_output + (first + k) * of->of_input",
+    ),
+    "residues on top of each other": ("of->from_row + i * of->apart", "i * of->apart"),
+    "the gradient's transform": ("(1.0f / 24) * (even2 - odd2)", "(1.0f / 24) * (even2 + odd2)"),
+    "not a number": (
+        "sum[i][j] + bias);\n            else",
+        '(sum[i][j] + bias) * __builtin_nanf(""));\n            else',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_convolutions_are_stopped(name, tmp_path, monkeypatch):
+    if winograd.engine().name != "winograd":
+        pytest.skip(winograd.engine().why)
+    text = winograd.SOURCE.read_text()
+    assert text.count(WRONG[name][0]) == 1
+    wrong = tmp_path / "winograd.c"
+    wrong.write_text(text.replace(*WRONG[name]))
+    monkeypatch.setattr(winograd, "SOURCE", wrong)
+    winograd._library.cache_clear()
+    try:
+        verdicts = check_convolutions()
+    finally:
+        winograd._library.cache_clear()
+    with pytest.raises(GateFailed, match=r"FAIL .×."):
+        require_all(verdicts)

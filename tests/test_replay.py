@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from advfeat.attacks import L2, Linf, match_representation, pgd
-from advfeat.engine import replay
+from advfeat.engine import folding, replay
 from advfeat.engine.fused_steps import NetworkInput
 from advfeat.engine.replay import MAX_RECORDINGS, MIN_STEPS_TO_RECORD, WARM_UP, Recording, recording
+from advfeat.engine.winograd import Engine
 from advfeat.gradient_ascent import maximize
 from advfeat.models import Classifier, build_model, freeze, refold
 
@@ -93,6 +94,12 @@ def memory_of(step) -> list[Tensor]:
     held = [cell.cell_contents for cell in inspect.unwrap(step).__closure__]
     tensors = [value.values if isinstance(value, NetworkInput) else value for value in held]
     return [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+
+
+@pytest.fixture(autouse=True)
+def pytorchs_convolutions(monkeypatch):
+    """As on a GPU: a tape sees PyTorch's operations only, and where somebody looks on, compiled layers make way."""
+    monkeypatch.setattr(folding, "engine", lambda: Engine("torch", "hidden"))
 
 
 @pytest.fixture

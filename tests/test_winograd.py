@@ -198,7 +198,7 @@ def test_every_vector_width_that_this_processor_has(level, anew, monkeypatch):
     monkeypatch.setattr(compiled, "instructions", lambda: level)
     monkeypatch.setattr(winograd, "instructions", lambda: level)
     assert winograd.engine().why.endswith(level)
-    assert winograd._compiled().winograd_width() == {"plain": 4, "avx2": 8, "avx512": 16, "neon": 4}[level]
+    assert winograd.compiled_code().winograd_width() == {"plain": 4, "avx2": 8, "avx512": 16, "neon": 4}[level]
     for shape in EXAMPLES:
         check_forward(shape)
         check_image_gradient(shape)
@@ -207,7 +207,16 @@ def test_every_vector_width_that_this_processor_has(level, anew, monkeypatch):
 
 WRONG = {
     "kernel not turned": ("of->turned ? 8 - 3 * r - s", "of->turned ? 3 * r + s", check_image_gradient),
-    "halo forgotten": ("down - of->padding, across - of->padding", "down, across", check_forward),
+    "halo forgotten": (
+        "&of->x, image, down - of->padding, across - of->padding",
+        "&of->x, image, down, across",
+        check_forward,
+    ),
+    "halo forgotten in the weight gradient": (
+        "&x, image, down - of->padding, across - of->padding",
+        "&x, image, down, across",
+        check_weight_gradient,
+    ),
     "channels swapped": (
         "(first + k) * of->of_output + c * of->of_input",
         "c * of->of_output + (first + k) * of->of_input",
@@ -280,7 +289,7 @@ def test_same_bits_alone_in_a_batch_and_with_any_threads(shape, monkeypatch):
             outputs, of_images, _ = found(threads, slice(i, i + 1))
             assert torch.equal(outputs, alone[0][i : i + 1])
             assert torch.equal(of_images, alone[1][i : i + 1])
-    monkeypatch.setattr(winograd, "_team", lambda: None)  # threads of the C code, where OpenMP is not found
+    monkeypatch.setattr(winograd, "team", lambda: None)  # threads of the C code, where OpenMP is not found
     assert all(map(torch.equal, found(2), alone))
 
 
@@ -388,12 +397,18 @@ def test_weights_changed_in_place_are_transformed_again():
         outputs.backward(gradient)
 
 
-def test_second_gradients_are_refused():
-    images, weight, gradient = drawn((1, 4, 4, 6, 6, 1))
-    outputs = conv2d(images.requires_grad_(), weight.requires_grad_())
-    (first,) = torch.autograd.grad(outputs, images, gradient.requires_grad_(), create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+def test_second_gradients_are_those_of_pytorch():
+    images, weight, gradient = drawn((2, 4, 5, 6, 7, 1))
+    leaves = [images.requires_grad_(), weight.requires_grad_(), torch.ones(5, requires_grad=True)]
+
+    def second(function):
+        outputs = function(*leaves, padding=1)
+        first = torch.autograd.grad(outputs, leaves, gradient, create_graph=True)
+        return torch.autograd.grad(sum((part**2).sum() for part in first), leaves[:2])
+
+    # Whole gradients are sums of 5·9 and 4·9 products, their squares' gradients of as many again.
+    for found, exact in zip(second(conv2d), second(F.conv2d), strict=True):
+        assert torch.allclose(found, exact, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))
 
 
 @pytest.mark.usefixtures("unchecked_types")

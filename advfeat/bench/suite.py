@@ -40,13 +40,17 @@ def benchmark(device: torch.device, folder: Path, plan: Plan, *, deadline: float
         reference.GateFailed: the engine computes something wrong; nothing is timed then.
     """
     verdicts = [verdict for shape in GATE_SHAPES for verdict in reference.check_engine(shape=shape, device=device)]
+    attacks = len(verdicts) // len(GATE_SHAPES)
+    verdicts += reference.check_convolutions() if device.type == "cpu" else []
     reference.require_all(verdicts)
+    shown = verdicts[(len(GATE_SHAPES) - 1) * attacks :]
     findings = Findings(device, folder)
-    findings.report("The gate: the engine against float64, largest error over all pixels", *map(str, verdicts[-16:]))
+    findings.report("The gate: the engine against float64, largest error over all pixels", *map(str, shown))
     (versions, absent), made = presence(), findings.made
     findings.report(
         "",
         f"device {made['device']}, {made['threads']} threads, torch {made['versions']['torch']}",
+        f"engine {made['engine']}",
         f"peers  {', '.join(f'{name} {known}' for name, known in versions.items()) or 'none'}",
         *(f"absent {name}: {why}" for name, why in absent.items()),
     )

@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
 
 from advfeat.files import sweep, write_whole
 
@@ -42,8 +41,11 @@ class UnavailableError(Exception):
 
 def folder() -> Path:
     """Where libraries are kept: ``ADVFEAT_COMPILED``, else ``advfeat/compiled`` in the user's cache folder."""
-    given = os.environ.get("ADVFEAT_COMPILED")
-    return Path(given).expanduser() if given else user_cache_path("advfeat") / "compiled"
+    if given := os.environ.get("ADVFEAT_COMPILED"):
+        return Path(given).expanduser()
+    from platformdirs import user_cache_path  # late: a machine for the GPU checks may lack it
+
+    return user_cache_path("advfeat") / "compiled"
 
 
 def instructions() -> str:

@@ -10,6 +10,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from advfeat.engine.compiled_layers import put_in, take_out
+from advfeat.engine.winograd import engine
+
 # Layers that in eval mode treat each image on its own and draw nothing at random. Any other layer is refused. A
 # function is trusted unless it is listed further down.
 KNOWN: set[type[nn.Module]] = {
@@ -49,7 +52,7 @@ def fold(features: nn.Module, *, through_pooling: bool) -> fx.GraphModule:
             training mode (``TRAINING``), or control flow that depends on the input. The message names it, with the
             reason. ``batch_independence`` tries out whether the other functions treat each image on its own.
     """
-    _forget_layout(features)
+    forget_layout(features)
     graph, tracer = _traced(features)
     layers: dict[str, Any] = dict(features.named_modules())
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
@@ -201,11 +204,15 @@ def _increasing(norm: nn.BatchNorm2d) -> bool:
 
 
 def lay_out_for_float32(features: nn.Module) -> None:
-    """On a CPU in float32: give wide convolutions on at most 8×8 points their input channel by channel.
+    """On a CPU in float32: let the compiled convolutions compute; without them, rearrange what PyTorch's read.
 
-    All other layers have channels last, as in bfloat16 and on GPUs. But oneDNN's float32 kernels for channels last lose
-    a third of the rate where an image is small and its channels are many: half of the work of a ResNet-18.
+    Then wide convolutions on at most 8×8 points get their input channel by channel. All other layers have channels
+    last, as in bfloat16 and on GPUs. But oneDNN's float32 kernels for channels last lose a third of the rate where an
+    image is small and its channels are many: half of the work of a ResNet-18.
     """
+    if engine().name == "winograd":
+        put_in(features)
+        return
     for layer in features.modules():
         if not isinstance(layer, nn.Conv2d) or layer.kernel_size[0] == 1:
             continue
@@ -214,8 +221,9 @@ def lay_out_for_float32(features: nn.Module) -> None:
             layer.register_forward_pre_hook(_small_by_channel)
 
 
-def _forget_layout(features: nn.Module) -> None:
+def forget_layout(features: nn.Module) -> None:
     """Undo ``lay_out_for_float32``: a frozen network may be frozen once more."""
+    take_out(features)
     for layer in features.modules():
         for key, hook in list(layer._forward_pre_hooks.items()):
             if hook is _small_by_channel:

@@ -50,10 +50,6 @@
 #define CHUNK 96 /* tiles between two additions to the sum of a weight gradient: part of its order */
 #endif
 
-#ifndef HELD
-#define HELD 24000000 /* bytes of transforms that a weight gradient holds with several threads */
-#endif
-
 typedef float vec __attribute__((vector_size(VL * 4)));
 typedef float loose __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t bits __attribute__((vector_size(VL * 4)));
@@ -168,6 +164,7 @@ struct images {
     const float *gate; /* null, or as many: a value counts where its gate is above 0 or NaN, as in ReLU's gradient */
     const float *zeros; /* what lies outside */
     int height, width, channels;
+    int used; /* channels to be transformed, from that on at which the pointers begin */
 };
 
 /* Where the pixels of side x side values from (top, left) lie; those outside are zeros. */
@@ -207,10 +204,10 @@ static void input_tile(const struct images *of, long image, int top, int left, f
     find(of, image, top, left, 6, at, gate);
     int channel = 0;
     if (of->gate)
-        for (; channel + VL <= of->channels; channel += VL) input_vector(at, gate, channel, VL, 1, to, plane);
+        for (; channel + VL <= of->used; channel += VL) input_vector(at, gate, channel, VL, 1, to, plane);
     else
-        for (; channel + VL <= of->channels; channel += VL) input_vector(at, gate, channel, VL, 0, to, plane);
-    if (channel < of->channels) input_vector(at, gate, channel, of->channels - channel, of->gate != 0, to, plane);
+        for (; channel + VL <= of->used; channel += VL) input_vector(at, gate, channel, VL, 0, to, plane);
+    if (channel < of->used) input_vector(at, gate, channel, of->used - channel, of->gate != 0, to, plane);
 }
 
 /* The same for the gradient of 4x4 outputs, which is 0 outside. */
@@ -231,10 +228,10 @@ static void gradient_tile(const struct images *of, long image, int top, int left
     find(of, image, top, left, 4, at, gate);
     int channel = 0;
     if (of->gate)
-        for (; channel + VL <= of->channels; channel += VL) gradient_vector(at, gate, channel, VL, 1, to, plane);
+        for (; channel + VL <= of->used; channel += VL) gradient_vector(at, gate, channel, VL, 1, to, plane);
     else
-        for (; channel + VL <= of->channels; channel += VL) gradient_vector(at, gate, channel, VL, 0, to, plane);
-    if (channel < of->channels) gradient_vector(at, gate, channel, of->channels - channel, of->gate != 0, to, plane);
+        for (; channel + VL <= of->used; channel += VL) gradient_vector(at, gate, channel, VL, 0, to, plane);
+    if (channel < of->used) gradient_vector(at, gate, channel, of->used - channel, of->gate != 0, to, plane);
 }
 
 /* ---- Matrix products of a register block */
@@ -497,7 +494,7 @@ long winograd_space(long n, int height, int width, int inputs, int outputs, int 
 void winograd_convolve(const float *x, const float *gate, const float *u, const float *bias, const float *added, float *y,
                        float *space, long n, int height, int width, int inputs, int outputs, int padding, int relu,
                        int threads, launcher launch) {
-    struct convolution of = {.x = {x, gate, space, height, width, inputs}};
+    struct convolution of = {.x = {x, gate, space, height, width, inputs, inputs}};
     of.u = u;
     of.bias = bias;
     of.added = added;
@@ -522,48 +519,28 @@ void winograd_convolve(const float *x, const float *gate, const float *u, const 
 struct weight_gradient {
     struct convolution of; /* whose tiles these are */
     struct images gradient;
-    long g_row, g_plane, sum_plane;
-    float *v, *g, *sum, *to;
-    long first;
-    int tiles, most, bands; /* most: tiles whose transforms are held, some chunks */
+    long sum_plane, v_row, v_plane, g_row, g_plane, member_space;
+    float *space, *sum, *to;
+    int parts_in, parts_out, part_in, part_out; /* parts of the channels, and how many of them make one */
     long of_output, of_input, of_row, of_column;
 };
 
-static void transform_pair(const void *shared, long item, int member) {
-    const struct weight_gradient *job = shared;
-    const struct convolution *of = &job->of;
-    (void)member;
-    for (int t = (int)item * 4; t < least(item * 4 + 4, job->tiles); t++) {
-        long image;
-        int down, across;
-        transform_tile(of, job->first + t, job->v + t * of->v_row);
-        place(of, job->first + t, &image, &down, &across);
-        gradient_tile(&job->gradient, image, down, across, job->g + t * job->g_row, job->g_plane);
-    }
+static void sum_part(const struct weight_gradient *job, const float *v, const float *g, int tiles, int c0, int inputs,
+                     int k0, int outputs) {
+    int padded = (int)up(job->of.outputs, VL), width = (int)up(outputs, VL);
+    for (int xi = 0; xi < 36; xi++)
+        for (int k = 0, nv; k < width; k += nv * VL) {
+            nv = width - k >= WIDTH * VL ? WIDTH : 1;
+            for (int c = 0; c < inputs; c += ROWS)
+                sum_product((int)least(inputs - c, ROWS), nv, v + xi * job->v_plane + c, job->v_row,
+                            g + xi * job->g_plane + k, job->g_row, tiles,
+                            job->sum + xi * job->sum_plane + (long)(c0 + c) * padded + k0 + k, padded);
+        }
 }
 
-static void sum_band(const void *shared, long item, int member) {
-    const struct weight_gradient *job = shared;
-    const struct convolution *of = &job->of;
-    int xi = (int)(item / job->bands), padded = (int)up(of->outputs, VL), inputs = of->x.channels;
-    int height = (int)up(up(inputs, job->bands) / job->bands, ROWS), from = (int)(item % job->bands) * height;
-    int to = (int)least(from + height, inputs);
-    (void)member;
-    for (int k = 0, nv; k < padded; k += nv * VL) {
-        nv = padded - k >= WIDTH * VL ? WIDTH : 1;
-        for (int t = 0; t < job->tiles; t += CHUNK)
-            for (int c = from; c < to; c += ROWS)
-                sum_product((int)least(to - c, ROWS), nv, job->v + xi * of->v_plane + t * of->v_row + c, of->v_row,
-                            job->g + xi * job->g_plane + t * job->g_row + k, job->g_row, (int)least(job->tiles - t, CHUNK),
-                            job->sum + xi * job->sum_plane + (long)c * padded + k, padded);
-    }
-}
-
-static void finish_input(const void *shared, long item, int member) {
-    const struct weight_gradient *job = shared;
-    int outputs = job->of.outputs, padded = (int)up(outputs, VL), c = (int)item;
-    (void)member;
-    for (int k = 0; k < outputs; k += VL) {
+static void finish_input(const struct weight_gradient *job, int c, int k0, int end) {
+    int padded = (int)up(job->of.outputs, VL);
+    for (int k = k0; k < end; k += VL) {
         const float *m = job->sum + (long)c * padded + k;
         vec half[18], line[3];
         UNROLL for (int j = 0; j < 6; j++) {
@@ -575,23 +552,69 @@ static void finish_input(const void *shared, long item, int member) {
             const vec *h = half + 6 * r;
             taps_1d(h[0], h[1], h[2], h[3], h[4], h[5], line, 1);
             for (int s = 0; s < 3; s++)
-                for (int lane = 0; lane < VL && k + lane < outputs; lane++)
+                for (int lane = 0; lane < VL && k + lane < end; lane++)
                     job->to[(k + lane) * job->of_output + c * job->of_input + r * job->of_row + s * job->of_column] =
                         line[s][lane];
         }
     }
 }
 
+/* The gradient of some outputs' kernels at some inputs, over all tiles. Parts know nothing of each other, so no member
+   ever waits; instead each transforms what it needs once more, which costs less than waiting for a busy core. */
+static void gradient_part(const void *shared, long item, int member) {
+    const struct weight_gradient *job = shared;
+    const struct convolution *of = &job->of;
+    int c0 = (int)(item / job->parts_out) * job->part_in, inputs = (int)least(of->x.channels - c0, job->part_in);
+    int k0 = (int)(item % job->parts_out) * job->part_out, outputs = (int)least(of->outputs - k0, job->part_out);
+    int padded = (int)up(of->outputs, VL), width = (int)up(outputs, VL);
+    float *v = job->space + member * job->member_space, *g = v + 36 * job->v_plane;
+    struct images x = of->x, gradient = job->gradient;
+    x.values += c0;
+    x.used = inputs;
+    gradient.values += k0;
+    if (gradient.gate) gradient.gate += k0;
+    gradient.used = outputs;
+    for (int xi = 0; xi < 36; xi++)
+        for (int c = c0; c < c0 + inputs; c++)
+            memset(job->sum + xi * job->sum_plane + (long)c * padded + k0, 0, (size_t)width * sizeof(float));
+    for (long first = 0; first < of->tiles; first += CHUNK) {
+        int tiles = (int)least(of->tiles - first, CHUNK);
+        for (int t = 0; t < tiles; t++) {
+            long image;
+            int down, across;
+            place(of, first + t, &image, &down, &across);
+            input_tile(&x, image, down - of->padding, across - of->padding, v + t * job->v_row, job->v_plane);
+            gradient_tile(&gradient, image, down, across, g + t * job->g_row, job->g_plane);
+        }
+        sum_part(job, v, g, tiles, c0, inputs, k0, outputs);
+    }
+    for (int c = c0; c < c0 + inputs; c++) finish_input(job, c, k0, k0 + outputs);
+}
+
 static void plan_gradient(struct weight_gradient *job, long n, int threads) {
     plan(&job->of, n, threads);
-    job->g_row = row_of(job->of.outputs);
-    /* Several members wait for each other after every transform and every sum, so they do more in between. */
-    long chunks = threads > 1 ? HELD / (36L * 4 * CHUNK * (job->of.v_row + job->g_row)) : 1;
-    job->most = CHUNK * (int)(chunks < 1 ? 1 : least(chunks, 16));
-    job->of.v_plane = plane_of(job->most, job->of.v_row);
-    job->g_plane = plane_of(job->most, job->g_row);
-    job->sum_plane = (long)job->of.x.channels * up(job->of.outputs, VL) + LANES;
-    job->bands = threads > 1 && job->of.x.channels >= 4 * ROWS ? 2 : 1;
+    int inputs = job->of.x.channels, outputs = job->of.outputs;
+    /* The wider side is cut, and cut again, while there are members without a part and parts remain wide enough. */
+    job->part_in = (int)up(inputs, ROWS);
+    job->part_out = (int)up(outputs, WIDTH * VL);
+    job->parts_in = job->parts_out = 1;
+    while (job->parts_in * job->parts_out < threads) {
+        if (job->part_out >= job->part_in && job->part_out > WIDTH * VL) {
+            job->part_out = (int)up((job->part_out + 1) / 2, WIDTH * VL);
+        } else if (job->part_in > ROWS) {
+            job->part_in = (int)up((job->part_in + 1) / 2, ROWS);
+        } else {
+            break;
+        }
+        job->parts_in = (inputs + job->part_in - 1) / job->part_in;
+        job->parts_out = (outputs + job->part_out - 1) / job->part_out;
+    }
+    job->v_row = row_of(job->part_in);
+    job->g_row = row_of(job->part_out);
+    job->v_plane = plane_of(CHUNK, job->v_row);
+    job->g_plane = plane_of(CHUNK, job->g_row);
+    job->member_space = 36 * (job->v_plane + job->g_plane);
+    job->sum_plane = (long)inputs * up(outputs, VL) + LANES;
 }
 
 /* Floats that winograd_weight_gradient needs as its space. */
@@ -600,7 +623,7 @@ long winograd_gradient_space(long n, int height, int width, int inputs, int outp
     job.of.outputs = outputs;
     job.of.padding = padding;
     plan_gradient(&job, n, threads);
-    return up(inputs > outputs ? inputs : outputs, VL) + 36 * (job.of.v_plane + job.g_plane + job.sum_plane);
+    return up(inputs > outputs ? inputs : outputs, VL) + job.member_space * threads + 36 * job.sum_plane;
 }
 
 /* to[output, input, 3, 3], with these strides, = the gradient of a convolution with respect to its kernel.
@@ -608,28 +631,200 @@ long winograd_gradient_space(long n, int height, int width, int inputs, int outp
 void winograd_weight_gradient(const float *x, const float *g, const float *gate, float *to, float *space, long n,
                               int height, int width, int inputs, int outputs, int padding, long of_output, long of_input,
                               long of_row, long of_column, int threads, launcher launch) {
-    struct weight_gradient job = {.of = {.x = {x, 0, space, height, width, inputs}}};
+    struct weight_gradient job = {.of = {.x = {x, 0, space, height, width, inputs, inputs}}};
     job.of.outputs = outputs;
     job.of.padding = padding;
     plan_gradient(&job, n, threads);
-    job.gradient = (struct images){g, gate, space, job.of.height, job.of.width, outputs};
+    job.gradient = (struct images){g, gate, space, job.of.height, job.of.width, outputs, outputs};
     long zeros = up(inputs > outputs ? inputs : outputs, VL);
     memset(space, 0, (size_t)zeros * sizeof(float));
-    job.v = space + zeros;
-    job.g = job.v + 36 * job.of.v_plane;
-    job.sum = job.g + 36 * job.g_plane;
-    memset(job.sum, 0, (size_t)(36 * job.sum_plane) * sizeof(float));
+    job.space = space + zeros;
+    job.sum = job.space + job.member_space * threads;
     job.to = to;
     job.of_output = of_output;
     job.of_input = of_input;
     job.of_row = of_row;
     job.of_column = of_column;
-    for (job.first = 0; job.first < job.of.tiles; job.first += job.most) {
-        job.tiles = (int)least(job.of.tiles - job.first, job.most);
-        run(transform_pair, &job, up(job.tiles, 4) / 4, threads, launch);
-        run(sum_band, &job, 36L * job.bands, threads, launch);
+    run(gradient_part, &job, (long)job.parts_in * job.parts_out, threads, launch);
+}
+
+/* ---- Direct convolution: what minimal filtering is not for, such as strides, 1x1 kernels and linear maps. An output is
+   one sum over taps and channels in their order, so it, too, has the same bits alone, in any batch and with any number
+   of threads. The gradient with respect to the images is such a convolution for each residue of rows and columns modulo
+   the stride, since each residue meets taps of its own. */
+
+#define TABLE 4096     /* places of inputs that an item holds on its stack */
+#define MOST_BLOCKS 16 /* register blocks of an item: its weights are read once for all */
+
+struct direct {
+    const float *x, *zeros, *u, *bias;
+    float *y;
+    int height, width, inputs;                             /* of x */
+    int outputs, full_height, full_width;                  /* of y */
+    int from_row, from_column, down, across, apart;        /* y at (from_row + i apart, from_column + j apart) ... */
+    int stride, taps;                                      /* ... meets x at (i stride + row, j stride + column) */
+    const int *row, *column;                               /* for each tap */
+    long pixels;
+    int blocks, parts;                                     /* register blocks of an item; parts of the panels */
+};
+
+INLINE void direct_block(const int rows, const int nv, const struct direct *of, const float **at, const float *u,
+                         float *const *to, int k) {
+    vec sum[ROWS][WIDTH];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < nv; j++) sum[i][j] = (vec){0};
+    for (int t = 0; t < of->taps; t++) {
+        const float *x[ROWS];
+        UNROLL for (int i = 0; i < rows; i++) x[i] = at[t * ROWS + i];
+        for (int q = 0; q < of->inputs; q++, u += nv * VL) {
+            vec line[WIDTH];
+            UNROLL for (int j = 0; j < nv; j++) line[j] = load(u + j * VL);
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < nv; j++) sum[i][j] += x[i][q] * line[j];
+        }
     }
-    run(finish_input, &job, inputs, threads, launch);
+    UNROLL for (int j = 0; j < nv; j++) {
+        int first = k + j * VL, count = (int)least(of->outputs - first, VL);
+        vec bias = !of->bias ? (vec){0} : count == VL ? load(of->bias + first) : load_part(of->bias + first, count);
+        UNROLL for (int i = 0; i < rows; i++) {
+            if (count == VL) store(to[i] + first, sum[i][j] + bias);
+            else store_part(to[i] + first, sum[i][j] + bias, count);
+        }
+    }
+}
+
+static void direct_product(int rows, int nv, const struct direct *of, const float **at, const float *u, float *const *to,
+                           int k) {
+#define CASE(n) case n: direct_block(n, NV, of, at, u, to, k); return;
+#define NV WIDTH
+    if (nv == WIDTH) switch (rows) { EACH_NUMBER_OF_ROWS(CASE) }
+#undef NV
+#define NV 1
+    else switch (rows) { EACH_NUMBER_OF_ROWS(CASE) }
+#undef NV
+#undef CASE
+}
+
+static void direct_item(const void *shared, long item, int member) {
+    const struct direct *of = shared;
+    const float *at[TABLE];
+    float *to[MOST_BLOCKS * ROWS];
+    long first = item / of->parts * of->blocks * ROWS, per_image = (long)of->down * of->across;
+    int pixels = (int)least(of->pixels - first, (long)of->blocks * ROWS);
+    (void)member;
+    for (int p = 0; p < pixels; p++) {
+        long image = (first + p) / per_image;
+        int i = (int)((first + p) % per_image) / of->across, j = (int)((first + p) % per_image) % of->across;
+        to[p] = of->y + ((image * of->full_height + of->from_row + i * of->apart) * of->full_width + of->from_column +
+                         j * of->apart) * of->outputs;
+        for (int t = 0; t < of->taps; t++) {
+            int row = i * of->stride + of->row[t], column = j * of->stride + of->column[t];
+            int inside = row >= 0 && row < of->height && column >= 0 && column < of->width;
+            at[(p / ROWS * of->taps + t) * ROWS + p % ROWS] =
+                inside ? of->x + ((image * of->height + row) * of->width + column) * of->inputs : of->zeros;
+        }
+    }
+    long depth = (long)of->taps * of->inputs;
+    int padded = (int)up(of->outputs, VL), panels = (int)up(padded, WIDTH * VL) / (WIDTH * VL);
+    int part = (int)(item % of->parts), begin = (int)((long)panels * part / of->parts) * WIDTH * VL;
+    int end = (int)least((long)panels * (part + 1) / of->parts * WIDTH * VL, padded);
+    for (int k = begin, nv; k < end; k += nv * VL) {
+        nv = padded - k >= WIDTH * VL ? WIDTH : 1;
+        for (int p = 0; p < pixels; p += ROWS)
+            direct_product((int)least(pixels - p, ROWS), nv, of, at + (long)p * of->taps, of->u + k * depth, to + p, k);
+    }
+}
+
+/* y = x convolved with u, + bias (may be null). u: [panel][tap][input][output of the panel], panels as in a transformed
+   kernel. x: n, height, width, inputs. y: n, full_height, full_width, outputs, of which down x across are written, apart
+   by so many rows and columns. zeros: as many as there are inputs. At most TABLE / ROWS taps. */
+void winograd_direct(const float *x, const float *zeros, const float *u, const float *bias, float *y, long n, int height,
+                     int width, int inputs, int outputs, int full_height, int full_width, int from_row, int from_column,
+                     int down, int across, int apart, int stride, int taps, const int *row, const int *column,
+                     int threads, launcher launch) {
+    struct direct of = {x, zeros, u, bias, y, height, width, inputs, outputs, full_height, full_width, from_row,
+                        from_column, down, across, apart, stride, taps, row, column, n * down * across, 0, 1};
+    int panels = (int)up(up(outputs, VL), WIDTH * VL) / (WIDTH * VL);
+    long most = TABLE / ROWS / (taps < 1 ? 1 : taps);
+    long enough = up(of.pixels, ROWS * 4L * threads) / (ROWS * 4L * threads);
+    of.blocks = (int)least(least(most, MOST_BLOCKS), enough);
+    long groups = up(of.pixels, of.blocks * ROWS) / (of.blocks * ROWS);
+    if (groups < 4L * threads) of.parts = (int)least(panels, up(4L * threads, groups) / groups);
+    run(direct_item, &of, groups * of.parts, threads, launch);
+}
+int winograd_most_taps(void) { return TABLE / ROWS; }
+
+/* ---- GELU: x (1 + erf(x / sqrt 2)) / 2. PyTorch's takes another way for the last few values of a thread's share, so an
+   image would get other bits in another batch. Here each value is computed alike, wherever it lies. */
+
+#define SPAN 4096 /* values of an item */
+
+/* exp(x) for x <= 0, relative error 2e-7; 0 below the smallest normal number. NaN stays. */
+INLINE vec exp_negative(vec x) {
+    vec low = (vec){0} - 87.0f, kept = where(x < low, low, x);
+    vec magic = (vec){0} + 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
+    vec shifted = kept * 1.44269504f + magic, whole = shifted - magic;
+    vec rest = kept - whole * 0.693145752f - whole * 1.42860677e-6f;
+    vec sum = (vec){0} + 1.98412698e-4f;
+    sum = sum * rest + 1.38888889e-3f;
+    sum = sum * rest + 8.33333333e-3f;
+    sum = sum * rest + 4.16666667e-2f;
+    sum = sum * rest + 1.66666667e-1f;
+    sum = sum * rest + 0.5f;
+    sum = sum * rest + 1.0f;
+    sum = sum * rest + 1.0f;
+    bits power = ((bits)shifted - (bits)magic + 127) << 23;
+    return where(x < low, (vec){0}, sum * (vec)power);
+}
+
+/* erf(x) within 2e-7: a polynomial near 0, and 1 - exp of one further out. Source of both: N. Juffa's erff. */
+INLINE vec erf_of(vec x) {
+    vec t = (vec)((bits)x & 0x7fffffff), s = x * x, r, u;
+    r = t * -1.72853470e-5f + 3.83197126e-4f;
+    u = t * -3.88396438e-3f + 2.42546219e-2f;
+    r = r * s + u;
+    r = r * t + -1.06777877e-1f;
+    r = r * t + -6.34846687e-1f;
+    r = r * t + -1.28717512e-1f;
+    vec far = 1.0f - exp_negative(r * t - t);
+    far = (vec)((bits)far | ((bits)x & ~0x7fffffff));
+    r = s * -5.96761703e-4f + 4.99119423e-3f;
+    r = r * s + -2.67681349e-2f;
+    r = r * s + 1.12819925e-1f;
+    r = r * s + -3.76125336e-1f;
+    r = r * s + 1.28379166e-1f;
+    return where(t > 0.927734375f, far, r * x + x);
+}
+
+struct gelu {
+    const float *x, *gradient; /* null: the values are asked for, not the gradient */
+    float *to;
+    long count;
+};
+
+INLINE vec gelu_vector(vec x, vec gradient, int backward) {
+    vec below = 0.5f * (1.0f + erf_of(x * 0.707106781f));
+    if (!backward) return x * below;
+    return gradient * (below + x * (0.398942280f * exp_negative(x * x * -0.5f)));
+}
+
+static void gelu_span(const void *shared, long item, int member) {
+    const struct gelu *of = shared;
+    long at = item * SPAN, end = least(at + SPAN, of->count);
+    (void)member;
+    for (; at + VL <= end; at += VL)
+        store(of->to + at, gelu_vector(load(of->x + at), of->gradient ? load(of->gradient + at) : (vec){0}, of->gradient != 0));
+    if (at < end) {
+        int count = (int)(end - at);
+        vec gradient = of->gradient ? load_part(of->gradient + at, count) : (vec){0};
+        store_part(of->to + at, gelu_vector(load_part(of->x + at, count), gradient, of->gradient != 0), count);
+    }
+}
+
+/* to = GELU of x; with a gradient, the gradient with respect to x. */
+void winograd_gelu(const float *x, const float *gradient, float *to, long count, int threads, launcher launch) {
+    struct gelu of = {x, gradient, to, count};
+    run(gelu_span, &of, up(count, SPAN) / SPAN, count > 4 * SPAN ? threads : 1, launch);
 }
 
 #ifndef KEY
@@ -637,3 +832,4 @@ void winograd_weight_gradient(const float *x, const float *g, const float *gate,
 #endif
 const char *winograd_key(void) { return KEY; }
 int winograd_width(void) { return VL; }
+int winograd_panel(void) { return WIDTH; }

@@ -1,9 +1,9 @@
 """3×3 convolutions with a quarter of the multiplications: Winograd's minimal filtering, F(4×4, 3×3), float32, on a CPU.
 
 ``conv2d`` computes what ``torch.nn.functional.conv2d`` computes, up to rounding, with bias, a residual sum and ReLU in
-the same pass, and has all its first gradients. Where the C file beside this module cannot be compiled, on another
-device or in another dtype, it is PyTorch's. An image gets the same bits alone, in any batch and with any number of
-threads.
+the same pass, and has all its gradients; second ones are PyTorch's. Where the C file beside this module cannot be
+compiled, on another device or in another dtype, it is PyTorch's. An image gets the same bits alone, in any batch and
+with any number of threads.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from advfeat import inputs
 from advfeat.engine.compiled import UnavailableError, instructions, load
@@ -40,6 +41,11 @@ class Engine(NamedTuple):
 def engine() -> Engine:
     """Which code ``conv2d`` uses for float32 images on the CPU; the first call compiles it unless that was done."""
     return _library()[1]
+
+
+def in_words() -> str:
+    """``engine`` as records name it: ``torch``, or ``winograd`` with the instructions that it was compiled for."""
+    return f"winograd, {engine().why}" if engine().name == "winograd" else "torch"
 
 
 def pays(
@@ -65,16 +71,23 @@ def pays(
         batch: images at a time.
     """
     inputs.one_of("gradient", gradient, ("images", "weight"))
-    down, across = (-(-(side + 2 * padding - 2) // 4) for side in (height, width))
-    enough = 8 if gradient == "images" else 64
-    return engine().name == "winograd" and min(channels, outputs) >= 16 and batch * down * across >= enough
+    least, enough = (16, 8) if gradient == "images" else (24, 64)
+    return (
+        engine().name == "winograd"
+        and min(channels, outputs) >= least
+        and batch * tiles(height + 2 * padding - 2, width + 2 * padding - 2) >= enough
+    )
+
+
+def tiles(height: int, width: int) -> int:
+    """How many tiles of 4×4 outputs it takes."""
+    return -(-height // 4) * -(-width // 4)
 
 
 class Kernel:
     """The weights of a 3×3 convolution with their transforms, which are made when they are first needed and kept.
 
-    A change of the weights in place is noticed, and they are transformed again; an assignment to ``weight.data`` is
-    not.
+    Weights that have changed are transformed again, see ``Kept``.
 
     Args:
         weight: (outputs, inputs, 3, 3).
@@ -86,16 +99,34 @@ class Kernel:
     def __init__(self, weight: Tensor) -> None:
         inputs.tensor("weight", weight, "n c 3 3", inputs.FLOATS)
         self.weight = weight
-        self._transforms: dict[bool, tuple[int, Tensor | None]] = {}
+        self._kept = Kept(weight)
 
     def transformed(self, *, turned: bool = False) -> Tensor:
         """36 matrices as the C code reads them; ``turned`` those of the gradient with respect to the images."""
-        weight = self.weight.detach()
-        version = 0 if weight.is_inference() else weight._version
-        seen, made = self._transforms.get(turned, (-1, None))
-        if made is None or seen != version:
-            made = _transform(weight, turned, made)
-            self._transforms[turned] = version, made
+        return self._kept.get(turned, lambda weight, made: _transform(weight, turned, made))
+
+
+class Kept:
+    """What was made of a tensor, kept for as long as that is unchanged.
+
+    A change in place is noticed, and so is an assignment of other memory to ``.data``. A tensor that was made in
+    inference mode does not count its changes, so nothing is kept of it.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._made: dict[Hashable, tuple[tuple[int, int], Any]] = {}
+
+    def get(self, name: Hashable, make: Callable[[Tensor, Any], Any]) -> Any:
+        """What ``make`` made under this name; it gets the tensor, and what it made before, whose memory it may use."""
+        tensor = self._tensor.detach()
+        if tensor.is_inference():
+            return make(tensor, None)
+        state = tensor._version, tensor.data_ptr()
+        seen, made = self._made.get(name, (None, None))
+        if seen != state:
+            made = make(tensor, made)
+            self._made[name] = state, made
         return made
 
 
@@ -136,12 +167,19 @@ def conv2d(
     if residual is not None:
         inputs.tensor("residual", residual, "n k h w", dtypes, like="the output", n=len(images), k=len(weight),
                       h=height, w=width)  # fmt: skip
-    fits = images.device.type == "cpu" and images.dtype == torch.float32 and images.numel() > 0 and len(weight) > 0
-    if fits and engine().name == "winograd":
-        return _Convolution.apply(images, weight, bias, residual, kernel, padding, relu)
+    if applies(images, weight, bias, residual):
+        return convolution(images, kernel, bias, padding=padding, residual=residual, relu=relu)
     outputs = F.conv2d(images, weight, bias, padding=padding)
     outputs = outputs if residual is None else outputs + residual
     return outputs.relu() if relu else outputs
+
+
+def convolution(
+    images: Tensor, kernel: Kernel, bias: Tensor | None, *, padding: int, residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:  # fmt: skip
+    """``conv2d`` without its checks, where the compiled code ``applies``."""
+    return _Convolution.apply(images, kernel.weight, bias, residual, kernel, padding, relu)
 
 
 class _Convolution(torch.autograd.Function):
@@ -158,10 +196,13 @@ class _Convolution(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, images, gate = ctx.saved_tensors
         for_images, for_weight, for_bias, for_residual = ctx.needs_input_grad[:4]
+        if torch.is_grad_enabled():  # somebody will differentiate the gradient
+            gradient = gradient if gate is None else torch.ops.aten.threshold_backward(gradient, gate, 0)
+            of = differentiable_gradients(gradient, images, weight, ctx.size, 1, ctx.padding, ctx.needs_input_grad)
+            return *of, gradient if for_residual else None, None, None, None
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         if gate is not None and (for_bias or for_residual):
             gradient, gate = torch.ops.aten.threshold_backward(gradient, gate, 0), None
@@ -175,28 +216,59 @@ class _Convolution(torch.autograd.Function):
         return of_images, of_weight, of_bias, gradient if for_residual else None, None, None, None
 
 
+def differentiable_gradients(
+    gradient: Tensor, images: Tensor | None, weight: Tensor, size: torch.Size, stride: int, padding: int,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """Gradients of a convolution in its images, weight and bias, as far as ``needed``, by PyTorch's operations."""
+    more: dict[str, Any] = {"stride": stride, "padding": padding}
+    of_images = conv2d_input(size, weight, gradient, **more) if needed[0] else None
+    of_weight = conv2d_weight(images, weight.shape, gradient, **more) if needed[1] else None
+    return of_images, of_weight, gradient.sum((0, 2, 3)) if needed[2] else None
+
+
+def applies(*tensors: Tensor | None) -> bool:
+    """Whether compiled code may compute with these tensors: it sees memory only, and knows nothing of PyTorch's modes.
+
+    So they must be ordinary float32 tensors on the CPU with something in them. And nobody may be watching: no
+    ``torch.compile``, no autocast, no ``torch.func`` (``vmap``, ``jvp``, ...), no forward-mode gradients, no mode that
+    counts or records operations.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
+        return False
+    return not torch._C._len_torch_dispatch_stack() and all(
+        tensor is None or (
+            type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
+            and tensor.dtype == torch.float32 and tensor.layout == torch.strided and tensor.numel() > 0
+        )
+        for tensor in tensors
+    ) and engine().name == "winograd"  # fmt: skip
+
+
 def _convolve(
     images: Tensor, transformed: Tensor, outputs: int, padding: int, bias: Tensor | None = None,
     residual: Tensor | None = None, *, relu: bool = False, gate: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    library, threads = _compiled(), torch.get_num_threads()
+    library, threads = compiled_code(), torch.get_num_threads()
     count, channels, height, width = images.shape
     images = images.contiguous(memory_format=torch.channels_last)
     residual = residual if residual is None else residual.contiguous(memory_format=torch.channels_last)
     bias = bias if bias is None else bias.contiguous()
     gate = gate if gate is None else gate.contiguous(memory_format=torch.channels_last)
     shape = (count, outputs, height + 2 * padding - 2, width + 2 * padding - 2)
-    made = torch.empty(shape, memory_format=torch.channels_last)
+    made = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
     space = _space(library.winograd_space(count, height, width, channels, outputs, padding, threads))
     library.winograd_convolve(
-        images.data_ptr(), _place(gate), transformed.data_ptr(), _place(bias), _place(residual), made.data_ptr(),
-        space.data_ptr(), count, height, width, channels, outputs, padding, relu, threads, _team(),
+        images.data_ptr(), place(gate), transformed.data_ptr(), place(bias), place(residual), made.data_ptr(),
+        space.data_ptr(), count, height, width, channels, outputs, padding, relu, threads, team(),
     )  # fmt: skip
     return made
 
 
 def _weight_gradient(images: Tensor, gradient: Tensor, gate: Tensor | None, weight: Tensor, padding: int) -> Tensor:
-    library, threads = _compiled(), torch.get_num_threads()
+    library, threads = compiled_code(), torch.get_num_threads()
     count, channels, height, width = images.shape
     images = images.contiguous(memory_format=torch.channels_last)
     gate = gate if gate is None else gate.contiguous(memory_format=torch.channels_last)
@@ -204,20 +276,20 @@ def _weight_gradient(images: Tensor, gradient: Tensor, gate: Tensor | None, weig
     sizes = (count, height, width, channels, len(weight), padding)
     space = _space(library.winograd_gradient_space(*sizes, threads))
     library.winograd_weight_gradient(
-        images.data_ptr(), gradient.data_ptr(), _place(gate), made.data_ptr(), space.data_ptr(), *sizes,
-        *made.stride(), threads, _team(),
+        images.data_ptr(), gradient.data_ptr(), place(gate), made.data_ptr(), space.data_ptr(), *sizes,
+        *made.stride(), threads, team(),
     )  # fmt: skip
     return made
 
 
 def _transform(weight: Tensor, turned: bool, made: Tensor | None) -> Tensor:
-    library = _compiled()
+    library = compiled_code()
     outputs, channels, row, column = weight.stride()
     sizes = (len(weight), weight.shape[1]) if turned else (weight.shape[1], len(weight))
     outer, inner = (channels, outputs) if turned else (outputs, channels)
-    made = torch.empty(library.winograd_weight_floats(*sizes)) if made is None else made  # new memory costs time
+    made = floats(library.winograd_weight_floats(*sizes)) if made is None else made  # new memory costs time
     library.winograd_weights(
-        weight.data_ptr(), made.data_ptr(), *sizes, turned, outer, inner, row, column, torch.get_num_threads(), _team()
+        weight.data_ptr(), made.data_ptr(), *sizes, turned, outer, inner, row, column, torch.get_num_threads(), team()
     )
     return made
 
@@ -230,7 +302,12 @@ def _library() -> tuple[ctypes.CDLL | None, Engine]:
         return None, Engine("torch", str(error))
 
 
-def _compiled() -> ctypes.CDLL:
+def compiled_code() -> ctypes.CDLL:
+    """The library of the C file.
+
+    Raises:
+        RuntimeError: there is none.
+    """
     library, found = _library()
     if library is None:
         raise RuntimeError(f"the compiled convolutions are not available: {found.why}")
@@ -239,15 +316,17 @@ def _compiled() -> ctypes.CDLL:
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """``library`` with the types of its functions."""
-    whole, size, place = ctypes.c_int, ctypes.c_long, ctypes.c_void_p
-    image, strides, team = [size, *[whole] * 5], [size] * 4, [whole, place]
+    whole, size, pointer = ctypes.c_int, ctypes.c_long, ctypes.c_void_p
+    image, strides, team = [size, *[whole] * 5], [size] * 4, [whole, pointer]
     for name, taken, given in (
         ("weight_floats", [whole, whole], size),
         ("space", [*image, whole], size),
         ("gradient_space", [*image, whole], size),
-        ("weights", [place, place, whole, whole, whole, *strides, *team], None),
-        ("convolve", [*[place] * 7, *image, whole, *team], None),
-        ("weight_gradient", [*[place] * 5, *image, *strides, *team], None),
+        ("weights", [pointer, pointer, whole, whole, whole, *strides, *team], None),
+        ("convolve", [*[pointer] * 7, *image, whole, *team], None),
+        ("weight_gradient", [*[pointer] * 5, *image, *strides, *team], None),
+        ("gelu", [*[pointer] * 3, size, *team], None),
+        ("direct", [*[pointer] * 5, size, *[whole] * 13, pointer, pointer, *team], None),
     ):
         function = getattr(library, f"winograd_{name}")
         function.argtypes, function.restype = taken, given
@@ -255,7 +334,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 
 
 @functools.cache
-def _team() -> int | None:
+def team() -> int | None:
     """GOMP_parallel of the OpenMP that PyTorch has loaded: its threads do the work, and no second team beside them.
 
     Where there is none, the C code starts threads for the call and ends them.
@@ -266,15 +345,21 @@ def _team() -> int | None:
         return None
 
 
-def _space(floats: int) -> Tensor:
+def _space(count: int) -> Tensor:
     """Scratch memory of this thread."""
     kept = getattr(_scratch, "kept", None)
-    if kept is None or kept.numel() < floats:
-        kept = torch.empty(floats)
-        if floats <= _KEPT:
+    if kept is None or kept.numel() < count:
+        kept = floats(count)
+        if count <= _KEPT:
             _scratch.kept = kept
     return kept
 
 
-def _place(tensor: Tensor | None) -> int | None:
+def floats(count: int) -> Tensor:
+    """Memory for so many, whatever PyTorch's defaults are."""
+    return torch.empty(count, dtype=torch.float32, device="cpu")
+
+
+def place(tensor: Tensor | None) -> int | None:
+    """Where its memory lies, for C."""
     return None if tensor is None else tensor.data_ptr()

@@ -12,15 +12,17 @@ from typing import Any
 import torch
 
 from advfeat.checkout import CHECKOUT
+from advfeat.engine.winograd import in_words
 
 _PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The circumstances of a computation: commit, dirty flag, versions, device, threads, time (UTC).
+    """The circumstances of a computation: commit, dirty flag, versions, device, engine, threads, time (UTC).
 
-    ``dirty`` is true if the code may differ from the commit: a tracked file other than a record has been changed, or
-    git gave no answer.
+    ``engine`` names the code that computes convolutions in float32: ``torch``, or ``winograd`` and the instructions
+    that it was compiled for. ``dirty`` is true if the code may differ from the commit: a tracked file other than a
+    record has been changed, or git gave no answer.
     """
     kind = torch.device(device).type
     commit = _git("rev-parse", "HEAD")
@@ -31,6 +33,7 @@ def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
         "dirty": not commit or changed != "",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "device": torch.cuda.get_device_name() if kind == "cuda" else _processor(),
+        "engine": "torch" if kind == "cuda" else in_words(),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

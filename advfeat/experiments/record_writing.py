@@ -18,7 +18,7 @@ from torch import Tensor
 
 from advfeat import inputs
 from advfeat.estimates import Measured
-from advfeat.experiments.records import load_record, readable_records, results_root
+from advfeat.experiments.records import engine_of, load_record, readable_records, results_root
 from advfeat.files import sweep, write_whole
 
 
@@ -49,8 +49,8 @@ def save_record(
 
     Raises:
         ValueError: a value is neither a rate in [0, 1] nor inside its interval, ``n`` is not positive, a number
-            anywhere is not finite, or another seed was recorded with other settings, so that a mean over both would
-            mean nothing. Also if the present record cannot be read; then this run is kept beside it.
+            anywhere is not finite, or another seed was recorded with other settings or another engine, so that a mean
+            over both would mean nothing. Also if the present record cannot be read; then this run is kept beside it.
         TypeError: a value whose type JSON does not know.
     """
     inputs.text("chapter", chapter)
@@ -88,6 +88,12 @@ def save_record(
                 raise ValueError(
                     f"{path} holds seed {other} with other settings than seed {seed}; record this run elsewhere "
                     "(ADVFEAT_RESULTS names the folder), or delete the old one"
+                )
+            if engine_of(known[other]) != engine_of(run):
+                raise ValueError(
+                    f"{path} holds seed {other} computed with the engine {engine_of(known[other])}, but seed {seed} "
+                    f"was computed with {engine_of(run)}; record this run elsewhere (ADVFEAT_RESULTS names "
+                    "the folder), or delete the old one"
                 )
         runs = dict(sorted({**known, str(seed): run}.items(), key=lambda item: int(item[0])))
         if str(seed) == next(iter(runs)):

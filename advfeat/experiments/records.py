@@ -174,3 +174,8 @@ def _check(record: Record) -> None:
         raise KeyError(*missing)
     for key in record.ids():
         record.summary(key)
+
+
+def engine_of(run: Mapping[str, Any]) -> str:
+    """The engine of a recorded run without its instructions; runs from before there were several name none."""
+    return str(run["provenance"].get("engine", "torch")).partition(",")[0]

@@ -67,7 +67,7 @@ def surroundings(book: Path) -> str:
     facts = {
         "files": [[*path.parts[-3:], hashlib.sha256(path.read_bytes()).hexdigest()] for path in files],
         "packages": sorted({f"{one.name}=={one.version}" for one in distributions()}),
-        "machine": [made[key] for key in ("device", "threads", "platform")] + [sys.version],
+        "machine": [made[key] for key in ("device", "engine", "threads", "platform")] + [sys.version],
         "variables": sorted((k, v) for k, v in os.environ.items() if k.startswith(_RELEVANT) and k not in _IRRELEVANT),
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -12,7 +12,7 @@ from IPython.display import Markdown, display
 from advfeat.autoattack import installed
 from advfeat.estimates import Estimate, signless_zero
 from advfeat.experiments.profiles import profile_name
-from advfeat.experiments.records import BOOK, Record, load_record, readable_records, results_root
+from advfeat.experiments.records import BOOK, Record, engine_of, load_record, readable_records, results_root
 from advfeat.experiments.run import Run, Trained
 from advfeat.measures import accuracy
 from advfeat.pages.verdicts import rows_of_book, table
@@ -52,11 +52,13 @@ def check_record(
     name = profile_name(profile)
     folder = results_root() / chapter / name
     if (folder / "record.json").exists():
-        wanted = Run(profile, **settings).describe()
+        opened = Run(profile, **settings)
+        wanted = opened.describe()
         for other, run in load_record(chapter, name).runs.items():
             config = run["config"]
             differ = [name for name, value in wanted.items() if config.get(name) != value]
             differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
+            differ += ["engine"] if engine_of(run) != engine_of({"provenance": opened.provenance}) else []
             if other != seed and differ:
                 raise ValueError(
                     f"{folder} holds seed {other} with other settings ({', '.join(differ)}); record this run elsewhere "
