@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-# The filters of ``models.whiten``: as many as a 2×2 patch has values, and their negatives.
+# The filters of ``whitening.whiten``: as many as a 2×2 patch has values, and their negatives.
 WHITENED = 24
 
 
@@ -75,7 +75,7 @@ def cnn4(width: int) -> tuple[nn.Module, int]:
 
 
 def resnet9(width: int) -> tuple[nn.Module, int]:
-    """Nine layers: a 2×2 stem that ``models.whiten`` sets from data, seven 3×3 convolutions, the head.
+    """Nine layers: a 2×2 stem that ``whitening.whiten`` sets from data, seven 3×3 convolutions, the head.
 
     Width 64 makes 77 million multiply-adds at 32×32.
     """

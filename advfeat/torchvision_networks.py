@@ -40,7 +40,7 @@ class ArchitectureScale:
         patch: side of the square of pixels that the first layer sees as one point.
         boost: how many times as large the highest frequencies inside a patch are made, see ``block_cosines``. 1 leaves
             the patches as they are.
-        whitened: whether a 2×2 layer comes first that ``models.whiten`` sets from data, as in ``resnet9``: at every
+        whitened: whether a 2×2 layer comes first that ``whitening.whiten`` sets from data, as in ``resnet9``: at every
             pixel, or with ``patch=2`` once a patch. Fine detail, faint in natural images, is then as loud as the rest.
 
     Raises:

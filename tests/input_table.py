@@ -274,6 +274,7 @@ def rows() -> dict[str, Row]:
         torchvision_networks,
         train,
         transfer,
+        whitening,
     )
     from advfeat import (
         data as data_module,
@@ -603,8 +604,8 @@ def rows() -> dict[str, Row]:
          "depth": other(None, "deep", 1.5, none=True, negative=-1), "boost": real(1.0, 0.0, -1.0),
          "whitened": flag(), "seed": seed()},
     )  # fmt: skip
-    table["models.whiten"] = Row(
-        models.whiten,
+    table["whitening.whiten"] = Row(
+        whitening.whiten,
         {"model": other(models.build_model("resnet9", width=8), "resnet9", 3, plain=Plain()),
          "images": images(noise(N, 3, 8, 8)), "floor": real(0.02, -0.1)},
         works=("images: one row",), none="images",

@@ -9,17 +9,9 @@ import pytest
 import torch
 
 from advfeat.attacks import pgd
-from advfeat.bench.reference import (
-    STEPS,
-    GateFailed,
-    ReferenceNetwork,
-    U,
-    Verdict,
-    cases,
-    check_convolutions,
-    check_engine,
-    require_all,
-)
+from advfeat.bench.convolutions import check_convolutions
+from advfeat.bench.gate import GateFailed, U, Verdict, require_all
+from advfeat.bench.reference import STEPS, ReferenceNetwork, cases, check_engine
 from advfeat.engine import fused_steps, winograd
 
 pytestmark = pytest.mark.numbers

@@ -16,8 +16,9 @@ from advfeat.attacks import L2, Linf, pgd
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.hyperparameters import TrainConfig
-from advfeat.models import Classifier, build_model, whiten
+from advfeat.models import Classifier, build_model
 from advfeat.train import resumed_elsewhere, train
+from advfeat.whitening import whiten
 
 pytestmark = pytest.mark.numbers
 

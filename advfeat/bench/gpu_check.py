@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from advfeat.bench import reference, suite
+from advfeat.bench import gate, suite
 from advfeat.bench.plans import PLANS
 from advfeat.checkout import CHECKOUT
 from advfeat.experiments import records
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with records.results_in(given.out / "results"):
             suite.benchmark(torch.device("cuda"), given.out, PLANS["cuda"], deadline=start + 60 * MINUTES)
-    except reference.GateFailed as error:
+    except gate.GateFailed as error:
         (given.out / "gate.txt").write_text(f"{error}\n", encoding="utf-8")
         print(error, file=sys.stderr)
         return 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from advfeat.bench import reference
+from advfeat.bench import convolutions, gate, reference
 from advfeat.bench.compare import EPS, Contest
 from advfeat.bench.measurements import Findings, construction, contests, lines_and_drop, where_time_goes
 from advfeat.bench.peers import presence
@@ -37,12 +37,12 @@ def benchmark(device: torch.device, folder: Path, plan: Plan, *, deadline: float
         deadline: a value of ``time.monotonic``; all 50,000 images are constructed only if that would end before it.
 
     Raises:
-        reference.GateFailed: the engine computes something wrong; nothing is timed then.
+        gate.GateFailed: the engine computes something wrong; nothing is timed then.
     """
     verdicts = [verdict for shape in GATE_SHAPES for verdict in reference.check_engine(shape=shape, device=device)]
     attacks = len(verdicts) // len(GATE_SHAPES)
-    verdicts += reference.check_convolutions() if device.type == "cpu" else []
-    reference.require_all(verdicts)
+    verdicts += convolutions.check_convolutions() if device.type == "cpu" else []
+    gate.require_all(verdicts)
     shown = verdicts[(len(GATE_SHAPES) - 1) * attacks :]
     findings = Findings(device, folder)
     findings.report("The gate: the engine against float64, largest error over all pixels", *map(str, shown))
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 benchmark(torch.device(kind), given.out, plan)
         else:
             benchmark(torch.device(kind), given.out, plan)
-    except reference.GateFailed as error:
+    except gate.GateFailed as error:
         print(error, file=sys.stderr)
         return 1
     return 0

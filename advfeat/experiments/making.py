@@ -14,11 +14,12 @@ from advfeat.data import Dataset
 from advfeat.experiments.recipes import AutoAttackRecipe, MatchedRecipe, NetworkRecipe, TargetedRecipe
 from advfeat.experiments.store import Store
 from advfeat.measures import accuracy
-from advfeat.models import Classifier, build_model, whiten
+from advfeat.models import Classifier, build_model
 from advfeat.robustness import robust_accuracy
 from advfeat.shards import Shards
 from advfeat.threats import Threat
 from advfeat.train import Checkpoint, train
+from advfeat.whitening import whiten
 
 
 @dataclass(frozen=True)
