@@ -69,6 +69,7 @@ ELSEWHERE = {
     "models.Classifier.classify": "behind the normalisation: what it is given belongs to the engine",
     "records.Record.matching": "test_records",
     "records.Record.summary": "test_records",
+    "records.engine_of": "test_records",
     "records.Record.sheet": "test_records",
     "records.results_in": "test_records",
 } | {
