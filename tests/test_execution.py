@@ -384,10 +384,26 @@ def building(book, monkeypatch):
 
     def built(*arguments):
         ran.clear()
-        code = runner.main(["book", *arguments])
+        code = runner.main(["book", "--jobs", "1", *arguments])
         return code, list(ran)
 
     return built
+
+
+@pytest.mark.parametrize(
+    ("asked", "cores", "gpu", "jobs", "threads"),
+    [(None, 2, False, 2, "1"), (None, 16, False, 4, "4"), (None, 1, False, 1, None), (None, 16, True, 1, None),
+     (3, 8, False, 3, "2"), (8, 4, False, 8, "1"), (1, 8, False, 1, None)],
+)  # fmt: skip
+def test_chapters_that_run_at_a_time_share_the_cores(monkeypatch, asked, cores, gpu, jobs, threads):
+    monkeypatch.setattr(environment, "cores", lambda: cores)
+    monkeypatch.setattr(environment.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert environment.share_cores(asked) == jobs
+    assert os.environ.get("OMP_NUM_THREADS") == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert environment.share_cores(asked) == jobs
+    assert os.environ["OMP_NUM_THREADS"] == "5", "the caller's choice stands"
 
 
 def test_a_build_goes_on_after_the_chapters_that_are_done(book, building):

@@ -46,6 +46,23 @@ def prepare_environment() -> None:
     os.environ.setdefault("ADVFEAT_PROGRESS", _terminal_for_progress())
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_cores(jobs: int | None) -> int:
+    """Let ``jobs`` chapters that run at a time share the cores: ``OMP_NUM_THREADS``, unless the caller has set it.
+
+    By default as many chapters as cores run at a time, at most four, since small networks gain little from a second
+    thread; on a GPU one, since its memory may be too small for two. Returns the number.
+    """
+    jobs = jobs or (1 if torch.cuda.is_available() else min(4, cores()))
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
+    return jobs
+
+
 def _terminal_for_progress() -> str:
     """Path of this process's terminal for the progress bars of kernels, which have none of their own; or ``off``."""
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from advfeat.experiments.profiles import profile_name
 from advfeat.pages.build import INSTALL_BOOK, build_book, expectation
 from advfeat.pages.chapter_files import BOOK, RUNS, chapters, find_chapter
-from advfeat.pages.environment import prepare_environment
+from advfeat.pages.environment import prepare_environment, share_cores
 from advfeat.pages.executed_copy import file_name
 from advfeat.pages.execution import Failed, check_first, end_orderly, execute
 from advfeat.pages.parameters import (
@@ -77,7 +77,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     book = commands.add_parser("book", help="run all, build pages")
     book.add_argument("--profile", default=DEFAULT_PROFILE)
     book.add_argument("--fresh", action="store_true", help="also run the chapters that are up to date")
-    book.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="chapters at a time")
+    at_a_time = "chapters at a time (default: as many as cores, at most 4; 1 on a GPU)"
+    book.add_argument("--jobs", type=int, choices=range(1, 65), metavar="N", help=at_a_time)
     return parser.parse_args(argv)
 
 
@@ -115,7 +116,7 @@ def _run_command(arguments: argparse.Namespace) -> None:
         for chapter in chapters():
             print(expectation(chapter))
     elif arguments.command == "book":
-        print(f"\n{build_book(arguments.profile, jobs=arguments.jobs, fresh=arguments.fresh)}")
+        print(f"\n{build_book(arguments.profile, jobs=share_cores(arguments.jobs), fresh=arguments.fresh)}")
     elif arguments.command == "refresh":
         for chapter in chapters() if arguments.chapter == "all" else [find_chapter(arguments.chapter)]:
             refresh(chapter)
