@@ -26,7 +26,7 @@ BOOK = ROOT / "book"
 PATHS = sorted(BOOK.glob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
 CHECKED_CELLS = 2  # cells per chapter whose committed output must hold on every machine
-HIDDEN_CELL, HIDDEN = 15, 646  # lines of code that a folded cell may have, and that all chapters have in them
+HIDDEN_CELL, HIDDEN = 15, 72  # lines of code that a folded cell may have, and that a chapter has in them on average
 BEFORE_THE_FIRST_PICTURE = 3000  # characters of text: title, claim, objectives and perhaps a paragraph
 COLUMN = 84  # characters of code, or of printed output, that a page shows without a scroll bar
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|root|Users|tmp|var|opt|mnt|srv|work|workspace|content)/|\b[A-Z]:\\\\")
@@ -151,7 +151,7 @@ def test_what_is_hidden_is_short_and_no_bookkeeping_is_shown(stem):
 
 
 def test_little_is_hidden_in_all():
-    assert sum(lines_of_code(hidden(stem)) for stem in NOTEBOOKS) <= HIDDEN
+    assert sum(lines_of_code(hidden(stem)) for stem in NOTEBOOKS) <= HIDDEN * len(NOTEBOOKS)
 
 
 @each_with_a_page

@@ -13,7 +13,15 @@ from matplotlib.container import ErrorbarContainer
 
 from advfeat.estimates import Estimate
 from advfeat.gaussian import Gaussians, alignment, multiplier, robust_mle, worst_alignment
-from advfeat.pages import engine_figures, feature_figures, gaussian_figures, plots, representation_figures
+from advfeat.pages import (
+    engine_figures,
+    feature_figures,
+    gaussian_figures,
+    pictures,
+    plots,
+    relaxation_figures,
+    representation_figures,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +57,11 @@ def test_curves_stand_where_they_were_measured_and_diamonds_where_others_publish
 def test_textures_and_their_correlations():
     textures, correlation = torch.rand(10, 3, 4, 4) / 20, torch.rand(10, 10) * 2 - 1
     figure = feature_figures.texture_correlation(textures, correlation, list("abcdefghij"))
-    pictures = [axis for axis in figure.axes if axis.images]
+    drawn_pictures = [axis for axis in figure.axes if axis.images]
     assert torch.allclose(torch.as_tensor(pictures[-1].images[0].get_array()).float(), correlation)
-    assert [axis.get_title() for axis in pictures[:10]] == list("abcdefghij")
-    second = torch.as_tensor(pictures[1].images[0].get_array())
-    assert torch.allclose(second, plots.amplified(textures[1], factor=12).permute(1, 2, 0))
+    assert [axis.get_title() for axis in drawn_pictures[:10]] == list("abcdefghij")
+    second = torch.as_tensor(drawn_pictures[1].images[0].get_array())
+    assert torch.allclose(second, pictures.amplified(textures[1], factor=12).permute(1, 2, 0))
 
 
 def test_the_reach_of_an_adversary_is_drawn_in_standard_deviations():
@@ -160,10 +168,10 @@ def test_the_planted_features_are_drawn_apart_from_what_all_shapes_share():
     # A shape as it is would be too bright for its grey, and all of them would look alike.
     shapes, textures = torch.rand(3, 3, 4, 4), (torch.rand(3, 3, 4, 4) - 0.5) / 10
     figure = feature_figures.planted_features(shapes, textures, list("abc"))
-    pictures = [torch.as_tensor(axis.images[0].get_array()) for axis in figure.axes]
+    drawn_pictures = [torch.as_tensor(axis.images[0].get_array()) for axis in figure.axes]
     expected = (0.5 + shapes[1] - shapes.mean(0)).clamp(0, 1).permute(1, 2, 0)
-    assert torch.allclose(pictures[1], expected, atol=1e-6)
-    assert torch.allclose(pictures[3], (0.5 + textures[0]).permute(1, 2, 0), atol=1e-6)
+    assert torch.allclose(drawn_pictures[1], expected, atol=1e-6)
+    assert torch.allclose(drawn_pictures[3], (0.5 + textures[0]).permute(1, 2, 0), atol=1e-6)
 
 
 def test_speeds_are_drawn_as_measured():
@@ -200,7 +208,7 @@ def world():
 
 
 def test_the_price_and_the_deviations_are_those_of_the_robust_fit(three):
-    left, right = gaussian_figures.price_and_deviation(three).axes
+    left, right = relaxation_figures.price_and_deviation(three).axes
     line = left.lines[0]
     at = len(line.get_xdata()) // 2
     assert line.get_ydata()[at] == pytest.approx(multiplier(three.covariance, eps=float(line.get_xdata()[at])))
@@ -227,7 +235,7 @@ def test_usefulness_and_accuracy_fall_as_the_formulas_say(world):
 def test_vulnerability_is_simulated_from_the_generator(three):
     def curves(seed):
         generator = torch.Generator().manual_seed(seed)
-        figure = gaussian_figures.vulnerability_and_condition(three, price=8.0, generator=generator)
+        figure = relaxation_figures.vulnerability_and_condition(three, price=8.0, generator=generator)
         lines = figure.axes[0].lines
         formula = [line for line in lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 1]
         return [list(line.get_ydata()) for line in formula], [float(line.get_ydata()[0]) for line in lines[1:6]]
@@ -246,10 +254,10 @@ def test_alignment_and_the_cost_of_the_relaxation_are_drawn_as_computed(world):
     left = gaussian_figures.alignment_by_radius(wide, means, radii, lines).axes[0]
     assert drawn(left)["worst direction"] == pytest.approx([worst_alignment(of) for of in fitted])
     formula, equal, unequal = {"a": [1, 2], "b": [3, 4]}, {"a": [5], "b": [6]}, {"a": [7], "b": [8]}
-    axis = gaussian_figures.relaxation_gaps([2, 20], formula, [2], equal, unequal).axes[0]
+    axis = relaxation_figures.relaxation_gaps([2, 20], formula, [2], equal, unequal).axes[0]
     assert [list(line.get_ydata()) for line in axis.lines] == [[1, 2], [5], [7], [3, 4], [6], [8]]
     distances = {(2, "attack_on_average"): torch.tensor([1.0, 0.5]), (2, "attack_each"): torch.tensor([1.0, 0.75])}
-    axis = gaussian_figures.training_distances(distances).axes[0]
+    axis = relaxation_figures.training_distances(distances).axes[0]
     assert [(line.get_linestyle(), list(line.get_ydata())) for line in axis.lines[:2]] == [
         ("-", [1.0, 0.5]),
         ("--", [1.0, 0.75]),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat.engine import batch_independence
+from advfeat.engine import batch_independence, folding
 from advfeat.engine.folding import fold, refold
 from advfeat.engine.winograd import Engine
 from advfeat.models import Classifier, build_model, freeze

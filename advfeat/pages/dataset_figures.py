@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from advfeat.data import Dataset
 from advfeat.experiments.records import Record
-from advfeat.pages import plots
+from advfeat.pages import pictures, plots
 from advfeat.pages.plots import BLUE, GREY, ORANGE, RED, Interval
 
 SETS = MappingProxyType(
@@ -63,7 +63,7 @@ def matched_sheet(record: Record) -> Figure:
     """Chapter 4: the recorded pictures of both sets; of the authors' released sets no originals are known."""
     rows = MATCHED[2:] if _released(record) else MATCHED
     classes = record.first["config"]["classes"]
-    return plots.picture_sheet(record.sheet("panel"), rows, column_labels=classes, title=record.profile)
+    return pictures.picture_sheet(record.sheet("panel"), rows, column_labels=classes, title=record.profile)
 
 
 def noise_sheet(record: Record) -> Figure | None:
@@ -71,7 +71,7 @@ def noise_sheet(record: Record) -> Figure | None:
     if _released(record):
         return None
     classes = record.first["config"]["classes"]
-    return plots.picture_sheet(record.sheet("noise"), FROM_NOISE, column_labels=classes, title=record.profile)
+    return pictures.picture_sheet(record.sheet("noise"), FROM_NOISE, column_labels=classes, title=record.profile)
 
 
 def signal_bars(kept: Mapping[str, Mapping[str, Interval]]) -> Figure:
@@ -136,7 +136,9 @@ def steps_curves(panels: Mapping[str, Mapping[int, Mapping[str, Interval]]], *, 
 
 def relabelled_sheet(record: Record) -> Figure | None:
     """Chapter 5: the recorded pictures of D_rand below their originals; None for the released sets, which have none."""
-    return None if _released(record) else plots.picture_sheet(record.sheet("D_rand"), ["photograph", "training\nimage"])
+    return (
+        None if _released(record) else pictures.picture_sheet(record.sheet("D_rand"), ["photograph", "training\nimage"])
+    )
 
 
 def relabelled(dataset: Dataset, originals: Dataset | None = None) -> Figure:
@@ -151,11 +153,11 @@ def relabelled(dataset: Dataset, originals: Dataset | None = None) -> Figure:
     """
     after = [f"“{dataset.classes[k]}”" for k in dataset.labels]
     if originals is None:
-        return plots.image_grid(dataset.images[None], captions=[after])
+        return pictures.image_grid(dataset.images[None], captions=[after])
     if len(originals) != len(dataset):
         raise ValueError(f"originals must be {len(dataset)} images, as many as those of dataset, got {len(originals)}")
     before = [originals.classes[k] for k in originals.labels]
-    return plots.attack_panel(originals.images, dataset.images, before=before, after=after)
+    return pictures.attack_panel(originals.images, dataset.images, before=before, after=after)
 
 
 def training_sets(

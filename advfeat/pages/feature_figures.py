@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from advfeat.pages import plots
+from advfeat.pages import pictures, plots
 from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, RED, Interval
 
 Number = TypeVar("Number")
@@ -25,7 +25,7 @@ def texture_correlation(
     figure = plt.figure(figsize=(9.6, 4.0))
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1.1, 1)))
     for axis, texture, label in zip(left.subplots(3, 4).flat, textures, names, strict=False):  # two places stay empty
-        axis.imshow(plots.amplified(texture, factor=12).permute(1, 2, 0).numpy(), interpolation="nearest")
+        axis.imshow(pictures.amplified(texture, factor=12).permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_title(label, fontsize=8, pad=2)
     for axis in left.axes:
         axis.axis("off")
@@ -44,7 +44,9 @@ def planted_features(
 ) -> Figure:
     """Chapter 2: the shape of each class, less the mean of all shapes, above its texture; mid-grey is zero."""
     drawn = torch.stack([shapes - shapes.mean(0), textures])
-    return plots.image_grid(plots.amplified(drawn, factor=1), row_labels=["shapes", "textures"], column_labels=names)
+    return pictures.image_grid(
+        pictures.amplified(drawn, factor=1), row_labels=["shapes", "textures"], column_labels=names
+    )
 
 
 def feature_histograms(
@@ -67,7 +69,7 @@ def feature_histograms(
         len(features), 2, figsize=(7.6, 4.6), width_ratios=(1, 2.6), constrained_layout=True, squeeze=False
     )
     for (title, (picture, values)), row, factor in zip(features.items(), axes, factors, strict=True):
-        row[0].imshow(plots.amplified(picture, factor=factor).permute(1, 2, 0).numpy(), interpolation="nearest")
+        row[0].imshow(pictures.amplified(picture, factor=factor).permute(1, 2, 0).numpy(), interpolation="nearest")
         row[0].set(title=title)
         row[0].axis("off")
         yes, no = values[positive], values[~positive]

@@ -22,12 +22,6 @@ from advfeat.gaussian import (
 from advfeat.pages import plots
 from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, RED
 
-# Chapter 7 draws these, too, by the name of this module.
-from advfeat.pages.relaxation_figures import price_and_deviation as price_and_deviation
-from advfeat.pages.relaxation_figures import relaxation_gaps as relaxation_gaps
-from advfeat.pages.relaxation_figures import training_distances as training_distances
-from advfeat.pages.relaxation_figures import vulnerability_and_condition as vulnerability_and_condition
-
 
 def two_classes(
     world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"], features: Mapping[str, Float[Tensor, "2"]]

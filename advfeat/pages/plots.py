@@ -14,12 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
-# Chapters draw pictures, too, by the name of this module.
-from advfeat.pages.pictures import amplified as amplified
-from advfeat.pages.pictures import attack_panel as attack_panel
-from advfeat.pages.pictures import image_grid as image_grid
-from advfeat.pages.pictures import picture_sheet as picture_sheet
-
 # Okabe and Ito's palette: told apart with every common kind of colour blindness.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6B7280"
 
