@@ -58,7 +58,7 @@ def test_textures_and_their_correlations():
     textures, correlation = torch.rand(10, 3, 4, 4) / 20, torch.rand(10, 10) * 2 - 1
     figure = feature_figures.texture_correlation(textures, correlation, list("abcdefghij"))
     drawn_pictures = [axis for axis in figure.axes if axis.images]
-    assert torch.allclose(torch.as_tensor(pictures[-1].images[0].get_array()).float(), correlation)
+    assert torch.allclose(torch.as_tensor(drawn_pictures[-1].images[0].get_array()).float(), correlation)
     assert [axis.get_title() for axis in drawn_pictures[:10]] == list("abcdefghij")
     second = torch.as_tensor(drawn_pictures[1].images[0].get_array())
     assert torch.allclose(second, pictures.amplified(textures[1], factor=12).permute(1, 2, 0))
