@@ -27,8 +27,9 @@ from advfeat.data import Dataset, augment, batches
 from advfeat.hyperparameters import TrainConfig
 from advfeat.image_files import cifar10, data_root, image_folder, unit_range
 from advfeat.measures import accuracy
-from advfeat.models import build_model, whiten
+from advfeat.models import build_model
 from advfeat.train import train
+from advfeat.whitening import whiten
 
 pytestmark = pytest.mark.numbers
 

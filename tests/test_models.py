@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from advfeat.attacks import L2, pgd
 from advfeat.evaluation_mode import batch_statistics, check_eval
-from advfeat.models import CHANNEL_MEAN, CHANNEL_STD, Classifier, FrozenClassifier, build_model, freeze, whiten
+from advfeat.models import CHANNEL_MEAN, CHANNEL_STD, Classifier, FrozenClassifier, build_model, freeze
+from advfeat.whitening import whiten
 
 pytestmark = pytest.mark.numbers
 

@@ -19,11 +19,12 @@ from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
 from advfeat.experiments.profiles import PROFILES
 from advfeat.hyperparameters import TrainConfig
-from advfeat.models import Classifier, build_model, freeze, whiten
+from advfeat.models import Classifier, build_model, freeze
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.onednn import check_trainable, narrow_strided
 from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
 from advfeat.train import train
+from advfeat.whitening import whiten
 
 pytestmark = pytest.mark.numbers
 
@@ -131,12 +132,14 @@ def test_freezing_changes_logits_by_rounding_only(name, scale, negative):
     model = randomise_batch_norm(build_model(name, **scale), negative=negative)
     pixels = images(n=8, size=32)
     expected, _ = twin_logits(model, pixels)
+    frozen = freeze(model, dtype=torch.float32)
     with torch.no_grad():
         rounding = float((model(pixels) - expected).abs().max())
-        frozen = float((freeze(model, dtype=torch.float32)(pixels) - expected).abs().max())
+        off = float((frozen(pixels) - expected).abs().max())
     # Folding takes away roundings and adds one per filter: it may be as far from the float64 twin as the float32
-    # network itself, by a small factor. A fold of the wrong sign, scale or epsilon is off by thousands of them.
-    assert frozen <= 8 * rounding
+    # network itself, by a small factor; a filtered convolution also rounds the sums of its transforms, which are up to
+    # a hundred times as large as its results. A fold of the wrong sign, scale or epsilon is off by thousands of them.
+    assert off <= (8 if frozen.engine == "torch" else 100) * rounding
 
 
 def test_depth_keeps_at_most_so_many_blocks_of_each_stage():

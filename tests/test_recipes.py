@@ -20,8 +20,9 @@ from advfeat.experiments.recipes import (
     TargetedRecipe,
 )
 from advfeat.experiments.run import Run
-from advfeat.models import build_model, whiten
+from advfeat.models import build_model
 from advfeat.train import train
+from advfeat.whitening import whiten
 
 TINY = {
     "train_images": 40, "test_images": 20, "network": "resnet9", "width": 4, "source_width": 4, "match_images": 20,

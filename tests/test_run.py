@@ -22,10 +22,11 @@ from advfeat.experiments.recipes import CONSTRUCTED, plain
 from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store
 from advfeat.measures import accuracy
-from advfeat.models import build_model, whiten
+from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
 from advfeat.robustness import robust_accuracy
 from advfeat.train import train
+from advfeat.whitening import whiten
 
 pytestmark = pytest.mark.numbers
 
