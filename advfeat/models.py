@@ -12,7 +12,7 @@ from advfeat import inputs
 from advfeat.engine import folding, fused_steps
 from advfeat.engine.batch_independence import check_each_alone
 from advfeat.engine.compiled_layers import CompiledConv2d
-from advfeat.engine.winograd import in_words
+from advfeat.engine.convolution_code import in_words
 from advfeat.evaluation_mode import check_eval
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.torchvision_networks import FULL_WIDTH, TORCHVISION, ArchitectureScale

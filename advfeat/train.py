@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from advfeat import inputs
 from advfeat.attacks import pgd
 from advfeat.data import Dataset, augment, batches, check_dataset
+from advfeat.engine.compiled_layers import training
+from advfeat.engine.convolution_code import engine
 from advfeat.evaluation_mode import batch_statistics
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, freeze, refold
@@ -52,10 +54,10 @@ def train(
     been. The model ends in eval mode.
 
     On one machine with one number of threads (``torch.get_num_threads``) the same seed gives the same weights, to the
-    bit, stopped or not. With another number of threads, or on a processor with other vector instructions, sums are
-    taken in another order, and training enlarges the difference: it reached 2e-2 in the weights after twenty steps. A
-    run that goes on under other ones is neither lost nor silent: it warns, and its rows from there on hold
-    ``threads``.
+    bit, stopped or not. With another number of threads, on a processor with other vector instructions, or where the
+    convolutions cannot be compiled (see ``winograd``), sums are taken in another order, and training enlarges the
+    difference: it reached 2e-2 in the weights after twenty steps. A run that goes on under other ones is neither lost
+    nor silent: it warns, and its rows from there on hold ``threads``.
 
     Adversarial examples are made with the model in eval mode, so that BatchNorm does not mix the images: with a frozen
     copy, in the precision of the training, that takes over the weights before every batch. With the ``attack_mode``
@@ -94,7 +96,7 @@ def train(
     attack = _attack(model, config)
 
     state = checkpoint.load() if checkpoint is not None else None
-    here = {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    here = _computes_with(config, dataset.images.device)
     note: dict[str, float] = {}
     if state is not None:
         model.load_state_dict(state["model"])
@@ -102,7 +104,7 @@ def train(
         schedule.load_state_dict(state["schedule"])
         generator.set_state(state["generator"])
         history = state["history"]
-        before = state.get("computed_with", here)
+        before = {"engine": "torch"} | state["computed_with"] if "computed_with" in state else here
         if before != here:
             warnings.warn(
                 f"{description}: the first {len(history)} epochs were computed with {_in_words(before)}, the "
@@ -119,7 +121,8 @@ def train(
     ) as bar:
         for epoch in range(done, config.epochs):
             start = time.perf_counter()
-            loss, correct = _one_epoch(model, attack, dataset, config, optimizer, schedule, generator, bar.update)
+            with training(model):
+                loss, correct = _one_epoch(model, attack, dataset, config, optimizer, schedule, generator, bar.update)
             seen = steps_per_epoch * config.batch_size
             row = {"epoch": epoch + 1, "loss": loss / seen, "accuracy": correct / seen}
             row["seconds"] = time.perf_counter() - start
@@ -151,8 +154,18 @@ def resumed_elsewhere(history: list[dict[str, float]]) -> dict[str, list[int]]:
     return {"resumed_with_threads": counts} if counts else {}
 
 
+def _computes_with(config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """What the bits of a training run depend on besides its arguments; checkpoints keep it."""
+    compiled = device.type == "cpu" and config.precision == "float32"
+    return {
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "engine": engine().name if compiled else "torch",
+    }
+
+
 def _in_words(computed_with: dict[str, Any]) -> str:
-    return f"{computed_with['threads']} threads and {computed_with['instructions']}"
+    return f"{computed_with['threads']} threads and {computed_with['instructions']} ({computed_with['engine']})"
 
 
 def _attack(model: Classifier, config: TrainConfig) -> Attack:
@@ -163,8 +176,15 @@ def _attack(model: Classifier, config: TrainConfig) -> Attack:
     search: dict[str, Any] = {"steps": config.attack_steps, "step_size": config.attack_step_size}
 
     def on_batch_statistics(images: Tensor, labels: Tensor) -> Tensor:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         with batch_statistics(model), torch.autocast(images.device.type, **_autocast(config)):
-            return pgd(model, images, labels, threat, **search)
+            for parameter in trained:
+                parameter.requires_grad_(False)  # else compiled layers would compute gradients that nobody wants
+            try:
+                return pgd(model, images, labels, threat, **search)
+            finally:
+                for parameter in trained:
+                    parameter.requires_grad_(True)
 
     if config.attack_mode == "train":
         return on_batch_statistics

@@ -16,7 +16,7 @@ from advfeat.bench import gpu_check, measurements, suite
 from advfeat.bench.compare import Contest, TimedCase
 from advfeat.bench.peers import PEERS
 from advfeat.bench.plans import PLANS
-from advfeat.engine import fused_steps, winograd
+from advfeat.engine import convolution_code, fused_steps
 from advfeat.experiments import records
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
@@ -47,19 +47,19 @@ def test_with_a_broken_kernel_no_number_is_printed(monkeypatch, capsys, tmp_path
 
 
 def test_with_a_broken_transform_no_number_is_printed(monkeypatch, capsys, tmp_path):
-    if winograd.engine().name != "winograd":
-        pytest.skip(winograd.engine().why)
+    if convolution_code.engine().name != "winograd":
+        pytest.skip(convolution_code.engine().why)
     wrong = tmp_path / "winograd.c"
-    text = winograd.SOURCE.read_text()
+    text = convolution_code.SOURCE.read_text()
     wrong.write_text(text.replace("(d4 - d2) - 2.0f * (d3 - d1)", "(d4 - d2) + 2.0f * (d3 - d1)"))
     assert wrong.read_text() != text
-    monkeypatch.setattr(winograd, "SOURCE", wrong)
+    monkeypatch.setattr(convolution_code, "SOURCE", wrong)
     monkeypatch.setattr(suite, "contests", lambda *_: pytest.fail("timed in spite of the gate"))
-    winograd._library.cache_clear()
+    convolution_code._library.cache_clear()
     try:
         assert suite.main(["--quick", "--device", "cpu", "--out", str(tmp_path / "out")]) == 1
     finally:
-        winograd._library.cache_clear()
+        convolution_code._library.cache_clear()
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "FAIL 3×3: outputs" in printed.err

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import yaml
 
-from advfeat.engine.winograd import in_words
+from advfeat.engine.convolution_code import in_words
 from advfeat.experiments.record_writing import index_rows, save_record
 from advfeat.experiments.records import load_record, results_root
 from advfeat.experiments.run import Run

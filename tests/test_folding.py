@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat.engine import batch_independence, folding
+from advfeat.engine.convolution_code import Engine
 from advfeat.engine.folding import fold, refold
-from advfeat.engine.winograd import Engine
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.models import refold as refold_classifier
 from advfeat.networks import SMALL_NETWORKS

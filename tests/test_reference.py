@@ -12,7 +12,7 @@ from advfeat.attacks import pgd
 from advfeat.bench.convolutions import check_convolutions
 from advfeat.bench.gate import GateFailed, U, Verdict, require_all
 from advfeat.bench.reference import STEPS, ReferenceNetwork, cases, check_engine
-from advfeat.engine import fused_steps, winograd
+from advfeat.engine import convolution_code, fused_steps
 
 pytestmark = pytest.mark.numbers
 
@@ -169,7 +169,7 @@ def test_the_convolutions_pass():
 
 
 def test_the_convolutions_pass_without_a_compiler(monkeypatch):
-    monkeypatch.setattr(winograd, "engine", lambda: winograd.Engine("torch", "hidden"))
+    monkeypatch.setattr(convolution_code, "engine", lambda: convolution_code.Engine("torch", "hidden"))
     require_all(check_convolutions())
 
 
@@ -191,17 +191,17 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_convolutions_are_stopped(name, tmp_path, monkeypatch):
-    if winograd.engine().name != "winograd":
-        pytest.skip(winograd.engine().why)
-    text = winograd.SOURCE.read_text()
+    if convolution_code.engine().name != "winograd":
+        pytest.skip(convolution_code.engine().why)
+    text = convolution_code.SOURCE.read_text()
     assert text.count(WRONG[name][0]) == 1
     wrong = tmp_path / "winograd.c"
     wrong.write_text(text.replace(*WRONG[name]))
-    monkeypatch.setattr(winograd, "SOURCE", wrong)
-    winograd._library.cache_clear()
+    monkeypatch.setattr(convolution_code, "SOURCE", wrong)
+    convolution_code._library.cache_clear()
     try:
         verdicts = check_convolutions()
     finally:
-        winograd._library.cache_clear()
+        convolution_code._library.cache_clear()
     with pytest.raises(GateFailed, match=r"FAIL .×."):
         require_all(verdicts)

@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from advfeat.attacks import L2, Linf, match_representation, pgd
 from advfeat.engine import folding, replay
+from advfeat.engine.convolution_code import Engine
 from advfeat.engine.fused_steps import NetworkInput
 from advfeat.engine.replay import MAX_RECORDINGS, MIN_STEPS_TO_RECORD, WARM_UP, Recording, recording
-from advfeat.engine.winograd import Engine
 from advfeat.gradient_ascent import maximize
 from advfeat.models import Classifier, build_model, freeze, refold
 

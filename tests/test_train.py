@@ -371,7 +371,8 @@ def stopped_after_one_epoch() -> Disk:
     ("changed", "told"),
     [
         ({"threads": 7}, "the first 1 epochs were computed with 7 threads and .*set_num_threads"),
-        ({"instructions": "OTHER"}, r"the first 1 epochs were computed with \d+ threads and OTHER, the others with"),
+        ({"instructions": "OTHER"}, r"the first 1 epochs were computed with \d+ threads and OTHER \(\w+\), the others"),
+        ({"engine": "OTHER"}, r"the first 1 epochs were computed with \d+ threads and .* \(OTHER\), the others with"),
     ],
 )
 def test_a_run_that_goes_on_elsewhere_is_not_lost_but_says_so(changed, told):

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from advfeat.engine import compiled, winograd
+from advfeat.engine import compiled, convolution_code, winograd
 from advfeat.engine.winograd import Kernel, conv2d
 
 B = torch.tensor(
@@ -65,8 +65,8 @@ def threads():
 
 @pytest.fixture(scope="module", autouse=True)
 def the_engine_is_there():
-    if winograd.engine().name != "winograd":
-        pytest.skip(winograd.engine().why)
+    if convolution_code.engine().name != "winograd":
+        pytest.skip(convolution_code.engine().why)
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def anew(tmp_path, monkeypatch):
     """An empty cache, a compiler in a hurry, and an engine that has not been looked for."""
     monkeypatch.setenv("ADVFEAT_COMPILED", str(tmp_path / "cache"))
     monkeypatch.setattr(compiled, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in compiled.FLAGS))
-    winograd._library.cache_clear()
+    convolution_code._library.cache_clear()
     yield tmp_path / "cache"
-    winograd._library.cache_clear()
+    convolution_code._library.cache_clear()
 
 
 def gamma(roundings):
@@ -197,8 +197,8 @@ def test_every_vector_width_that_this_processor_has(level, anew, monkeypatch):
         pytest.skip(f"a processor with {here}")
     monkeypatch.setattr(compiled, "instructions", lambda: level)
     monkeypatch.setattr(winograd, "instructions", lambda: level)
-    assert winograd.engine().why.endswith(level)
-    assert winograd.compiled_code().winograd_width() == {"plain": 4, "avx2": 8, "avx512": 16, "neon": 4}[level]
+    assert convolution_code.engine().why.endswith(level)
+    assert convolution_code.compiled_code().winograd_width() == {"plain": 4, "avx2": 8, "avx512": 16, "neon": 4}[level]
     for shape in EXAMPLES:
         check_forward(shape)
         check_image_gradient(shape)
@@ -228,12 +228,12 @@ WRONG = {
 
 
 def mutate(old, new, tmp_path, monkeypatch):
-    text = winograd.SOURCE.read_text()
+    text = convolution_code.SOURCE.read_text()
     assert text.count(old) == 1
     wrong = tmp_path / "winograd.c"
     wrong.write_text(text.replace(old, new))
-    monkeypatch.setattr(winograd, "SOURCE", wrong)
-    winograd._library.cache_clear()
+    monkeypatch.setattr(convolution_code, "SOURCE", wrong)
+    convolution_code._library.cache_clear()
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -318,7 +318,7 @@ def test_bias_residual_and_relu_with_all_gradients(padding):
     within(found[2], exact[2], weight_bound(images, open_gradient, padding))
     within(found[3], exact[3], gamma(gradient.numel()) * open_gradient.abs().sum((0, 2, 3)))
     assert torch.equal(found[4], open_gradient.float())
-    assert torch.equal(found[5], found[1])  # the gate inside the C code, and outside
+    within(found[5], exact[5], bound(open_gradient, turned, 2 - padding))  # the gate inside the C code, and outside
 
 
 def test_a_closed_relu_has_no_gradient(anew, tmp_path, monkeypatch):
@@ -397,6 +397,23 @@ def test_weights_changed_in_place_are_transformed_again():
         outputs.backward(gradient)
 
 
+def test_large_transforms_for_many_images_are_not_kept_and_give_the_same_bits(monkeypatch):
+    monkeypatch.setattr(winograd, "LARGE", 36 * 20 * 12)
+    images, weight, gradient = drawn((150, 12, 20, 4, 4, 1))
+    images.requires_grad_()
+
+    def found(kernel, some):
+        outputs = conv2d(images[some], kernel)
+        return outputs.detach(), torch.autograd.grad(outputs, images, gradient[some])[0][some]
+
+    many, few = Kernel(weight), Kernel(weight)
+    whole, alone = found(many, slice(None)), found(few, slice(0, 1))
+    assert [many._kept.holds(turned) for turned in (False, True)] == [False, False]
+    assert [few._kept.holds(turned) for turned in (False, True)] == [True, True]
+    assert all(torch.equal(part[:1], one) for part, one in zip(whole, alone, strict=True))
+    assert all(map(torch.equal, found(few, slice(None)), whole))  # what is there is used
+
+
 def test_second_gradients_are_those_of_pytorch():
     images, weight, gradient = drawn((2, 4, 5, 6, 7, 1))
     leaves = [images.requires_grad_(), weight.requires_grad_(), torch.ones(5, requires_grad=True)]
@@ -454,7 +471,7 @@ def test_where_it_pays(layer, gradient, batch, expected):
 def test_without_a_compiler_pytorch_computes(anew, tmp_path, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    name, why = winograd.engine()
+    name, why = convolution_code.engine()
     assert not winograd.pays(64, 64, 32, 32)
     assert (name, why) == ("torch", "no C compiler: no cc, gcc or clang is on the path")
     images, weight, gradient = drawn((2, 12, 20, 9, 10, 1))
@@ -473,10 +490,10 @@ def test_a_compiler_that_fails_is_a_reason(anew, tmp_path, monkeypatch):
     broken.write_text("#!/bin/sh\necho no licence >&2\nexit 3\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
-    assert winograd.engine() == ("torch", f"{broken} failed on winograd.c: no licence")
+    assert convolution_code.engine() == ("torch", f"{broken} failed on winograd.c: no licence")
     monkeypatch.setenv("CC", "no-such-compiler -O2")
-    winograd._library.cache_clear()
-    assert winograd.engine() == ("torch", "no C compiler: CC names 'no-such-compiler', which cannot be run")
+    convolution_code._library.cache_clear()
+    assert convolution_code.engine() == ("torch", "no C compiler: CC names 'no-such-compiler', which cannot be run")
 
 
 def test_a_cache_that_cannot_be_written_is_a_reason(anew, tmp_path, monkeypatch):

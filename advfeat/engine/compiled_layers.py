@@ -2,17 +2,20 @@
 
 An image gets the same bits alone, in any batch and with any number of threads, since nothing here depends on the size
 of a batch: which code computes a layer follows from its weights and the size of its images alone. Where the compiled
-code does not apply (see ``winograd.applies``), a layer is what it was, PyTorch's.
+code does not apply (see ``convolution_code.applies``), a layer is what it was, PyTorch's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
+from advfeat.engine.convolution_code import applies
 from advfeat.engine.direct import MOST_TAPS, DirectKernel, direct, gelu
-from advfeat.engine.winograd import Kernel, applies, convolution, tiles
+from advfeat.engine.winograd import Kernel, convolution, pays, tiles
 
 
 class _Compiled(nn.Module):
@@ -45,6 +48,20 @@ class CompiledConv2d(_Compiled, nn.Conv2d):
         return direct(images, self._kernel(DirectKernel, stride, padding), self.bias)
 
 
+class TrainedConv2d(_Compiled, nn.Conv2d):
+    """A 3×3 convolution of stride 1 whose weights are being trained, and so are transformed anew at every step."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """By minimal filtering where that pays for so many images of that size, else by PyTorch."""
+        padding = int(self.padding[0])
+        fits = images.ndim == 4 and images.shape[1] == self.in_channels and min(images.shape[2:]) + 2 * padding > 2
+        if fits and applies(images, self.weight, self.bias):
+            sizes = self.in_channels, self.out_channels, *images.shape[2:]
+            if pays(*sizes, gradient="weight", batch=len(images), padding=padding):
+                return convolution(images, self._kernel(Kernel), self.bias, padding=padding)
+        return super().forward(images)
+
+
 class CompiledLinear(_Compiled, nn.Linear):
     """A linear map: a convolution of images with one pixel."""
 
@@ -67,6 +84,7 @@ COMPILED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: CompiledConv2d, nn.Linear: CompiledLinear, nn.GELU: CompiledGELU,
 }  # fmt: skip
 _PLAIN: dict[type[nn.Module], type[nn.Module]] = {compiled: plain for plain, compiled in COMPILED.items()}
+_PLAIN[TrainedConv2d] = nn.Conv2d
 
 
 def put_in(network: nn.Module) -> None:
@@ -82,6 +100,18 @@ def take_out(network: nn.Module) -> None:
         if type(layer) in _PLAIN:
             layer.__dict__.pop("_kept", None)
             layer.__class__ = _PLAIN[type(layer)]
+
+
+@contextmanager
+def training(network: nn.Module) -> Iterator[None]:
+    """Let the compiled code compute those convolutions of a network whose training gains from it, inside the block."""
+    for layer in network.modules():
+        if type(layer) is nn.Conv2d and _can_compute(layer) and _is_filtered(layer):
+            layer.__class__ = TrainedConv2d
+    try:
+        yield
+    finally:
+        take_out(network)
 
 
 def _can_compute(layer: nn.Module) -> bool:

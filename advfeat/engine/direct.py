@@ -8,12 +8,14 @@ not: at strides, for 1×1 kernels, for the smallest images and for the head of a
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from advfeat.engine.winograd import Kept, compiled_code, differentiable_gradients, floats, place, team
+from advfeat.engine.convolution_code import Kept, compiled_code, place, team
+from advfeat.engine.winograd import differentiable_gradients
 
 MOST_TAPS = 300
 """Height times width of a kernel, at most."""
@@ -73,7 +75,7 @@ class DirectKernel:
 
 
 def direct(images: Tensor, kernel: DirectKernel, bias: Tensor | None) -> Tensor:
-    """``images`` convolved with a kernel, + ``bias``, where ``winograd.applies``; nothing is checked."""
+    """``images`` convolved with a kernel, + ``bias``, where ``convolution_code.applies``; nothing is checked."""
     return _Direct.apply(images, _as_kernel(kernel.weight), bias, kernel)
 
 
@@ -99,7 +101,7 @@ class _Direct(torch.autograd.Function):
 
 
 def gelu(values: Tensor) -> Tensor:
-    """x (1 + erf(x / √2)) / 2 of each value, where ``winograd.applies``.
+    """x (1 + erf(x / √2)) / 2 of each value, where ``convolution_code.applies``.
 
     PyTorch computes the last values of a thread's share in another way than the others.
     """
@@ -136,21 +138,26 @@ def _convolve(images: Tensor, parts: list[_Part], bias: Tensor | None, outputs: 
     library, threads = compiled_code(), torch.get_num_threads()
     images = images.contiguous(memory_format=torch.channels_last)
     count, channels, height, width = images.shape
+    bias = bias if bias is None else bias.contiguous()
     made = torch.empty(
         (count, outputs, *size), dtype=torch.float32, device="cpu", memory_format=torch.channels_last
     )  # fmt: skip
-    bias, zeros = bias if bias is None else bias.contiguous(), floats(channels).zero_()
     for part in parts:
         down, across = (
             -(-(side - first) // part.apart) for side, first in zip(size, (part.row, part.column), strict=True)
         )
         if down > 0 and across > 0:
             library.winograd_direct(
-                images.data_ptr(), zeros.data_ptr(), part.weights.data_ptr(), place(bias), made.data_ptr(), count,
-                height, width, channels, outputs, *size, part.row, part.column, down, across, part.apart, part.stride,
-                len(part.taps[0]), *part.taps, threads, team(),
+                images.data_ptr(), _zeros(channels).data_ptr(), part.weights.data_ptr(), place(bias), made.data_ptr(),
+                count, height, width, channels, outputs, *size, part.row, part.column, down, across, part.apart,
+                part.stride, len(part.taps[0]), *part.taps, threads, team(),
             )  # fmt: skip
     return made
+
+
+@functools.cache
+def _zeros(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.float32, device="cpu")
 
 
 def _as_kernel(weight: Tensor) -> Tensor:

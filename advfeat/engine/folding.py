@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from advfeat.engine.compiled_layers import put_in, take_out
-from advfeat.engine.winograd import engine
+from advfeat.engine.convolution_code import engine
 
 # Layers that in eval mode treat each image on its own and draw nothing at random. Any other layer is refused. A
 # function is trusted unless it is listed further down.

@@ -39,6 +39,9 @@
 #ifndef BUDGET
 #define BUDGET 1000000 /* bytes that the products of a block of tiles may take */
 #endif
+#ifndef WORTH_A_TEAM
+#define WORTH_A_TEAM 1000000 /* multiplications for which threads are called together: a tenth of a millisecond */
+#endif
 #define LANES 16 /* floats of a cache line, which rows begin with */
 #ifndef LEAST
 #define LEAST 48 /* tiles of a block, at least, where there are as many: each block reads all weights */
@@ -349,13 +352,19 @@ static void transform_panel(const void *shared, long item, int member) {
     }
 }
 
+/* A whole panel at a time: two members would write into the same cache lines. */
+static void transform_panels(const void *shared, long item, int member) {
+    const struct weights *of = shared;
+    for (long k = item * WIDTH; k < least(item * WIDTH + WIDTH, up(of->outputs, VL) / VL); k++) transform_panel(of, k, member);
+}
+
 long winograd_weight_floats(int inputs, int outputs) { return 36L * inputs * up(outputs, VL); }
 
 /* Transform a kernel whose element (output, input, row, column) lies at from[the sum of index times stride]. */
 void winograd_weights(const float *from, float *to, int inputs, int outputs, int turned, long of_output, long of_input,
                       long of_row, long of_column, int threads, launcher launch) {
     struct weights of = {from, to, inputs, outputs, turned, of_output, of_input, of_row, of_column};
-    run(transform_panel, &of, up(outputs, VL) / VL, threads, launch);
+    run(transform_panels, &of, up(outputs, WIDTH * VL) / (WIDTH * VL), threads, launch);
 }
 
 /* ---- Convolution */
@@ -504,6 +513,7 @@ void winograd_convolve(const float *x, const float *gate, const float *u, const 
     of.relu = relu;
     plan(&of, n, threads);
     memset(space, 0, (size_t)up(inputs, VL) * sizeof(float));
+    if (of.tiles * 36 * inputs * outputs < WORTH_A_TEAM) threads = 1;
     of.space = space + up(inputs, VL);
     if (of.whole) {
         of.v = of.space + of.member_space * threads;
@@ -745,6 +755,7 @@ void winograd_direct(const float *x, const float *zeros, const float *u, const f
     struct direct of = {x, zeros, u, bias, y, height, width, inputs, outputs, full_height, full_width, from_row,
                         from_column, down, across, apart, stride, taps, row, column, n * down * across, 0, 1};
     int panels = (int)up(up(outputs, VL), WIDTH * VL) / (WIDTH * VL);
+    if (of.pixels * taps * inputs * outputs < WORTH_A_TEAM) threads = 1;
     long most = TABLE / ROWS / (taps < 1 ? 1 : taps);
     long enough = up(of.pixels, ROWS * 4L * threads) / (ROWS * 4L * threads);
     of.blocks = (int)least(least(most, MOST_BLOCKS), enough);

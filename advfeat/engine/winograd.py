@@ -8,12 +8,8 @@ with any number of threads.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import threading
-from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,30 +18,11 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from advfeat import inputs
-from advfeat.engine.compiled import UnavailableError, instructions, load
+from advfeat.engine import convolution_code
+from advfeat.engine.convolution_code import Kept, applies, compiled_code, floats, place, scratch, team
 
-SOURCE = Path(__file__).with_name("winograd.c")
-_KEPT = 16 * 2**20  # floats of scratch memory that a thread keeps between calls; larger ones are given back
-_scratch = threading.local()
-
-
-class Engine(NamedTuple):
-    """Which code computes convolutions here, and why."""
-
-    name: str
-    """``"winograd"`` or ``"torch"``."""
-    why: str
-    """The instructions that it was compiled for, or the reason why it was not."""
-
-
-def engine() -> Engine:
-    """Which code ``conv2d`` uses for float32 images on the CPU; the first call compiles it unless that was done."""
-    return _library()[1]
-
-
-def in_words() -> str:
-    """``engine`` as records name it: ``torch``, or ``winograd`` with the instructions that it was compiled for."""
-    return f"winograd, {engine().why}" if engine().name == "winograd" else "torch"
+ENOUGH_TILES, LARGE = 128, 2**18
+"""From so many tiles on transforms of so many floats are not kept: making them takes a seventh of the time, or less."""
 
 
 def pays(
@@ -73,7 +50,7 @@ def pays(
     inputs.one_of("gradient", gradient, ("images", "weight"))
     least, enough = (16, 8) if gradient == "images" else (24, 64)
     return (
-        engine().name == "winograd"
+        convolution_code.engine().name == "winograd"
         and min(channels, outputs) >= least
         and batch * tiles(height + 2 * padding - 2, width + 2 * padding - 2) >= enough
     )
@@ -85,9 +62,11 @@ def tiles(height: int, width: int) -> int:
 
 
 class Kernel:
-    """The weights of a 3×3 convolution with their transforms, which are made when they are first needed and kept.
+    """The weights of a 3×3 convolution with their transforms, which are made when they are first needed.
 
-    Weights that have changed are transformed again, see ``Kept``.
+    They are kept until the weights change, see ``Kept``. But they are four times as many as the weights, and the work
+    on enough tiles takes so much longer than a transform that large ones are then made for one call only: memory
+    matters where there are many images, and time where there are few. The bits are the same.
 
     Args:
         weight: (outputs, inputs, 3, 3).
@@ -101,33 +80,16 @@ class Kernel:
         self.weight = weight
         self._kept = Kept(weight)
 
-    def transformed(self, *, turned: bool = False) -> Tensor:
-        """36 matrices as the C code reads them; ``turned`` those of the gradient with respect to the images."""
+    def transformed(self, *, turned: bool = False, count: int = 1) -> Tensor:
+        """36 matrices as the C code reads them; ``turned`` those of the gradient with respect to the images.
+
+        Args:
+            count: tiles that they are needed for. The next call of this thread may write over what is not kept.
+        """
+        size = 36 * self.weight.shape[0] * self.weight.shape[1]
+        if count >= ENOUGH_TILES and size >= LARGE and not self._kept.holds(turned):
+            return _transform(self.weight.detach(), turned, None, once=True)
         return self._kept.get(turned, lambda weight, made: _transform(weight, turned, made))
-
-
-class Kept:
-    """What was made of a tensor, kept for as long as that is unchanged.
-
-    A change in place is noticed, and so is an assignment of other memory to ``.data``. A tensor that was made in
-    inference mode does not count its changes, so nothing is kept of it.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-        self._made: dict[Hashable, tuple[tuple[int, int], Any]] = {}
-
-    def get(self, name: Hashable, make: Callable[[Tensor, Any], Any]) -> Any:
-        """What ``make`` made under this name; it gets the tensor, and what it made before, whose memory it may use."""
-        tensor = self._tensor.detach()
-        if tensor.is_inference():
-            return make(tensor, None)
-        state = tensor._version, tensor.data_ptr()
-        seen, made = self._made.get(name, (None, None))
-        if seen != state:
-            made = make(tensor, made)
-            self._made[name] = state, made
-        return made
 
 
 def conv2d(
@@ -188,7 +150,15 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, kernel: Kernel,
         padding: int, relu: bool,
     ) -> Tensor:  # fmt: skip
-        outputs = _convolve(images, kernel.transformed(), len(weight), padding, bias, residual, relu=relu)
+        outputs = _convolve(
+            images,
+            kernel.transformed(count=_tiles_of(images, padding)),
+            len(weight),
+            padding,
+            bias,
+            residual,
+            relu=relu,
+        )
         needed = ctx.needs_input_grad
         ctx.kernel, ctx.padding, ctx.size = kernel, padding, images.shape
         # The weights are kept so that a change before the gradient is asked for is an error, as everywhere in PyTorch.
@@ -208,7 +178,7 @@ class _Convolution(torch.autograd.Function):
             gradient, gate = torch.ops.aten.threshold_backward(gradient, gate, 0), None
         of_images = of_weight = None
         if for_images:
-            turned = ctx.kernel.transformed(turned=True)
+            turned = ctx.kernel.transformed(turned=True, count=_tiles_of(gradient, 2 - ctx.padding))
             of_images = _convolve(gradient, turned, ctx.size[1], 2 - ctx.padding, gate=gate)
         if for_weight:
             of_weight = _weight_gradient(images, gradient, gate, weight, ctx.padding)
@@ -227,26 +197,6 @@ def differentiable_gradients(
     return of_images, of_weight, gradient.sum((0, 2, 3)) if needed[2] else None
 
 
-def applies(*tensors: Tensor | None) -> bool:
-    """Whether compiled code may compute with these tensors: it sees memory only, and knows nothing of PyTorch's modes.
-
-    So they must be ordinary float32 tensors on the CPU with something in them. And nobody may be watching: no
-    ``torch.compile``, no autocast, no ``torch.func`` (``vmap``, ``jvp``, ...), no forward-mode gradients, no mode that
-    counts or records operations.
-    """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
-        return False
-    if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
-        return False
-    return not torch._C._len_torch_dispatch_stack() and all(
-        tensor is None or (
-            type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
-            and tensor.dtype == torch.float32 and tensor.layout == torch.strided and tensor.numel() > 0
-        )
-        for tensor in tensors
-    ) and engine().name == "winograd"  # fmt: skip
-
-
 def _convolve(
     images: Tensor, transformed: Tensor, outputs: int, padding: int, bias: Tensor | None = None,
     residual: Tensor | None = None, *, relu: bool = False, gate: Tensor | None = None,
@@ -259,12 +209,17 @@ def _convolve(
     gate = gate if gate is None else gate.contiguous(memory_format=torch.channels_last)
     shape = (count, outputs, height + 2 * padding - 2, width + 2 * padding - 2)
     made = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
-    space = _space(library.winograd_space(count, height, width, channels, outputs, padding, threads))
+    space = scratch(library.winogradscratch(count, height, width, channels, outputs, padding, threads))
     library.winograd_convolve(
         images.data_ptr(), place(gate), transformed.data_ptr(), place(bias), place(residual), made.data_ptr(),
         space.data_ptr(), count, height, width, channels, outputs, padding, relu, threads, team(),
     )  # fmt: skip
     return made
+
+
+def _tiles_of(images: Tensor, padding: int) -> int:
+    height, width = (side + 2 * padding - 2 for side in images.shape[2:])
+    return len(images) * tiles(height, width)
 
 
 def _weight_gradient(images: Tensor, gradient: Tensor, gate: Tensor | None, weight: Tensor, padding: int) -> Tensor:
@@ -274,7 +229,7 @@ def _weight_gradient(images: Tensor, gradient: Tensor, gate: Tensor | None, weig
     gate = gate if gate is None else gate.contiguous(memory_format=torch.channels_last)
     made = torch.empty_like(weight, requires_grad=False)
     sizes = (count, height, width, channels, len(weight), padding)
-    space = _space(library.winograd_gradient_space(*sizes, threads))
+    space = scratch(library.winograd_gradientscratch(*sizes, threads))
     library.winograd_weight_gradient(
         images.data_ptr(), gradient.data_ptr(), place(gate), made.data_ptr(), space.data_ptr(), *sizes,
         *made.stride(), threads, team(),
@@ -282,84 +237,15 @@ def _weight_gradient(images: Tensor, gradient: Tensor, gate: Tensor | None, weig
     return made
 
 
-def _transform(weight: Tensor, turned: bool, made: Tensor | None) -> Tensor:
+def _transform(weight: Tensor, turned: bool, made: Tensor | None, *, once: bool = False) -> Tensor:
     library = compiled_code()
     outputs, channels, row, column = weight.stride()
     sizes = (len(weight), weight.shape[1]) if turned else (weight.shape[1], len(weight))
     outer, inner = (channels, outputs) if turned else (outputs, channels)
-    made = floats(library.winograd_weight_floats(*sizes)) if made is None else made  # new memory costs time
+    if made is None:  # new memory costs time
+        size = library.winograd_weight_floats(*sizes)
+        made = scratch(size, "transforms") if once else floats(size)
     library.winograd_weights(
         weight.data_ptr(), made.data_ptr(), *sizes, turned, outer, inner, row, column, torch.get_num_threads(), team()
     )
     return made
-
-
-@functools.cache
-def _library() -> tuple[ctypes.CDLL | None, Engine]:
-    try:
-        return _declared(load(SOURCE)), Engine("winograd", f"compiled for {instructions()}")
-    except UnavailableError as error:
-        return None, Engine("torch", str(error))
-
-
-def compiled_code() -> ctypes.CDLL:
-    """The library of the C file.
-
-    Raises:
-        RuntimeError: there is none.
-    """
-    library, found = _library()
-    if library is None:
-        raise RuntimeError(f"the compiled convolutions are not available: {found.why}")
-    return library
-
-
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    """``library`` with the types of its functions."""
-    whole, size, pointer = ctypes.c_int, ctypes.c_long, ctypes.c_void_p
-    image, strides, team = [size, *[whole] * 5], [size] * 4, [whole, pointer]
-    for name, taken, given in (
-        ("weight_floats", [whole, whole], size),
-        ("space", [*image, whole], size),
-        ("gradient_space", [*image, whole], size),
-        ("weights", [pointer, pointer, whole, whole, whole, *strides, *team], None),
-        ("convolve", [*[pointer] * 7, *image, whole, *team], None),
-        ("weight_gradient", [*[pointer] * 5, *image, *strides, *team], None),
-        ("gelu", [*[pointer] * 3, size, *team], None),
-        ("direct", [*[pointer] * 5, size, *[whole] * 13, pointer, pointer, *team], None),
-    ):
-        function = getattr(library, f"winograd_{name}")
-        function.argtypes, function.restype = taken, given
-    return library
-
-
-@functools.cache
-def team() -> int | None:
-    """GOMP_parallel of the OpenMP that PyTorch has loaded: its threads do the work, and no second team beside them.
-
-    Where there is none, the C code starts threads for the call and ends them.
-    """
-    try:
-        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
-    except (AttributeError, OSError, TypeError):
-        return None
-
-
-def _space(count: int) -> Tensor:
-    """Scratch memory of this thread."""
-    kept = getattr(_scratch, "kept", None)
-    if kept is None or kept.numel() < count:
-        kept = floats(count)
-        if count <= _KEPT:
-            _scratch.kept = kept
-    return kept
-
-
-def floats(count: int) -> Tensor:
-    """Memory for so many, whatever PyTorch's defaults are."""
-    return torch.empty(count, dtype=torch.float32, device="cpu")
-
-
-def place(tensor: Tensor | None) -> int | None:
-    """Where its memory lies, for C."""
-    return None if tensor is None else tensor.data_ptr()

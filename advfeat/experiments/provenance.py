@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from advfeat.checkout import CHECKOUT
-from advfeat.engine.winograd import in_words
+from advfeat.engine.convolution_code import in_words
 
 _PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
 
