@@ -196,7 +196,7 @@ def test_every_vector_width_that_this_processor_has(level, anew, monkeypatch):
     if level not in widths or widths.index(level) > widths.index(here):
         pytest.skip(f"a processor with {here}")
     monkeypatch.setattr(compiled, "instructions", lambda: level)
-    monkeypatch.setattr(winograd, "instructions", lambda: level)
+    monkeypatch.setattr(convolution_code, "instructions", lambda: level)
     assert convolution_code.engine().why.endswith(level)
     assert convolution_code.compiled_code().winograd_width() == {"plain": 4, "avx2": 8, "avx512": 16, "neon": 4}[level]
     for shape in EXAMPLES:

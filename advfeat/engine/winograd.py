@@ -209,7 +209,7 @@ def _convolve(
     gate = gate if gate is None else gate.contiguous(memory_format=torch.channels_last)
     shape = (count, outputs, height + 2 * padding - 2, width + 2 * padding - 2)
     made = torch.empty(shape, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
-    space = scratch(library.winogradscratch(count, height, width, channels, outputs, padding, threads))
+    space = scratch(library.winograd_space(count, height, width, channels, outputs, padding, threads))
     library.winograd_convolve(
         images.data_ptr(), place(gate), transformed.data_ptr(), place(bias), place(residual), made.data_ptr(),
         space.data_ptr(), count, height, width, channels, outputs, padding, relu, threads, team(),
@@ -229,7 +229,7 @@ def _weight_gradient(images: Tensor, gradient: Tensor, gate: Tensor | None, weig
     gate = gate if gate is None else gate.contiguous(memory_format=torch.channels_last)
     made = torch.empty_like(weight, requires_grad=False)
     sizes = (count, height, width, channels, len(weight), padding)
-    space = scratch(library.winograd_gradientscratch(*sizes, threads))
+    space = scratch(library.winograd_gradient_space(*sizes, threads))
     library.winograd_weight_gradient(
         images.data_ptr(), gradient.data_ptr(), place(gate), made.data_ptr(), space.data_ptr(), *sizes,
         *made.stride(), threads, team(),
