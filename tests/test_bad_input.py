@@ -36,8 +36,8 @@ from advfeat.transfer import other_classes, transfer
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "experiments/records",
-    "features", "gaussian", "gradient_masking", "measures", "models", "planted", "representations", "threats", "train",
-    "transfer",
+    "features", "fourier", "gaussian", "gradient_masking", "measures", "models", "planted", "representations",
+    "threats", "train", "transfer",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
