@@ -1,4 +1,4 @@
-"""Images as sums of waves: which frequencies a network listens to, which ones a perturbation or a corruption holds.
+"""Images as sums of waves: which frequencies a network listens to, and which ones a perturbation holds.
 
 A *map* is a matrix (height, width) with one entry per frequency and the constant in its middle, in the order that
 ``torch.fft.fftshift`` gives: the entry (i, j) is of (i − height // 2) waves down and (j − width // 2) waves across the
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from advfeat import inputs
 from advfeat.data import Dataset, check_dataset
@@ -227,6 +226,27 @@ def power_spectrum(pictures: Float[Tensor, "n c h w"]) -> Float[Tensor, "h w"]:
     return torch.fft.fftshift(total / (len(pictures) * pictures.shape[1])).cpu()
 
 
+def power_share(pictures: Float[Tensor, "n c h w"], frequencies: Bool[Tensor, "h w"]) -> Float[Tensor, " n"]:
+    """Share of each picture's square that lies at the ``frequencies`` of a map that are true, in [0, 1], float64.
+
+    Raises:
+        TypeError, ValueError: pictures of another type or shape, not finite, or zero everywhere, which has no shares;
+            ``frequencies`` is no boolean map of their size.
+    """
+    known = inputs.images(pictures, "pictures")
+    size = {letter: known[letter] for letter in ("h", "w")}
+    inputs.tensor("frequencies", frequencies, "h w", inputs.BOOL, like="pictures", **size)
+    inputs.look(("pictures", pictures, inputs.FINITE))
+    power = torch.fft.fft2(pictures.double(), norm="ortho").abs().square().sum(1)
+    whole = power.sum((1, 2))
+    if not bool((whole > 0).all()):
+        raise ValueError(
+            f"pictures must not be zero everywhere, got {int((whole == 0).sum())} of {len(whole)} that are"
+        )
+    chosen = torch.fft.ifftshift(frequencies).to(power.device)
+    return ((power * chosen).sum((1, 2)) / whole).clamp(0, 1).cpu()
+
+
 def radial_average(spectrum: Float[Tensor, "h w"]) -> Float[Tensor, " radii"]:
     """The mean of a map over rings: entry r is of the frequencies whose distance from the middle rounds to r.
 
@@ -244,139 +264,3 @@ def radial_average(spectrum: Float[Tensor, "h w"]) -> Float[Tensor, " radii"]:
     ring = (down[:, None].square() + across.square()).sqrt().round().long()
     rings = min(spectrum.shape) // 2 + 1
     return torch.stack([spectrum.cpu()[ring == radius].double().mean() for radius in range(rings)])
-
-
-# Corruptions that are formulas
-
-
-def gaussian_noise(
-    images: Float[Tensor, "n c h w"], scale: float, *, generator: torch.Generator
-) -> Float[Tensor, "n c h w"]:
-    """Independent normal noise of standard deviation ``scale`` on every value, clamped to [0, 1].
-
-    Raises:
-        TypeError, ValueError: images that are none, ``scale`` negative or not finite, or no generator.
-
-    Source: Hendrycks and Dietterich 2019; CIFAR-10-C has scales from 0.04 to 0.10.
-    """
-    _check_pictures(images)
-    inputs.number("scale", scale, least=0)
-    inputs.generator(generator)
-    drawn = torch.randn(images.shape, generator=generator).to(images.device)
-    return (images + scale * drawn).clamp_(*inputs.BOX)
-
-
-def fog(
-    images: Float[Tensor, "n c h w"], strength: float, *, decay: float, generator: torch.Generator
-) -> Float[Tensor, "n c h w"]:
-    """A cloud over each image: (x + s·p) · m / (m + s), clamped to [0, 1].
-
-    Here s is the ``strength``, m the largest value of the image and p its cloud, see ``plasma_fractal``, the same for
-    all channels.
-
-    Args:
-        strength: 0 leaves the images as they are.
-        decay: of the clouds.
-
-    Raises:
-        TypeError, ValueError: images that are none, ``strength`` negative, ``decay`` below 1, or no generator.
-
-    Source: Hendrycks and Dietterich 2019; CIFAR-10-C has (strength, decay) from (0.2, 3) to (1.5, 1.75).
-    """
-    _check_pictures(images)
-    inputs.number("strength", strength, least=0)
-    inputs.number("decay", decay, least=1)
-    inputs.generator(generator)
-    count, _, height, width = images.shape
-    size = 2 ** max(1, math.ceil(math.log2(max(height, width))))
-    clouds = plasma_fractal(count, size, decay=decay, generator=generator)[:, None, :height, :width].to(images)
-    largest = images.amax((1, 2, 3), keepdim=True)
-    # A black image has no light to scatter.
-    share = torch.where(largest > 0, largest / (largest + strength).clamp_min(torch.finfo(largest.dtype).tiny), 1)
-    return ((images + strength * clouds) * share).clamp_(*inputs.BOX)
-
-
-def plasma_fractal(count: int, size: int, *, decay: float, generator: torch.Generator) -> Float[Tensor, "n size size"]:
-    """Clouds by the diamond-square algorithm, each scaled to [0, 1]; they go on over the edge.
-
-    From one corner at 0 on, the middle of every square, then of every diamond, becomes the mean of its four corners
-    plus a uniform random number, on ever finer grids. The random numbers shrink by ``decay``² from grid to grid (the
-    source multiplies two factors that shrink by ``decay`` each). A larger decay makes broader, smoother clouds.
-
-    Args:
-        count: number of clouds.
-        size: side of each, a power of two, 2 or more.
-        decay: 1 or more.
-
-    Returns:
-        float32, on the CPU.
-
-    Raises:
-        TypeError, ValueError: an argument of another type or outside its range.
-
-    Source: plasma_fractal of hendrycks/robustness.
-    """
-    inputs.whole("count", count, least=0)
-    inputs.whole("size", size, least=2)
-    inputs.number("decay", decay, least=1)
-    inputs.generator(generator)
-    if size & (size - 1):
-        raise ValueError(f"size must be a power of two, got {size}")
-    field = torch.zeros(count, size, size, dtype=torch.float64)
-    step, spread = size, 1.0
-
-    def middle(corners: Tensor) -> Tensor:
-        """The mean of four corners, given by their sum, and a random number."""
-        return corners / 4 + spread * (2 * torch.rand(corners.shape, generator=generator, dtype=torch.float64) - 1)
-
-    while step >= 2:
-        half = step // 2
-        corner = field[:, ::step, ::step]
-        beside = corner + corner.roll(-1, 1)
-        field[:, half::step, half::step] = middle(beside + beside.roll(-1, 2))
-        centre, corner = field[:, half::step, half::step], field[:, ::step, ::step]
-        field[:, ::step, half::step] = middle(centre + centre.roll(1, 1) + corner + corner.roll(-1, 2))
-        field[:, half::step, ::step] = middle(centre + centre.roll(1, 2) + corner + corner.roll(-1, 1))
-        step, spread = half, spread / decay**2
-    least, most = field.amin((1, 2), keepdim=True), field.amax((1, 2), keepdim=True)
-    return ((field - least) / (most - least)).float()
-
-
-def contrast(images: Float[Tensor, "n c h w"], factor: float) -> Float[Tensor, "n c h w"]:
-    """Every channel of every image pulled towards its mean: m + ``factor`` · (x − m).
-
-    Raises:
-        TypeError, ValueError: images that are none, or ``factor`` outside [0, 1].
-
-    Source: Hendrycks and Dietterich 2019; CIFAR-10-C has factors from 0.75 to 0.15.
-    """
-    _check_pictures(images)
-    inputs.number("factor", factor, least=0, most=1)
-    mean = images.mean((2, 3), keepdim=True)
-    return (mean + factor * (images - mean)).clamp_(*inputs.BOX)
-
-
-def gaussian_blur(images: Float[Tensor, "n c h w"], width: float) -> Float[Tensor, "n c h w"]:
-    """Every channel smoothed by a Gaussian of standard deviation ``width`` pixels, edge pixels repeated outside.
-
-    The Gaussian is cut off at four standard deviations, rounded to whole pixels, and sums to 1.
-
-    Raises:
-        TypeError, ValueError: images that are none, or ``width`` outside (0, 16].
-
-    Source: Hendrycks and Dietterich 2019, the blur of their validation set; CIFAR-10-C has widths from 0.4 to 1.
-    """
-    _check_pictures(images)
-    inputs.number("width", width, above=0, most=16)
-    reach = int(4 * width + 0.5)
-    weights = torch.exp(-torch.arange(-reach, reach + 1, dtype=torch.float64).square() / (2 * width**2))
-    kernel = (weights / weights.sum()).to(images)
-    count, channels, rows, columns = images.shape
-    padded = F.pad(images.reshape(count * channels, 1, rows, columns), (reach,) * 4, mode="replicate")
-    across = F.conv2d(padded, kernel.view(1, 1, 1, -1))
-    return F.conv2d(across, kernel.view(1, 1, -1, 1)).view(images.shape).clamp_(*inputs.BOX)
-
-
-def _check_pictures(images: Tensor) -> None:
-    inputs.images(images)
-    inputs.look(("images", images, inputs.BOX))

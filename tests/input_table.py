@@ -254,6 +254,7 @@ def rows() -> dict[str, Row]:
         authors_release,
         autoattack,
         construct,
+        corruptions,
         estimates,
         features,
         fourier,
@@ -748,11 +749,21 @@ def rows() -> dict[str, Row]:
         works=tuple(cell.replace("images", "pictures") for cell in finite),
         none="pictures",
     )
+    sized = other(torch.ones(SIZE, SIZE, dtype=torch.bool), "low", 3, floats=torch.ones(SIZE, SIZE), shape=some)
+    shared = images()
+    shared.bad["black"] = torch.zeros(N, 3, SIZE, SIZE)
+    table["fourier.power_share"] = Row(
+        fourier.power_share,
+        {"pictures": shared, "frequencies": sized},
+        works=tuple(cell.replace("images", "pictures") for cell in finite),
+    )
     table["fourier.radial_average"] = Row(
         fourier.radial_average,
         {"spectrum": numbers(noise(4, 6), rows=False)},
         works=("spectrum: one row", "spectrum: width 1"),
     )
+
+    # corruptions
     coloured = tuple(f"images: {k}" for k in ("one row", "one channel", "four channels"))
     strength = real(0.5, -0.1)
     decay = real(2.0, 0.5, 0.0)
@@ -762,11 +773,13 @@ def rows() -> dict[str, Row]:
         ("contrast", {"factor": real(0.5, -0.1, 1.1)}),
         ("gaussian_blur", {"width": real(0.8, 0.0, -1.0, 17.0)}),
     ):
-        table[f"fourier.{which}"] = Row(getattr(fourier, which), {"images": images(), **further}, works=coloured)
+        table[f"corruptions.{which}"] = Row(
+            getattr(corruptions, which), {"images": images(), **further}, works=coloured
+        )
     side = whole(8, 2)
     side.bad["no power of two"] = 6
-    table["fourier.plasma_fractal"] = Row(
-        fourier.plasma_fractal, {"count": whole(2), "size": side, "decay": decay, "generator": generator()}
+    table["corruptions.plasma_fractal"] = Row(
+        corruptions.plasma_fractal, {"count": whole(2), "size": side, "decay": decay, "generator": generator()}
     )
 
     # the two Gaussian classes

@@ -35,7 +35,8 @@ from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
-    "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "experiments/records",
+    "attacks", "authors_release", "autoattack", "construct", "corruptions", "data", "engine/fused_steps",
+    "experiments/records",
     "features", "fourier", "gaussian", "gradient_masking", "measures", "models", "planted", "representations",
     "threats", "train", "transfer",
 )  # fmt: skip
