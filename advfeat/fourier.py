@@ -88,15 +88,30 @@ class HeatMap:
             TypeError, ValueError: ``frequencies`` is no boolean map of this size, or true nowhere; or there is only one
                 image, which says nothing of others.
         """
-        height, width, count = self.wrong.shape
-        inputs.tensor("frequencies", frequencies, "h w", inputs.BOOL, like="the map", h=height, w=width)
-        if not bool(frequencies.any()):
-            raise ValueError("frequencies must be true somewhere, got a map that is false everywhere")
-        if count < 2:
-            raise ValueError(f"frequencies: an interval needs a map of two or more images, got {count}")
-        mean = Estimate.of_mean(self.wrong[frequencies].double().mean(0))
-        # The interval is Student's, for the images' means are no ones and zeros; a share it is all the same.
+        mean = Estimate.of_mean(self._shares("frequencies", frequencies))
+        # Student's interval, because the shares are no ones and zeros; the mean is a share all the same.
         return Estimate(mean.value, max(0.0, mean.low), min(1.0, mean.high), mean.n, rate=False, within=(0.0, 1.0))
+
+    def excess(self, frequencies: Bool[Tensor, "h w"], others: Bool[Tensor, "h w"]) -> Estimate:
+        """How much larger the mean error is over the ``frequencies`` than over the ``others``, in [-1, 1].
+
+        The difference is taken image by image, so that the interval does not count images that are hard everywhere.
+
+        Raises:
+            TypeError, ValueError: as ``over``, for either map.
+        """
+        mean = Estimate.of_mean(self._shares("frequencies", frequencies) - self._shares("others", others))
+        return Estimate(mean.value, max(-1.0, mean.low), min(1.0, mean.high), mean.n, rate=False, within=(-1.0, 1.0))
+
+    def _shares(self, name: str, frequencies: Tensor) -> Tensor:
+        """For each image, the share of the frequencies that are true at which it is wrong."""
+        height, width, count = self.wrong.shape
+        inputs.tensor(name, frequencies, "h w", inputs.BOOL, like="the map", h=height, w=width)
+        if not bool(frequencies.any()):
+            raise ValueError(f"{name} must be true somewhere, got a map that is false everywhere")
+        if count < 2:
+            raise ValueError(f"{name}: an interval needs a map of two or more images, got {count}")
+        return self.wrong[frequencies].double().mean(0)
 
 
 def error_heat_map(

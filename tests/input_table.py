@@ -724,9 +724,9 @@ def rows() -> dict[str, Row]:
         empty=some[..., None][..., :0],
     )
     table["fourier.HeatMap"] = Row(fourier.HeatMap, {"wrong": wrong})
-    table["fourier.HeatMap.over"] = Row(
-        fourier.HeatMap(wrong.valid).over, {"frequencies": Argument(some, where.bad | nowhere)}
-    )
+    of_map = {"frequencies": Argument(some, where.bad | nowhere), "others": Argument(some, where.bad | nowhere)}
+    table["fourier.HeatMap.over"] = Row(fourier.HeatMap(wrong.valid).over, {"frequencies": of_map["frequencies"]})
+    table["fourier.HeatMap.excess"] = Row(fourier.HeatMap(wrong.valid).excess, of_map)
     waves = numbers(fourier.fourier_basis(SIZE, SIZE), rows=False)
     waves.bad["one-sided"] = noise(SIZE, SIZE, SIZE, SIZE)
     table["fourier.error_heat_map"] = Row(

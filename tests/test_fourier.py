@@ -183,6 +183,9 @@ def test_the_mean_over_frequencies_has_its_interval_over_images():
     shares = torch.stack([wrong[1, 2], wrong[3, 2]]).double().mean(0)
     expected = Estimate.of_mean(shares)
     assert (found.value, found.low, found.high, found.n) == (expected.value, expected.low, expected.high, 50)
+    rest = fourier.HeatMap(wrong).excess(chosen, ~chosen)
+    paired = Estimate.of_mean(shares - wrong[~chosen].double().mean(0))
+    assert (rest.value, rest.low, rest.high) == (paired.value, paired.low, paired.high)
     never = fourier.HeatMap(torch.zeros(2, 2, 5, dtype=torch.bool)).over(torch.ones(2, 2, dtype=torch.bool))
     assert (never.value, never.low, never.high) == (0, 0, 0)
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
@@ -53,7 +54,7 @@ def heat_maps(
     return figure
 
 
-def _map(axis: Axes, errors: Tensor, *, top: float) -> object:
+def _map(axis: Axes, errors: Tensor, *, top: float) -> AxesImage:
     """One map, with the constant in the middle of its entry and waves counted from there."""
     height, width = errors.shape
     edges = (-(width // 2) - 0.5, width - width // 2 - 0.5, height - height // 2 - 0.5, -(height // 2) - 0.5)
