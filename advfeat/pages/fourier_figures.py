@@ -15,7 +15,7 @@ from torch import Tensor
 
 from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Interval
 
-_COLORS = (BLUE, RED, GREEN, ORANGE, PURPLE, GREY)
+_COLORS = (BLUE, RED, GREEN, ORANGE, PURPLE, GREY, "black")
 
 
 def heat_maps(
@@ -33,7 +33,7 @@ def heat_maps(
         top: the error at the end of the scale; by default the largest of all maps.
     """
     rows = -(-len(maps) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.35 * columns + 0.8, 2.55 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns + 0.9, 2.6 * rows), squeeze=False)
     top = top or max(float(errors.max()) for errors in maps.values())
     for axis in axes.flat[len(maps) :]:
         axis.set_visible(False)
@@ -48,7 +48,7 @@ def heat_maps(
         axis.set_xlabel("waves across")
     for axis in axes[:, 0]:
         axis.set_ylabel("waves down")
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.8, format=PercentFormatter(1.0, decimals=0))
+    bar = figure.colorbar(drawn, ax=axes, aspect=20 * rows, shrink=0.9, format=PercentFormatter(1.0, decimals=0))
     bar.set_label("error")
     figure.suptitle(title)
     return figure
@@ -84,10 +84,10 @@ def radial_spectra(
 
 
 def rates_by_network(
-    groups: Mapping[str, Mapping[str, Interval]], *, ylabel: str = "error", size: tuple[float, float] = (9.0, 3.8)
+    groups: Mapping[str, Mapping[str, Interval]], *, xlabel: str = "", ylabel: str = "error"
 ) -> Figure:
     """A rate with its interval for each network, side by side in each group; the same networks in every group."""
-    figure, axis = plt.subplots(figsize=size)
+    figure, axis = plt.subplots(figsize=(9.0, 3.8))
     names = list(next(iter(groups.values())))
     for index, name in enumerate(names):
         items = [found[name] for found in groups.values()]
@@ -101,7 +101,7 @@ def rates_by_network(
             fmt="osD^vPX"[index % 7], ms=6, elinewidth=1.2, capsize=2, label=name, color=_COLORS[index % len(_COLORS)],
         )  # fmt: skip
     axis.set(xticks=range(len(groups)), xticklabels=list(groups), xlim=(-0.5, len(groups) - 0.5), ylim=(0, None))
-    axis.set_ylabel(ylabel)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.grid(False, axis="x")
     axis.legend(ncols=min(4, len(names)), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=10)
