@@ -10,6 +10,8 @@ from torch import Tensor
 
 from advfeat import corruptions, fourier
 
+pytestmark = pytest.mark.numbers
+
 
 def draw(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

@@ -15,6 +15,8 @@ from advfeat.planted import PlantedWorld
 
 SIZES = [(32, 32), (4, 6), (5, 7), (6, 5), (1, 4)]
 
+pytestmark = pytest.mark.numbers
+
 each_size = pytest.mark.parametrize(("height", "width"), SIZES)
 
 
