@@ -16,6 +16,7 @@ from torch import Tensor
 from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Interval
 
 _COLORS = (BLUE, RED, GREEN, ORANGE, PURPLE, GREY, "black")
+_WIDTH = 6.4  # inches; on a phone a wider figure would be cut off
 
 
 def heat_maps(
@@ -32,8 +33,8 @@ def heat_maps(
         columns: panels in a row.
         top: the error at the end of the scale; by default the largest of all maps.
     """
-    rows = -(-len(maps) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns + 0.9, 2.6 * rows), squeeze=False)
+    rows, side = -(-len(maps) // columns), min(2.5, (_WIDTH - 0.9) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(side * columns + 0.9, (side + 0.3) * rows), squeeze=False)
     top = top or max(float(errors.max()) for errors in maps.values())
     for axis in axes.flat[len(maps) :]:
         axis.set_visible(False)
@@ -71,14 +72,14 @@ def radial_spectra(
 
     ``marked`` are numbers of waves at which a dotted line stands.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(_WIDTH, 3.3), sharey=True, squeeze=False)
     for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for place in marked:
             axis.axvline(place, color=GREY, ls=":", lw=1.2)
         for (name, power), color in zip(curves.items(), _COLORS, strict=False):
             axis.plot(range(len(power)), (power / power.sum()).numpy(), label=name, color=color, lw=1.8)
         axis.set(yscale="log", xlabel="waves per image", title=title)
-        axis.legend(fontsize=9)
+        axis.legend(fontsize=8)
     axes[0][0].set_ylabel(ylabel)
     return figure
 
@@ -87,7 +88,7 @@ def rates_by_network(
     groups: Mapping[str, Mapping[str, Interval]], *, xlabel: str = "", ylabel: str = "error"
 ) -> Figure:
     """A rate with its interval for each network, side by side in each group; the same networks in every group."""
-    figure, axis = plt.subplots(figsize=(9.0, 3.8))
+    figure, axis = plt.subplots(figsize=(_WIDTH, 3.6))
     names = list(next(iter(groups.values())))
     for index, name in enumerate(names):
         items = [found[name] for found in groups.values()]
@@ -104,5 +105,5 @@ def rates_by_network(
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.grid(False, axis="x")
-    axis.legend(ncols=min(4, len(names)), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=10)
+    axis.legend(ncols=min(4, len(names)), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
     return figure
