@@ -254,9 +254,11 @@ def rows() -> dict[str, Row]:
         authors_release,
         autoattack,
         construct,
+        corruptions,
         estimates,
         evaluation_mode,
         features,
+        fourier,
         gaussian,
         gradient_ascent,
         gradient_masking,
@@ -717,6 +719,79 @@ def rows() -> dict[str, Row]:
     table["image_files.cifar10"] = Row(
         lambda train, root: None if train is True and root == folder else image_files.cifar10(train=train, root=root),
         {"train": flag(True), "root": other(folder, 3.5, [1], none=True)},
+    )
+
+    # fourier
+    some = torch.zeros(4, 6, dtype=torch.bool)
+    some[1, 2] = True
+    where = other(some, "low", 3, list=some.tolist(), floats=some.float(), shape=some[None], one_row=some[:1])
+    nowhere = {"nowhere": torch.zeros_like(some)}
+    table["fourier.fourier_basis"] = Row(fourier.fourier_basis, {"height": whole(4, 1), "width": whole(6, 1)})
+    wrong = other(
+        some[..., None].repeat(1, 1, 3),
+        "all",
+        3,
+        floats=torch.zeros(4, 6, 3),
+        flat=some,
+        empty=some[..., None][..., :0],
+    )
+    table["fourier.HeatMap"] = Row(fourier.HeatMap, {"wrong": wrong})
+    of_map = {"frequencies": Argument(some, where.bad | nowhere), "others": Argument(some, where.bad | nowhere)}
+    table["fourier.HeatMap.over"] = Row(fourier.HeatMap(wrong.valid).over, {"frequencies": of_map["frequencies"]})
+    table["fourier.HeatMap.excess"] = Row(fourier.HeatMap(wrong.valid).excess, of_map)
+    waves = numbers(fourier.fourier_basis(SIZE, SIZE), rows=False)
+    waves.bad["one-sided"] = noise(SIZE, SIZE, SIZE, SIZE)
+    table["fourier.error_heat_map"] = Row(
+        fourier.error_heat_map,
+        {"model": model(), "dataset": dataset(), "basis": waves, "norm": real(0.5, -0.1), "generator": generator(),
+         "batch_size": whole(4, 1)},
+        works=("model: training mode",), none="dataset",
+    )  # fmt: skip
+    table["fourier.near"] = Row(fourier.near, {"frequencies": where, "bins": whole(1)}, works=("frequencies: one_row",))
+    finite = tuple(
+        f"images: {k}" for k in ("one row", "levels", "normalised", "a little outside", "one channel", "four channels")
+    )
+    odd = whole(3, 1)
+    odd.bad["even"] = 4
+    for which in ("low_pass", "high_pass"):
+        table[f"fourier.{which}"] = Row(getattr(fourier, which), {"images": images(), "bandwidth": odd}, works=finite)
+    table["fourier.power_spectrum"] = Row(
+        fourier.power_spectrum,
+        {"pictures": images()},
+        works=tuple(cell.replace("images", "pictures") for cell in finite),
+        none="pictures",
+    )
+    sized = other(torch.ones(SIZE, SIZE, dtype=torch.bool), "low", 3, floats=torch.ones(SIZE, SIZE), shape=some)
+    shared = images()
+    shared.bad["black"] = torch.zeros(N, 3, SIZE, SIZE)
+    table["fourier.power_share"] = Row(
+        fourier.power_share,
+        {"pictures": shared, "frequencies": sized},
+        works=tuple(cell.replace("images", "pictures") for cell in finite),
+    )
+    table["fourier.radial_average"] = Row(
+        fourier.radial_average,
+        {"spectrum": numbers(noise(4, 6), rows=False)},
+        works=("spectrum: one row", "spectrum: width 1"),
+    )
+
+    # corruptions
+    coloured = tuple(f"images: {k}" for k in ("one row", "one channel", "four channels"))
+    strength = real(0.5, -0.1)
+    decay = real(2.0, 0.5, 0.0)
+    for which, further in (
+        ("gaussian_noise", {"scale": real(0.1, -0.1), "generator": generator()}),
+        ("fog", {"strength": strength, "decay": decay, "generator": generator()}),
+        ("contrast", {"factor": real(0.5, -0.1, 1.1)}),
+        ("gaussian_blur", {"width": real(0.8, 0.0, -1.0, 17.0)}),
+    ):
+        table[f"corruptions.{which}"] = Row(
+            getattr(corruptions, which), {"images": images(), **further}, works=coloured
+        )
+    side = whole(8, 2)
+    side.bad["no power of two"] = 6
+    table["corruptions.plasma_fractal"] = Row(
+        corruptions.plasma_fractal, {"count": whole(2), "size": side, "decay": decay, "generator": generator()}
     )
 
     # the two Gaussian classes

@@ -37,10 +37,10 @@ from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
-    "attacks", "authors_release", "autoattack", "construct", "data", "engine/fused_steps", "evaluation_mode",
-    "experiments/record_writing", "experiments/records", "features", "gaussian", "gradient_ascent", "gradient_masking",
-    "hyperparameters", "image_files", "measures", "models", "onednn", "planted", "representations", "robustness",
-    "shards", "threats", "train", "transfer", "whitening",
+    "attacks", "authors_release", "autoattack", "construct", "corruptions", "data", "engine/fused_steps",
+    "evaluation_mode", "experiments/record_writing", "experiments/records", "features", "fourier", "gaussian",
+    "gradient_ascent", "gradient_masking", "hyperparameters", "image_files", "measures", "models", "onednn", "planted",
+    "representations", "robustness", "shards", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {

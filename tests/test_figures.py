@@ -16,6 +16,7 @@ from advfeat.gaussian import Gaussians, alignment, multiplier, robust_mle, worst
 from advfeat.pages import (
     engine_figures,
     feature_figures,
+    fourier_figures,
     gaussian_figures,
     pictures,
     plots,
@@ -195,6 +196,44 @@ def test_speeds_are_drawn_as_measured():
     assert list(engine_figures.still_right([1.0, 0.5]).axes[0].lines[0].get_ydata()) == [1.0, 0.5]
     figure = engine_figures.steps_taken(torch.arange(2.0), {"r": torch.tensor([1.0, 0.25])})
     assert drawn(figure.axes[0])["r"] == [1.0, 0.25]
+
+
+def test_maps_stand_on_one_scale_with_the_constant_at_zero_and_rings_where_they_are_marked():
+    maps = {"a": torch.rand(4, 6).double() / 2, "b": torch.rand(4, 6).double()}
+    marked = torch.zeros(4, 6, dtype=torch.bool)
+    marked[0, 5] = marked[2, 3] = True
+    figure = fourier_figures.heat_maps(maps, marked=marked, columns=2, title="t")
+    first, second = figure.axes[:2]
+    assert [axis.get_title() for axis in (first, second)] == ["a", "b"]
+    for axis, errors in zip((first, second), maps.values(), strict=True):
+        (image,) = axis.images
+        assert torch.equal(torch.as_tensor(image.get_array()), errors)
+        assert image.get_clim() == (0, float(maps["b"].max()))
+        # The entry (2, 3) is the constant: its pixel is centred on 0, and rows go down.
+        assert tuple(image.get_extent()) == (-3.5, 2.5, 1.5, -2.5)
+        (rings,) = axis.lines
+        assert {tuple(place) for place in rings.get_xydata().tolist()} == {(2, -2), (0, 0)}
+    odd = fourier_figures.heat_maps({"a": torch.rand(5, 5)}, columns=2).axes[0]
+    assert tuple(odd.images[0].get_extent()) == (-2.5, 2.5, 2.5, -2.5)
+    assert not odd.lines
+
+
+def test_spectra_are_shares_and_lines_stand_where_they_are_marked():
+    panels = {"left": {"a": torch.tensor([3.0, 1.0])}, "right": {"b": torch.tensor([1.0, 1.0])}}
+    figure = fourier_figures.radial_spectra(panels, marked=(1,))
+    assert drawn(figure.axes[0])["a"] == [0.75, 0.25]
+    assert drawn(figure.axes[1])["b"] == [0.5, 0.5]
+    assert [list(axis.lines[0].get_xdata()) for axis in figure.axes] == [[1, 1], [1, 1]]
+
+
+def test_rates_of_networks_stand_side_by_side_in_each_group():
+    groups = {"none": {"x": rate(0.1), "y": rate(0.2)}, "fog": {"x": rate(0.5), "y": rate(0.9)}}
+    (axis,) = fourier_figures.rates_by_network(groups, xlabel="corruption").axes
+    bars = [item for item in axis.containers if isinstance(item, ErrorbarContainer)]
+    assert [list(bar[0].get_ydata()) for bar in bars] == [[0.1, 0.5], [0.2, 0.9]]
+    assert list(bars[0][0].get_xdata()) == pytest.approx([-0.055, 0.945])
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["none", "fog"]
+    assert axis.get_xlabel() == "corruption"
 
 
 @pytest.fixture(scope="module")

@@ -157,6 +157,10 @@ ALLOWED: dict[str, dict[str, str]] = {
         "four times the steps": SETTING,
         "a tenth of it is enough": SETTING,
     },
+    "09-fourier-view": {
+        "a quarter of a period": PROVED,
+        "four times as long": SETTING,
+    },
     "13-fast-attacks": {
         "A third of the arithmetic": COUNTED,
         "a third of the arithmetic": COUNTED,

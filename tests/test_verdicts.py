@@ -152,6 +152,9 @@ def test_every_number_of_a_claim_is_one_that_its_chapter_records():
     ids = {row["id"] for row in json.loads((BOOK / "results" / "index.json").read_text())}
     # Measured from now on: no committed record holds it yet, and its chapter saves it.
     coming = {"table1/D_det/after": "05-non-robust-features"}
+    of_fourier = ("standard/rise", "robust/rise", "D_det/rise", "D_R/rise", "noise/corruption/noise")
+    of_fourier += ("standard/corruption/noise", "robust/corruption/fog", "standard/corruption/fog")
+    coming |= {f"fourier/{key}": "09-fourier-view" for key in of_fourier}
     for claim in CLAIMS:
         nothing = claim.get("no_effect", [])
         for key in (*claim.get("ids", []), *(nothing if isinstance(nothing, list) else [])):
