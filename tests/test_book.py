@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import re
@@ -204,6 +206,18 @@ def test_exercises_keep_their_labels():
     assert set(labels) == set(recorded), "published labels stay; add a new one to tests/exercise_labels.txt"
     for stem, label, _ in exercises():
         assert label.startswith(f"ex-ch{stem[:2]}-"), label
+
+
+@each_with_a_page
+def test_what_code_imports_exists(stem):
+    """Solutions run late, in the second run of the book: a name that has moved is found here."""
+    markdown = "\n".join(cell.source for cell in NOTEBOOKS[stem].cells if cell.cell_type == "markdown")
+    for code in [cell.source for cell in code_cells(stem)] + [*build.solutions(markdown).values()]:
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("advfeat"):
+                for name in node.names:
+                    module = importlib.import_module(node.module)
+                    assert hasattr(module, name.name) or importlib.import_module(f"{node.module}.{name.name}")
 
 
 def test_every_exercise_has_a_folded_solution():
