@@ -1,4 +1,4 @@
-"""Features in the sense of the paper: functions of an image, how useful they are, and how useful to an adversary's foe.
+"""Features in the sense of the paper: functions of an image, how useful they are, and stay under attack.
 
 A feature is a function f: image → number. It is judged on a binary task, y = +1 or −1 with equal probability. Where a
 dataset has more classes, the task is one class against the rest: the images of each side are averaged first, and both

@@ -89,7 +89,8 @@ class FrozenClassifier(Classifier):
     @property
     def engine(self) -> str:
         """The code that computes its convolutions: ``torch``, or ``winograd`` and the instructions that it is for."""
-        return in_words() if any(isinstance(layer, CompiledConv2d) for layer in self.modules()) else "torch"
+        used = (layer.weight for layer in self.modules() if isinstance(layer, CompiledConv2d))
+        return in_words() if any(weight.is_cpu and weight.dtype == torch.float32 for weight in used) else "torch"
 
 
 def build_model(
@@ -166,9 +167,10 @@ def freeze(
 
     Folding is exact up to rounding. A BatchNorm that follows no convolution stays, dropout goes. Without weight
     gradients an attack step costs two forward passes instead of three. In float32 on a CPU compiled code computes the
-    convolutions where there is a compiler (see ``winograd``, and the network's ``engine``): an image then gets the same
-    bits alone, in any batch and with any number of threads. A classifier that is frozen as it is asked for
-    is returned itself, a leak included.
+    convolutions where there is a compiler (see the network's ``engine``): an image then gets the same bits alone, in
+    any batch and with any number of threads, and rounding is relative to the largest value in a tile of 6×6 pixels.
+    Weights that somebody writes to through ``.data`` or NumPy must be frozen anew. A classifier that is frozen as it is
+    asked for is returned itself, a leak included.
 
     >>> from advfeat import build_model
     >>> model, images = build_model("resnet9", width=16, seed=0).eval(), torch.full((2, 3, 32, 32), 0.5)

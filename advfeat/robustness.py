@@ -108,7 +108,7 @@ def withstands(
             answers with images inside the threat, such as ``attacks.fgsm``. It gets the frozen network, and what it
             answers is looked at once. The last two have no steps, step size or restarts to choose here.
         steps: of PGD.
-        step_size: default ``attacks.usual_step_size``.
+        step_size: default ``threats.usual_step_size``.
         restarts: further runs of PGD from random points of the ball.
         seed: of those points, and of AutoAttack's draws; in [0, 2**32).
 

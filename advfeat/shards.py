@@ -14,7 +14,7 @@ from advfeat.progress import progress
 
 @runtime_checkable
 class Shards(Protocol):
-    """Where finished pieces of a dataset wait for the rest, such as ``store.DatasetShards``."""
+    """Where finished pieces of a dataset wait for the rest, such as ``checkpoints.DatasetShards``."""
 
     def load(self, start: int) -> Tensor | None:
         """The images from row ``start`` on, or None if that piece is not finished."""

@@ -158,7 +158,7 @@ def transfer(
     Args:
         models: name → network whose answers are collected.
         steps: PGD steps, from the image itself; the last iterate counts.
-        step_size: default ``attacks.usual_step_size``.
+        step_size: default ``threats.usual_step_size``.
         targets: target class of each image; None for untargeted attacks.
         sources: the networks of ``models`` that attacks are made with; default: all.
 

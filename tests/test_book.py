@@ -28,7 +28,7 @@ BOOK = ROOT / "book"
 PATHS = sorted(BOOK.glob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
 CHECKED_CELLS = 2  # cells per chapter whose committed output must hold on every machine
-HIDDEN_CELL, HIDDEN = 15, 72  # lines of code that a folded cell may have, and that a chapter has in them on average
+HIDDEN_CELL, HIDDEN = 15, 70  # lines of code that a folded cell may have, and that a chapter has in them on average
 BEFORE_THE_FIRST_PICTURE = 3000  # characters of text: title, claim, objectives and perhaps a paragraph
 COLUMN = 84  # characters of code, or of printed output, that a page shows without a scroll bar
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|root|Users|tmp|var|opt|mnt|srv|work|workspace|content)/|\b[A-Z]:\\\\")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -412,6 +413,63 @@ def test_few_channels_or_tiles_stay_with_pytorch(monkeypatch):
         with training(network):
             network(images).sum().backward()
         assert len(calls) == (1 if (channels, count) == (32, 32) else 0)
+
+
+def test_an_optimizer_that_counts_no_change_trains_all_the_same():
+    def losses(around):
+        torch.manual_seed(0)
+        network, images = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1)), drawn(32, 32, 12, 12)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.5, fused=True)
+        found = []
+        with around(network):
+            for _ in range(3):
+                loss = network(images).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                found.append(loss.item())
+        return found
+
+    expected = losses(lambda _: contextlib.nullcontext())
+    assert losses(training) == pytest.approx(expected, rel=1e-4)
+    assert expected[0] > 1.01 * expected[2]
+
+
+def test_a_frozen_part_of_what_is_trained_stays_compiled():
+    frozen = freeze(build_model("cnn4", width=8, seed=0), dtype=torch.float32)
+    before = frozen.engine
+    whole = nn.Sequential(frozen, nn.Linear(10, 2))
+    with training(whole):
+        assert frozen.engine == before
+    assert frozen.engine == before
+    assert frozen.double().engine == "torch"
+
+
+# ---- Who looks on
+
+
+def test_gradients_in_batches_and_tensors_with_a_pending_sign_are_pytorchs():
+    layer, images = nn.Conv2d(16, 16, 3, padding=1), drawn(2, 16, 8, 8)
+    put_in(layer)
+    expected = F.conv2d(images, layer.weight, layer.bias, padding=1)
+    with torch.no_grad():
+        assert float((layer(torch._neg_view(images)) - layer(-images)).abs().max()) < 1e-4
+        assert float((layer(images) - expected).abs().max()) < 1e-4
+    leaf = images.clone().requires_grad_()
+    outputs = layer(leaf)
+    directions = drawn(3, *outputs.shape)
+    (together,) = torch.autograd.grad(outputs, leaf, directions, is_grads_batched=True, retain_graph=True)
+    alone = [torch.autograd.grad(outputs, leaf, one, retain_graph=True)[0] for one in directions]
+    assert float((together - torch.stack(alone)).abs().max()) < 1e-3
+
+
+def test_compiled_layers_can_be_traced_by_fx():
+    layer = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.GELU(), nn.Flatten(), nn.Linear(16 * 64, 3))
+    put_in(layer)
+    images = drawn(2, 16, 8, 8)
+    traced = torch.fx.symbolic_trace(layer)
+    with torch.no_grad():
+        assert float((traced(images) - layer(images)).abs().max()) < 1e-4
 
 
 # ---- What is kept

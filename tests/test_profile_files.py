@@ -89,7 +89,24 @@ def test_a_file_may_name_another_data_set_and_the_table_stays(write):
         ),
         ('extends = "planted"\n[standard]\nepoch = 3', ValueError, "unknown setting 'epoch' in standard; .*epochs"),
         ('extends = "planted"\nname = "me"', ValueError, "unknown setting 'name' in profile; there are"),
-        ('extends = "planted"\neps = "half"', TypeError, "setting 'eps' in profile must be like 0.5, got 'half'"),
+        (
+            'extends = "planted"\n[netwrok]\nwidth = 8',
+            ValueError,
+            "unknown setting 'netwrok' in profile.*, and the tables data,",
+        ),
+        (
+            'extends = "planted"\n[network]\nwidth = "3"',
+            TypeError,
+            "'width' in network must be a whole number, 1 or more",
+        ),
+        ('extends = "planted"\n[standard]\nthreat = {eps = 0.1}', TypeError, "'threat' in standard must be left out"),
+        ('extends = "planted"\n[robust]\nthreat = {eps = -1}', ValueError, "robust.threat: eps must be 0 or more"),
+        ('extends = "planted"\n[robust]\nthreat = {eps = "x"}', TypeError, "'eps' in robust.threat must be like"),
+        (
+            'extends = "planted"\neps = "half"',
+            TypeError,
+            "setting 'eps' in profile must be a positive number, got 'half'",
+        ),
         (
             'extends = "planted"\nmatching = 3',
             TypeError,

@@ -182,6 +182,7 @@ def test_the_command_writes_the_readme(tmp_path, monkeypatch):
     marks = [line for name in parts_of(BOOK) for line in (MADE.format(name), "old", END.format(name))]
     path.write_text("\n".join(["Before.", *marks, "After.\n"]))
     monkeypatch.setattr(readme, "BOOK", tmp_path / "book")
+    monkeypatch.setattr("sys.argv", ["readme"])
     readme.main()
     written = path.read_text()
     assert written.startswith("Before.\n")

@@ -494,6 +494,28 @@ def test_a_compiler_that_fails_is_a_reason(anew, tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler -O2")
     convolution_code._library.cache_clear()
     assert convolution_code.engine() == ("torch", "no C compiler: CC names 'no-such-compiler', which cannot be run")
+    monkeypatch.setenv("CC", "cc 'half a quotation")
+    convolution_code._library.cache_clear()
+    assert convolution_code.engine().why.startswith("winograd.c could not be compiled: No closing quotation")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="a system without owners of files")
+def test_no_code_is_taken_from_where_others_can_write(anew, tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setenv("ADVFEAT_COMPILED", str(shared))
+    assert convolution_code.engine() == ("torch", f"others can write to {shared}, so no code is taken from it")
+    shared.chmod(0o700)
+    convolution_code._library.cache_clear()
+    if convolution_code.engine().name == "winograd":
+        (library,) = shared.glob("*.so")
+        library.chmod(0o666)
+        before = library.stat().st_ino
+        convolution_code._library.cache_clear()
+        assert convolution_code.engine().name == "winograd"
+        (library,) = shared.glob("*.so")
+        assert (library.stat().st_mode & 0o777, library.stat().st_ino == before) == (0o600, False), "made anew"
 
 
 def test_a_cache_that_cannot_be_written_is_a_reason(anew, tmp_path, monkeypatch):

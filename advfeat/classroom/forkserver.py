@@ -20,6 +20,7 @@ import threading
 from contextlib import suppress
 
 from advfeat.classroom.submission_kernel import Job, serve
+from advfeat.engine.convolution_code import engine
 
 # The modules that submissions import.
 _PRELOADED = ("ipykernel.kernelapp", "matplotlib.pyplot", "psutil", "advfeat.classroom.course")
@@ -174,6 +175,7 @@ def main(number: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards report by themselves, so nothing waits for them
     for name in _PRELOADED:
         importlib.import_module(name)
+    engine()  # compiled and loaded here, once: submissions have neither a compiler nor a cache that they could use
     with socket.socket(fileno=number) as requests:
         while True:
             request, files, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 1)

@@ -32,7 +32,7 @@ INSTRUCTIONS = {
     "plain": (),
 }
 """The compiler's flags for each set of instructions."""
-_PATIENCE = 300  # seconds that a compiler may take
+ANSWER_SECONDS, COMPILE_SECONDS = 20, 120  # that a compiler may take, to say its version and to compile
 
 
 class UnavailableError(Exception):
@@ -71,6 +71,8 @@ def compiler() -> list[str]:
         UnavailableError: there is none.
     """
     given = shlex.split(os.environ.get("CC", ""))
+    if sys.platform == "win32" and not given:  # a compiler on the path may be for other programs' calls
+        raise UnavailableError("no C compiler: on Windows CC must name one")
     for command in [given] if given else [["cc"], ["gcc"], ["clang"]]:
         place = shutil.which(command[0])
         if place is not None:
@@ -87,25 +89,28 @@ def load(source: Path) -> ctypes.CDLL:
     or made for something else, is never used. Processes that compile at once write one name or several, each whole.
 
     Raises:
-        UnavailableError: there is no compiler, it failed, or the cache cannot be written.
+        UnavailableError: there is no compiler, it failed, or the cache cannot be written, or not by this user alone.
     """
-    command, flags = compiler(), [*FLAGS, *INSTRUCTIONS[instructions()]]
     try:
+        command, flags, cache = compiler(), [*FLAGS, *INSTRUCTIONS[instructions()]], folder()
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _only_ours(cache):
+            raise UnavailableError(f"others can write to {cache}, so no code is taken from it")
         text = source.read_bytes()
         parts = [_version(tuple(command)), command, flags, text.decode(), sys.platform, *_processor()]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-        for kept in sorted(folder().glob(f"{source.stem}-{key}-*.so")):
-            library = _opened(kept, source.stem, key)
+        for kept in sorted(cache.glob(f"{source.stem}-{key}-*.so")):
+            library = _opened(kept, source.stem, key) if _only_ours(kept) else None
             if library is not None:
                 return library
             with suppress(OSError):
                 kept.unlink()
         content = _compiled([*command, *flags, f'-DKEY="{key}"'], text, source.name)
-        place = folder() / f"{source.stem}-{key}-{_hash(content)}.so"
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sweep(place.parent)
+        place = cache / f"{source.stem}-{key}-{_hash(content)}.so"
+        sweep(cache)
         write_whole(place, content)
-    except (OSError, subprocess.SubprocessError) as error:
+        place.chmod(0o600)
+    except (OSError, subprocess.SubprocessError, ValueError, RuntimeError, ImportError) as error:
         raise UnavailableError(f"{source.name} could not be compiled: {error}") from error
     library = _opened(place, source.stem, key)
     if library is None:
@@ -118,11 +123,19 @@ def _compiled(command: list[str], text: bytes, name: str) -> bytes:
         (Path(made) / name).write_bytes(text)
         done = subprocess.run(
             [*command, "-o", "library.so", name, "-lm"],
-            cwd=made, capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False,
+            cwd=made, capture_output=True, text=True, errors="replace", timeout=COMPILE_SECONDS, check=False,
         )  # fmt: skip
         if done.returncode:
             raise UnavailableError(f"{command[0]} failed on {name}: {done.stderr.strip()[-500:] or done.returncode}")
         return (Path(made) / "library.so").read_bytes()
+
+
+def _only_ours(place: Path) -> bool:
+    """Whether a file or folder belongs to this user or to root, and nobody else may change it."""
+    if not hasattr(os, "getuid"):  # Windows: the user's folders are the user's
+        return True
+    found = place.stat()
+    return found.st_uid in (os.getuid(), 0) and not found.st_mode & 0o022
 
 
 def _opened(place: Path, stem: str, key: str) -> ctypes.CDLL | None:
@@ -145,7 +158,7 @@ def _hash(content: bytes) -> str:
 @functools.cache
 def _version(command: tuple[str, ...]) -> str:
     done = subprocess.run(
-        [*command, "--version"], capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False
+        [*command, "--version"], capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS, check=False
     )
     return done.stdout + done.stderr
 

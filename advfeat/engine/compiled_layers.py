@@ -37,7 +37,9 @@ class CompiledConv2d(_Compiled, nn.Conv2d):
     """A convolution with a square kernel, one stride and one padding, in one group."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """By minimal filtering where that saves multiplications, else directly."""
+        """By minimal filtering where that saves multiplications, otherwise directly."""
+        if not isinstance(images, Tensor):  # torch.fx
+            return super().forward(images)
         padding, stride = int(self.padding[0]), self.stride[0]
         fits = images.ndim == 4 and images.shape[1] == self.in_channels
         sides = [side + 2 * padding - window for side, window in zip(images.shape[-2:], self.kernel_size, strict=True)]
@@ -52,7 +54,9 @@ class TrainedConv2d(_Compiled, nn.Conv2d):
     """A 3×3 convolution of stride 1 whose weights are being trained, and so are transformed anew at every step."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """By minimal filtering where that pays for so many images of that size, else by PyTorch."""
+        """By minimal filtering where that pays for the number and size of the images, otherwise by PyTorch."""
+        if not isinstance(images, Tensor):
+            return super().forward(images)
         padding = int(self.padding[0])
         fits = images.ndim == 4 and images.shape[1] == self.in_channels and min(images.shape[2:]) + 2 * padding > 2
         if fits and applies(images, self.weight, self.bias):
@@ -67,6 +71,8 @@ class CompiledLinear(_Compiled, nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Directly."""
+        if not isinstance(inputs, Tensor):
+            return super().forward(inputs)
         if inputs.ndim != 2 or inputs.shape[1] != self.in_features or not applies(inputs, self.weight, self.bias):
             return super().forward(inputs)
         return direct(inputs[:, :, None, None], self._kernel(DirectKernel, 1, 0), self.bias)[:, :, 0, 0]
@@ -77,7 +83,7 @@ class CompiledGELU(nn.GELU):
 
     def forward(self, values: Tensor) -> Tensor:
         """Each value alike, wherever it lies."""
-        return gelu(values) if applies(values) else super().forward(values)
+        return gelu(values) if isinstance(values, Tensor) and applies(values) else super().forward(values)
 
 
 COMPILED: dict[type[nn.Module], type[nn.Module]] = {
@@ -105,13 +111,15 @@ def take_out(network: nn.Module) -> None:
 @contextmanager
 def training(network: nn.Module) -> Iterator[None]:
     """Let the compiled code compute those convolutions of a network whose training gains from it, inside the block."""
-    for layer in network.modules():
-        if type(layer) is nn.Conv2d and _can_compute(layer) and _is_filtered(layer):
-            layer.__class__ = TrainedConv2d
+    gaining = [layer for layer in network.modules() if type(layer) is nn.Conv2d and _can_compute(layer)]
+    gaining = [layer for layer in gaining if _is_filtered(layer)]
+    for layer in gaining:
+        layer.__class__ = TrainedConv2d
     try:
         yield
     finally:
-        take_out(network)
+        for layer in gaining:  # and no others: a frozen part keeps its own
+            take_out(layer)
 
 
 def _can_compute(layer: nn.Module) -> bool:

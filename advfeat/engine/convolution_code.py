@@ -42,8 +42,8 @@ def applies(*tensors: Tensor | None) -> bool:
     """Whether compiled code may compute with these tensors: it sees memory only, and knows nothing of PyTorch's modes.
 
     So they must be ordinary float32 tensors on the CPU with something in them. And nobody may be watching: no
-    ``torch.compile``, no autocast, no ``torch.func`` (``vmap``, ``jvp``, ...), no forward-mode gradients, no mode that
-    counts or records operations.
+    ``torch.compile``, no autocast, no ``torch.func`` (``vmap``, ``jvp``, ...), no forward-mode gradients, and no
+    dispatch mode, which counts or records operations.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
         return False
@@ -54,7 +54,7 @@ def applies(*tensors: Tensor | None) -> bool:
     for tensor in tensors:
         if tensor is not None and not (
             type(tensor) in (Tensor, torch.nn.Parameter) and tensor.dtype == torch.float32 and tensor.is_cpu
-            and tensor.layout == torch.strided and tensor.numel() > 0
+            and tensor.layout == torch.strided and tensor.numel() > 0 and not tensor.is_neg()
         ):  # fmt: skip
             return False
     return engine().name == "winograd"
@@ -63,37 +63,38 @@ def applies(*tensors: Tensor | None) -> bool:
 class Kept:
     """What was made of a tensor, kept for as long as that is unchanged.
 
-    A change in place is noticed, and so is an assignment of other memory to ``.data``. A tensor that was made in
-    inference mode does not count its changes, so nothing is kept of it.
+    PyTorch's own changes in place are noticed, and so is an assignment of other memory to ``.data``. What nobody counts
+    is not: writing through ``.data``, NumPy or another process. Fused optimisers do not count theirs either, and a
+    tensor that was made in inference mode counts none, so of these and of all that is being trained nothing is kept.
     """
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
-        self._made: dict[Hashable, tuple[tuple[int, int], Any]] = {}
+        self._made: dict[Hashable, tuple[Any, Any]] = {}
 
     def holds(self, name: Hashable) -> bool:
         """Whether ``get`` has something under this name that is not out of date."""
-        tensor = self._tensor
-        return name in self._made and self._made[name][0] == (tensor._version, tensor.data_ptr())
+        return not self._tensor.requires_grad and name in self._made and self._made[name][0] == self._state()
 
     def get(self, name: Hashable, make: Callable[[Tensor, Any], Any]) -> Any:
         """What ``make`` made under this name; it gets the tensor, and what it made before, whose memory it may use."""
         tensor = self._tensor.detach()
         if tensor.is_inference():
             return make(tensor, None)
-        state = tensor._version, tensor.data_ptr()
-        seen, made = self._made.get(name, (None, None))
-        if seen != state:
-            made = make(tensor, made)
-            self._made[name] = state, made
-        return made
+        if not self.holds(name):
+            self._made[name] = self._state(), make(tensor, self._made.get(name, (None, None))[1])
+        return self._made[name][1]
+
+    def _state(self) -> tuple[Any, ...]:
+        tensor = self._tensor
+        return tensor._version, tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 @functools.cache
 def _library() -> tuple[ctypes.CDLL | None, Engine]:
     try:
         return _declared(load(SOURCE)), Engine("winograd", f"compiled for {instructions()}")
-    except UnavailableError as error:
+    except (UnavailableError, AttributeError) as error:  # the second: a library without one of the functions
         return None, Engine("torch", str(error))
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from advfeat.engine.convolution_code import Kept, compiled_code, place, team
+from advfeat.engine.convolution_code import Kept, applies, compiled_code, place, team
 from advfeat.engine.winograd import differentiable_gradients
 
 MOST_TAPS = 300
@@ -93,7 +93,7 @@ class _Direct(torch.autograd.Function):
         weight, images = ctx.saved_tensors
         kernel, needed = ctx.kernel, list(ctx.needs_input_grad)
         of_images = None
-        if needed[0] and not torch.is_grad_enabled():
+        if needed[0] and not torch.is_grad_enabled() and applies(gradient):
             needed[0] = False
             of_images = _convolve(gradient, kernel.backward(), None, ctx.size[1], ctx.size[2:])
         others = differentiable_gradients(gradient, images, weight, ctx.size, kernel.stride, kernel.padding, needed)
@@ -117,7 +117,7 @@ class _Gelu(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (values,) = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not applies(gradient):
             return torch.ops.aten.gelu_backward(gradient, values)
         return _each_gelu(values, gradient)
 

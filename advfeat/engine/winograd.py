@@ -169,7 +169,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, images, gate = ctx.saved_tensors
         for_images, for_weight, for_bias, for_residual = ctx.needs_input_grad[:4]
-        if torch.is_grad_enabled():  # somebody will differentiate the gradient
+        if torch.is_grad_enabled() or not applies(gradient):  # somebody differentiates the gradient, or looks on
             gradient = gradient if gate is None else torch.ops.aten.threshold_backward(gradient, gate, 0)
             of = differentiable_gradients(gradient, images, weight, ctx.size, 1, ctx.padding, ctx.needs_input_grad)
             return *of, gradient if for_residual else None, None, None, None

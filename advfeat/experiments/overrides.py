@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from advfeat.experiments.setting_types import hints, is_number
+from advfeat.experiments.setting_types import Rule, hints, is_number
 from advfeat.experiments.settings import GROUPS, PLACES, Profile
 
 
@@ -36,7 +36,8 @@ def change(profile: Profile, changes: Mapping[str, Any], *, fixed: tuple[str, ..
                 raise TypeError(f"{word} {key!r} in profile must be a table of {within}, got {value!r}")
         for name, typed, item, where in given:
             if name is None:
-                raise ValueError(f"unknown {word} {typed!r} in {where}; there are {', '.join(sorted(names))}")
+                tables = "" if where in GROUPS else f", and the tables {', '.join(GROUPS)}"
+                raise ValueError(f"unknown {word} {typed!r} in {where}; there are {', '.join(sorted(names))}{tables}")
             group, place = PLACES[name]
             if place in fresh[group]:
                 raise ValueError(f"{word} {typed!r} in {where} is given twice, as {name} and as {group}.{place}")
@@ -50,23 +51,26 @@ def change(profile: Profile, changes: Mapping[str, Any], *, fixed: tuple[str, ..
 
 def _fitted(old: Any, value: Any, kind: Any, key: str, where: str, word: str) -> Any:
     """The value as one of the kind of ``old``, which it replaces or changes in part."""
+    inside = key if where == "profile" or where in GROUPS else f"{where}.{key}"
     if dataclasses.is_dataclass(old) and not isinstance(old, type) and isinstance(value, Mapping):
         hints = {one.name: one.type for one in dataclasses.fields(old)}
         for name in value:
             if name not in hints:
-                raise ValueError(f"unknown {word} {name!r} in {key}; there are {', '.join(sorted(hints))}")
-        items = {name: _fitted(getattr(old, name), item, hints[name], name, key, word) for name, item in value.items()}
+                raise ValueError(f"unknown {word} {name!r} in {inside}; there are {', '.join(sorted(hints))}")
+        items = {
+            name: _fitted(getattr(old, name), item, hints[name], name, inside, word) for name, item in value.items()
+        }
         try:
             return dataclasses.replace(old, **items)
         except (ValueError, TypeError) as error:
-            raise type(error)(f"{key}: {error}") from error
+            raise type(error)(f"{inside}: {error}") from error
     if isinstance(old, Mapping) and isinstance(value, Mapping):
         if unknown := value.keys() - old.keys():
-            raise ValueError(f"unknown {word} {min(unknown)!r} in {key}; there are {', '.join(sorted(old))}")
+            raise ValueError(f"unknown {word} {min(unknown)!r} in {inside}; there are {', '.join(sorted(old))}")
         for name, item in value.items():
             if not isinstance(item, Mapping):
-                raise ValueError(f"{word} {name!r} in {key} must be like {{'width': 16}}, got {item!r}")
-        return {**old, **{name: _fitted(old[name], item, None, name, key, word) for name, item in value.items()}}
+                raise ValueError(f"{word} {name!r} in {inside} must be like {{'width': 16}}, got {item!r}")
+        return {**old, **{name: _fitted(old[name], item, None, name, inside, word) for name, item in value.items()}}
     if isinstance(old, tuple) and isinstance(value, list | tuple) and all(map(is_number, value)):
         whole = old and all(isinstance(item, int) for item in (*old, *value))
         return tuple(int(item) if whole else float(item) for item in value)
@@ -74,4 +78,15 @@ def _fitted(old: Any, value: Any, kind: Any, key: str, where: str, word: str) ->
         return float(value)
     if type(old) is type(value) or (kind == "int | None" and (value is None or type(value) is int)):
         return value
-    raise TypeError(f"{word} {key!r} in {where} must be like {old!r}, got {value!r}")
+    raise TypeError(f"{word} {key!r} in {where} must be {_accepted(old, kind)}, got {value!r}")
+
+
+def _accepted(old: Any, kind: Any) -> str:
+    """The values that a setting takes, in words."""
+    if rules := [note.words for note in getattr(kind, "__metadata__", ()) if isinstance(note, Rule)]:
+        return rules[0]
+    if dataclasses.is_dataclass(old):
+        return f"a table of {', '.join(sorted(one.name for one in dataclasses.fields(old)))}"
+    if old is None:
+        return "left out, since there is none to change"
+    return f"like {old!r}"

@@ -1,7 +1,7 @@
 """One run of the experiments: a profile, a seed and a device, and everything that chapters share at that scale.
 
 Whatever is trained or constructed here goes through the store, so a chapter finds what another one has made, or makes
-it itself: chapters can be run in any order. ``recipes`` says what belongs to a profile, and ``make_network`` and
+it itself: chapters can be run in any order. ``profile_recipes`` has the recipes of a profile, and ``make_network`` and
 ``make_dataset`` make it.
 """
 
@@ -45,7 +45,7 @@ class Run:
     """The experiments at one profile. An unknown ``kind``, ``architecture`` or ``source`` is a ``ValueError``.
 
     Args:
-        profile: a name from ``profiles.PROFILES``.
+        profile: a name from ``profiles.PROFILES``, or the path of a profile's file.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         overrides: numbers of the profile to replace, see ``get_profile``.
         released: folder of the authors' released sets, which then take the place of the constructed ones.

@@ -17,7 +17,7 @@ class Rule(NamedTuple):
 
 def choice(*names: str) -> Rule:
     """One of these names."""
-    return Rule(f"one of {', '.join(names)}", names.__contains__)
+    return Rule(f"one of {', '.join(name or '(none)' for name in names)}", names.__contains__)
 
 
 def is_number(value: Any) -> bool:

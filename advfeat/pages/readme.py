@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from advfeat.experiments.records import BOOK
+from advfeat.files import write_whole
 from advfeat.pages.verdicts import RULE, published_value, rows_of_book, table
 
 MADE = "<!-- {}: made by python -m advfeat.pages.readme -->"
@@ -69,8 +71,10 @@ def parts_of(book: Path) -> dict[str, str]:
 
 def main() -> None:
     """Bring the README of the checkout up to date."""
+    argparse.ArgumentParser(prog="python -m advfeat.pages.readme", description=main.__doc__).parse_args()
     readme = BOOK.parent / "README.md"
-    readme.write_text(with_parts(readme.read_text(encoding="utf-8"), parts_of(BOOK)), encoding="utf-8")
+    text = with_parts(readme.read_text(encoding="utf-8"), parts_of(BOOK))
+    write_whole(readme, text)
 
 
 if __name__ == "__main__":
