@@ -55,6 +55,8 @@ def applies(*tensors: Tensor | None) -> bool:
         if tensor is not None and not (
             type(tensor) in (Tensor, torch.nn.Parameter) and tensor.dtype == torch.float32 and tensor.is_cpu
             and tensor.layout == torch.strided and tensor.numel() > 0 and not tensor.is_neg()
+            and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+            and not torch._C._functorch.is_legacy_batchedtensor(tensor)
         ):  # fmt: skip
             return False
     return engine().name == "winograd"
