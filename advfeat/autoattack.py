@@ -125,7 +125,7 @@ def autoattacked_dataset(
     batch_size: int = 100,
     shards: Shards | None = None,
 ) -> Dataset:
-    """Every image as AutoAttack leaves it: an adversarial one where it found one, else unchanged.
+    """Every image as AutoAttack leaves it: an adversarial one where it found one, otherwise unchanged.
 
     So ``measures.accuracy`` of the model on it is its accuracy under AutoAttack.
 

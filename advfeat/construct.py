@@ -44,8 +44,8 @@ def robust_dataset(
         start: ``other``, a different image of the dataset, each of them as likely as the next; or ``noise``, gray with
             normal noise, 0.5 + N(0, 1) / 20 per value, clamped to [0, 1].
         batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on.
-        begun: what the same search made with fewer steps. It goes on from there, to the same images: a step depends on
-            nothing but the image that it starts from.
+        begun: the images of the same search with fewer steps. It goes on from them, to the same images: a step
+            depends on nothing but the image that it starts from.
 
     Returns:
         A dataset of the same size, order and labels. ``truth["source_labels"]`` are the labels once more, and with
@@ -99,7 +99,7 @@ def random_target_dataset(
     """D_rand: every image attacked towards a class drawn at random, and given that class as its label.
 
     x_adv = argmin over the threat of L(x', t) with t uniform over *all* classes (so t = y one time in ten); the pair
-    (x_adv, t) is kept. To a person the labels look random: only what the attack put in ties them to the images.
+    (x_adv, t) is kept. To a person the labels look random: only the perturbation ties them to the images.
 
     See ``deterministic_target_dataset`` for arguments and errors. ``seed`` draws the targets.
 

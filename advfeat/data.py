@@ -121,7 +121,7 @@ class Dataset:
 
 
 def check_dataset(dataset: object, *, least: int = 0, name: str = "dataset") -> None:
-    """Refuse what is no ``Dataset``, or one of fewer than ``least`` images.
+    """Refuse anything but a ``Dataset``, and one of fewer than ``least`` images.
 
     Raises:
         TypeError: another object.

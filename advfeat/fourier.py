@@ -132,7 +132,7 @@ def error_heat_map(
     Args:
         model: a ``Classifier``, which answers in float32 with its BatchNorm folded, or any other network in eval mode.
         basis: one wave per frequency, such as ``fourier_basis``; equal at opposite frequencies.
-        norm: ℓ2 norm of what is added to each channel, in pixel units.
+        norm: ℓ2 norm of the wave that is added to each channel, in pixel units.
         generator: draws the signs; they do not depend on ``batch_size``.
 
     Raises:

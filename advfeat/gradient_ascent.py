@@ -16,7 +16,7 @@ from advfeat.models import Classifier, FrozenClassifier
 from advfeat.threats import Threat, check_step
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""``objective(output, target)``: a sum over images, of what a network answers and what is wanted of each image.
+"""``objective(output, target)``: a sum over images, of the output of a network and the target of each image.
 
 The function itself is the key under which its steps are recorded on a GPU, see ``maximize``.
 """
@@ -49,9 +49,9 @@ def maximize(
     Args:
         objective: ``objective(output, target)``, a sum over images. It must treat each image on its own, and read no
             value back.
-        target: what the objective needs to know of each image, first dimension n.
+        target: the objective's second argument, one for each image, first dimension n.
         threat: ``FREE`` if only the box is to hold the images.
-        on: what the output is, the model's ``logits`` or its ``representation``.
+        on: the output, the model's ``logits`` or its ``representation``.
         start: where to begin, if not at the images.
 
     Raises:

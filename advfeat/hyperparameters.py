@@ -1,4 +1,4 @@
-"""The hyperparameters of a training run: every number that decides what a network learns, but the seed."""
+"""The hyperparameters of a training run: every number but the seed that decides how it goes."""
 
 from __future__ import annotations
 

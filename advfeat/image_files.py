@@ -160,8 +160,8 @@ def image_folder(
         raise ValueError(f"{root} has images of {', '.join(strange)}, but classes are {', '.join(map(str, names))}")
     if classes is None and (empty := [folder for folder in folders if folder not in filled]):
         raise FileNotFoundError(
-            f"no image in {', '.join(str(root / folder) for folder in empty)}; remove what is no class, or name the "
-            "classes by classes="
+            f"no image in {', '.join(str(root / folder) for folder in empty)}; remove folders "
+            "that are no classes, or name the classes by classes="
         )
     # Resized in floating point: in whole levels torchvision rounds twice on some processors and once on others.
     images = [

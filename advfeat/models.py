@@ -178,7 +178,7 @@ def freeze(
     True
 
     Args:
-        dtype: what the features compute in; default: bfloat16 where the hardware gains from it, else float32.
+        dtype: of the features; default: bfloat16 where the hardware gains from it, otherwise float32.
             Images, logits and the head stay float32.
         leak: share of the gradient, in [0, 1], that the last ReLU lets through where its output is 0. Outputs stay as
             they are. A search for an image that excites a unit has no gradient to follow while the unit is silent;

@@ -1,4 +1,4 @@
-"""What features say about images, and the averages over it that usefulness consists of."""
+"""The responses of features to images, and the averages over responses of which usefulness consists."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def by_class(responses: Responses, labels: Tensor, weights: Tensor) -> tuple[Ten
 
 
 def check_responses(responses: Responses) -> None:
-    """Refuse what is no ``Responses``, or one whose three parts do not have one shape."""
+    """Refuse anything but ``Responses``, and one whose three parts do not have one shape."""
     inputs.instance("responses", responses, Responses, "responses.Responses")
     sizes = inputs.tensor("responses.clean", responses.clean, "n k", inputs.FLOATS)
     for name in ("lowest", "highest"):

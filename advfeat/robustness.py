@@ -217,7 +217,7 @@ def _withstands_pgd(attacked: nn.Module, judge: nn.Module, dataset: Dataset, sta
 
 
 def _check_inside(found: object, images: Tensor, threat: Threat) -> None:
-    """Refuse what a function makes of images if it is no attack within the threat."""
+    """Refuse the images of a function that is no attack within the threat."""
     if not isinstance(found, Tensor) or (found.shape, found.dtype) != (images.shape, images.dtype):
         got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise TypeError(f"attack must answer with images as it is given, float32 {tuple(images.shape)}, got {got}")

@@ -24,7 +24,7 @@ class Shards(Protocol):
 
 
 def check_pieces(batch_size: int, shards: Shards | None) -> None:
-    """Refuse a size of pieces that is not positive, and what is no place for them."""
+    """Refuse a size of pieces that is not positive, and anything but a place for them."""
     inputs.whole("batch_size", batch_size, least=1)
     inputs.instance("shards", shards, (Shards, type(None)), "a place for pieces with load and save")
 

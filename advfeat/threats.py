@@ -1,4 +1,4 @@
-"""Threat models: which images count as one with a given image, what one step inside is, and what a norm implies.
+"""Threat models: the images that count as one with a given image, a step among them, and the properties of a norm.
 
 A threat answers for itself. Whoever needs to know something of its norm asks it, so that a further norm is a further
 class here, and no other module takes it for one that it knows.
@@ -212,7 +212,7 @@ FREE = L2(math.inf)  # a ball in which only the box holds an image
 
 
 def check_threat(threat: object, *, finite: bool = False) -> None:
-    """Refuse what is no threat, or with ``finite`` one of radius 0 or without a bound.
+    """Refuse anything but a threat, and with ``finite`` one of radius 0 or without a bound.
 
     Raises:
         TypeError: it is no ``Threat``, such as an ``L2`` or an ``Linf``.

@@ -509,7 +509,7 @@ def test_a_test_folder_without_a_class_keeps_the_labels_of_training(tmp_path):
     assert test.labels.tolist() == [1, 2]
     (tmp_path / "test" / "ant").mkdir()  # empty: with named classes it moves nothing either
     assert image_folder(tmp_path / "test", size=4, classes=list(classes)).labels.tolist() == [1, 2]
-    with pytest.raises(FileNotFoundError, match=r"no image in .*test.ant; remove what is no class, or .* classes="):
+    with pytest.raises(FileNotFoundError, match=r"no image in .*test.ant; remove folders that .* classes="):
         image_folder(tmp_path / "test", size=4)
     # In the order that is given, which need not be that of the alphabet.
     assert image_folder(tmp_path / "test", size=4, classes=("cat", "bee")).labels.tolist() == [1, 0]

@@ -1,4 +1,4 @@
-"""The gate: verdicts on the engine, and the error that keeps anything from being timed while one of them is bad."""
+"""Verdicts on the engine, and the error that keeps anything from being timed while one of them is bad."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ class Verdict:
 
 
 def require_all(verdicts: list[Verdict]) -> None:
-    """Pass in silence, or raise ``GateFailed``: what is timed after this is known to be right."""
+    """Pass in silence, or raise ``GateFailed``: everything that is timed after this is known to be right."""
     if not verdicts or not all(verdict.passed for verdict in verdicts):
         raise GateFailed("the engine is not its reference, so no time is measured\n" + "\n".join(map(str, verdicts)))

@@ -1,9 +1,9 @@
-"""The gate before any timing: the engine against projected gradient descent in float64, written out once more.
+"""Attacks by the engine beside projected gradient descent in float64, written out once more.
 
 A wrong attack is often a fast one. So no time is printed before the engine has given, on cases whose answer is known to
 far more digits than float32 holds, the same images to within what rounding can explain.
 
-The network of the gate is made for this: its gradient has no cancellation, so that float32 knows every entry of it to a
+The network is made for this: its gradient has no cancellation, so that float32 knows every entry of it to a
 few units of the last place, and no step can turn out differently for a reason other than a fault. Three switches in
 fixed pixels give images with an ordinary, with a vanishing (e⁻⁶⁰) and with no gradient.
 

@@ -1,4 +1,4 @@
-"""What a record of ``bench`` holds: the contests with other libraries, and what the engine was meant to reach."""
+"""The contents of a record of ``bench``: contests with other libraries, and the engine beside its targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a download: the submission of every student, and the files that were not used."""
+"""The result of a download: the submission of every student, and the files that were not used."""
 
 from __future__ import annotations
 

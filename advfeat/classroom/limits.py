@@ -1,4 +1,4 @@
-"""The limits of one notebook, and what it uses of them."""
+"""The limits of one notebook, and its use of them."""
 
 from __future__ import annotations
 

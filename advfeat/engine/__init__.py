@@ -1,1 +1,1 @@
-"""What makes attacks fast: fused steps, folded networks, convolutions, CUDA graphs. Only the library uses it."""
+"""The engine below the attacks: fused steps, folded networks, convolutions, CUDA graphs. It is private."""

@@ -40,7 +40,7 @@ class UnavailableError(Exception):
 
 
 def folder() -> Path:
-    """Where libraries are kept: ``ADVFEAT_COMPILED``, else ``advfeat/compiled`` in the user's cache folder."""
+    """Where libraries are kept: ``ADVFEAT_COMPILED``, otherwise ``advfeat/compiled`` in the user's cache folder."""
     if given := os.environ.get("ADVFEAT_COMPILED"):
         return Path(given).expanduser()
     from platformdirs import user_cache_path  # late: a machine for the GPU checks may lack it
@@ -65,7 +65,7 @@ def instructions() -> str:
 
 
 def compiler() -> list[str]:
-    """The command of the system's compiler: ``CC``, else the first of cc, gcc and clang on the path.
+    """The command of the system's compiler: ``CC``, otherwise the first of cc, gcc and clang on the path.
 
     Raises:
         UnavailableError: there is none.
@@ -85,8 +85,9 @@ def load(source: Path) -> ctypes.CDLL:
     """The library of a C file, from the cache if it is there and whole, else compiled.
 
     A name in the cache holds a hash of the compiler, its flags, the source and the processor, and one of the file's own
-    content; the library itself answers the first to NAME_key(), where NAME is that of the source. So what is damaged,
-    or made for something else, is never used. Processes that compile at once write one name or several, each whole.
+    content; the library itself answers the first to NAME_key(), where NAME is that of the source. So a file that is
+    damaged, or made for something else, is never used. Processes that compile at once write one name or several, each
+    whole.
 
     Raises:
         UnavailableError: there is no compiler, it failed, or the cache cannot be written, or not by this user alone.

@@ -2,7 +2,7 @@
 
 An image gets the same bits alone, in any batch and with any number of threads, since nothing here depends on the size
 of a batch: which code computes a layer follows from its weights and the size of its images alone. Where the compiled
-code does not apply (see ``convolution_code.applies``), a layer is what it was, PyTorch's.
+code does not apply (see ``convolution_code.applies``), PyTorch computes the layer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from advfeat.engine.convolution_code import applies
-from advfeat.engine.direct import MOST_TAPS, DirectKernel, direct, gelu
+from advfeat.engine.direct import MAX_TAPS, DirectKernel, direct, gelu
 from advfeat.engine.winograd import Kernel, convolution, pays, tiles
 
 
@@ -128,7 +128,7 @@ def _can_compute(layer: nn.Module) -> bool:
     return (
         layer.groups == 1 and layer.padding_mode == "zeros" and set(layer.dilation) == {1}
         and not isinstance(layer.padding, str) and len(set(layer.padding)) == len(set(layer.stride)) == 1
-        and layer.kernel_size[0] * layer.kernel_size[1] <= MOST_TAPS
+        and layer.kernel_size[0] * layer.kernel_size[1] <= MAX_TAPS
     )  # fmt: skip
 
 

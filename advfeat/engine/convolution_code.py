@@ -15,7 +15,7 @@ from torch import Tensor
 from advfeat.engine.compiled import UnavailableError, instructions, load
 
 SOURCE = Path(__file__).with_name("winograd.c")
-_KEPT = 16 * 2**20  # floats of scratch memory that a thread keeps between calls; larger ones are given back
+_MAX_SCRATCH = 16 * 2**20  # floats that a thread keeps between calls; larger pieces are given back
 _scratch = threading.local()
 
 
@@ -148,13 +148,13 @@ def scratch(count: int, name: str = "work") -> Tensor:
     kept = getattr(_scratch, name, None)
     if kept is None or kept.numel() < count:
         kept = floats(count)
-        if count <= _KEPT:
+        if count <= _MAX_SCRATCH:
             setattr(_scratch, name, kept)
     return kept
 
 
 def floats(count: int) -> Tensor:
-    """Memory for so many, whatever PyTorch's defaults are."""
+    """Memory for ``count`` float32 numbers, whatever PyTorch's defaults are."""
     return torch.empty(count, dtype=torch.float32, device="cpu")
 
 

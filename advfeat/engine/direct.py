@@ -17,7 +17,7 @@ from torch import Tensor
 from advfeat.engine.convolution_code import Kept, applies, compiled_code, place, team
 from advfeat.engine.winograd import differentiable_gradients
 
-MOST_TAPS = 300
+MAX_TAPS = 300
 """Height times width of a kernel, at most."""
 
 

@@ -204,7 +204,7 @@ def _increasing(norm: nn.BatchNorm2d) -> bool:
 
 
 def lay_out_for_float32(features: nn.Module) -> None:
-    """On a CPU in float32: let the compiled convolutions compute; without them, rearrange what PyTorch's read.
+    """On a CPU in float32: let the compiled convolutions compute; without them, rearrange the input of PyTorch's.
 
     Then wide convolutions on at most 8×8 points get their input channel by channel. All other layers have channels
     last, as in bfloat16 and on GPUs. But oneDNN's float32 kernels for channels last lose a third of the rate where an

@@ -39,7 +39,7 @@ class NetworkInput:
     std: Tensor
 
     def set_from(self, images: Float[Tensor, "n c h w"]) -> None:
-        """Set ``values`` to what belongs to ``images``."""
+        """Set ``values`` to the network's input for ``images``."""
         self.values.copy_((images - self.mean) / self.std)
 
     def pixel_gradient(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

@@ -1,4 +1,4 @@
-"""What compiled kernels say of themselves: the blocks that they load and store, the widths, the registers."""
+"""Reads compiled kernels: the blocks that they load and store, the widths, the registers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-WIDEST = 128
+WIDEST_ACCESS = 128
 """Bits of the widest load or store of a thread on all targets."""
 
 Accesses = tuple[tuple[int, int], ...]
@@ -40,7 +40,7 @@ def fewest(blocks: Sequence[tuple[str, int, int]], threads: int, scattered: Sequ
     found: Counter[int] = Counter()
     for name, bits, values in blocks:
         own = bits * values // threads
-        width = bits if name in scattered else min(WIDEST, own)
+        width = bits if name in scattered else min(WIDEST_ACCESS, own)
         found[width] += own // width
     return _ordered(found)
 

@@ -1,4 +1,4 @@
-"""What the Triton kernels take of a GPU, from code that is compiled with no GPU present.
+"""The resources that the Triton kernels need on a GPU, from code that is compiled without one.
 
 Triton compiles for a target by its name and brings the compilers of both makers. So registers, spilled registers, the
 width of every load and store, and the bytes that an image costs are known before a kernel has run once; its time is

@@ -22,7 +22,8 @@ from advfeat.engine import convolution_code
 from advfeat.engine.convolution_code import Kept, applies, compiled_code, floats, place, scratch, team
 
 ENOUGH_TILES, LARGE = 128, 2**18
-"""From so many tiles on transforms of so many floats are not kept: making them takes a seventh of the time, or less."""
+"""Transforms of at least ``LARGE`` floats are not kept for calls with ``ENOUGH_TILES`` tiles or more: making them takes
+at most a seventh of such a call."""
 
 
 def pays(

@@ -1,1 +1,1 @@
-"""Experiments: profiles, recipes, and what is made once and kept."""
+"""Experiments: profiles, recipes, and the networks, datasets and records that are made once and kept."""

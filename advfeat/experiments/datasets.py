@@ -1,4 +1,4 @@
-"""The data sets that a profile can name, an entry each: training and test images, the first so many."""
+"""The data sets that a profile can name, one entry each: the first training and test images of each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _folder(train: bool, count: int) -> Dataset:
     if len(found) < count:
         half = "train" if train else "test"
         raise ValueError(f"{half}_images={count} must be at most {len(found)}, the images in {root / half}")
-    # They are sorted by class, so the first so many would be of the first classes.
+    # They are sorted by class, so the first ones would all be of the first classes.
     return found.subset(torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:count])
 
 

@@ -1,4 +1,4 @@
-"""Makes what a recipe says: everything but the images and the network that the recipe names comes from it alone."""
+"""Makes networks and datasets: all but the images and the network that a recipe names comes from the recipe alone."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def train_network(
     """The network of a recipe, from the store or trained for it.
 
     Args:
-        images: gives what ``recipe.data`` names; not called where the network is stored.
+        images: gives the dataset that ``recipe.data`` names; not called where the network is stored.
         classes: how many classes these have.
         watch: measures something after every epoch of a network that is watched, see ``evaluate`` of ``train.train``.
 
@@ -84,7 +84,7 @@ def train_network(
 
 
 def test_accuracies(model: Classifier, unseen: Dataset, threat: Threat, *, steps: int) -> dict[str, float]:
-    """Accuracy on test images, ordinary and under PGD of so many ``steps``, for a row of a history."""
+    """Accuracy on test images, ordinary and under PGD of ``steps`` steps, for a row of a history."""
     attacked = robust_accuracy(model, unseen, threat, steps=steps)
     return {"test_accuracy": accuracy(model, unseen).value, "robust_test_accuracy": attacked.value}
 

@@ -15,7 +15,7 @@ def change(profile: Profile, changes: Mapping[str, Any], *, fixed: tuple[str, ..
 
     Args:
         fixed: names in records of settings that must stay.
-        word: what a change is called in messages.
+        word: the name for a change in messages.
 
     Raises:
         ValueError: an unknown name, with the list of what exists; a value outside its range; a setting given twice; an

@@ -1,4 +1,4 @@
-"""The recipes at one profile: what a run's standard, robust and constructed things are, without computing anything."""
+"""The recipes at one profile: those of a run's standard, robust and constructed things. Nothing is computed here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What identifies everything that is trained or constructed: recipes.
+"""Recipes: frozen values that identify everything that is trained or constructed.
 
-A recipe is a frozen value. ``key_parts`` is its form in JSON types, under which the store keeps what it made, so no
-part of it changes for what exists. Whatever makes something takes all that it needs from the recipe.
+``key_parts`` is the form of a recipe in JSON types. The store keeps things under it, so it never changes for a thing
+that exists. A maker takes all that it needs from the recipe.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NetworkRecipe:
     Attributes:
         architecture: name for ``models.build_model``.
         scale: its width, if that alone is scaled, or everything that is kept of a network of torchvision's.
-        data: what it is trained on.
+        data: the recipe of its training set.
         training: every number of the training.
         seed: draws the order of the images, and the shifts and flips.
         init_seed: draws the first weights.

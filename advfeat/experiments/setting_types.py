@@ -1,4 +1,4 @@
-"""What a setting can be: types with the values that they accept, and groups that check them."""
+"""Types of settings with the values that they accept, and groups that check them."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ def hints(group: type) -> dict[str, Any]:
 
 
 def recorded_name(group: type, place: str) -> str:
-    """The name under which records know a setting: the text in its annotation, else its own."""
+    """The name under which records know a setting: the text in its annotation, otherwise its own."""
     return next((note for note in getattr(hints(group)[place], "__metadata__", ()) if isinstance(note, str)), place)

@@ -1,4 +1,4 @@
-"""What a profile is: ten groups of numbers that set the scale of a run, each with what it accepts.
+"""A profile: ten groups of numbers that set the scale of a run, each number with the values that it accepts.
 
 Every number has two names: its place, as ``matching.steps``, and the one under which records know it and which may be
 typed alone, as ``match_steps``.

@@ -1,1 +1,1 @@
-"""The book's pages: what chapters use to show and record, and the commands that run and build them."""
+"""The book's pages: figures, tables and records of the chapters, and the commands that run and build them."""

@@ -1,4 +1,4 @@
-"""Builds the pages from chapters that were run for them, and writes what another run of a chapter is to give."""
+"""Builds the pages from chapters that were run for them, and writes the expected outputs of another run."""
 
 from __future__ import annotations
 

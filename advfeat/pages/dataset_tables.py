@@ -1,4 +1,4 @@
-"""Tables of what chapters 4 and 6 have recorded: a record in, a table out."""
+"""Tables of the recorded numbers of chapters 4 to 6: a record in, a table out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What chapters show around their results: verdicts, tables of paper and recorded values, and why there is none."""
+"""Verdicts, and tables of published and recorded values, as chapters show them; or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_record(
     parameters: Mapping[str, object] | None = None,
     **settings: Any,
 ) -> None:
-    """See before a run what would end it after hours: another seed is recorded with other settings, or a damaged file.
+    """Refuse a record that would end the run after hours: another seed with other settings, or a damaged file.
 
     A record of another chapter that cannot be read ends nothing; a warning names it.
 

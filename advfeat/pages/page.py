@@ -1,4 +1,4 @@
-"""The page of one chapter: what is measured there is named once, and is thereby quoted, kept and recorded."""
+"""The page of one chapter: a measured number is named once, and is thereby quoted, kept and recorded."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Page:
         Args:
             key: id in the record, such as ``table1/D_rand``.
             estimate: the number with its interval.
-            network: what it was measured on; by default the profile's own network, of the page's seed.
-            attack: what it was measured under, in words.
+            network: the network that it was measured on; by default the profile's own network, of the page's seed.
+            attack: the attack that it was measured under, in words.
             spec: format of the quoted value, by default ``.1%`` for a rate and ``.2f`` for any other number.
         """
         inputs.text("key", key)
@@ -85,7 +85,7 @@ class Page:
             glue(f"ch{self.chapter[:2]}_{name}", shown)
 
     def trained(self, name: str, network: Trained, *, curve: str = "") -> Trained:
-        """Name a network: the record keeps what its training took, in seconds; returns it.
+        """Name a network: the record keeps the seconds that its training took; returns it.
 
         Args:
             name: of the network, for its seconds.
@@ -161,7 +161,7 @@ class Page:
         return answered(self.chapter)
 
     def about(self, **seeds: int) -> Markdown:
-        """A short table for the end of the page: what this copy was run with, and how long it took."""
+        """A short table for the end of the page: settings, versions and seconds of this copy."""
         run, made = self.run, self.run.provenance
         versions = made["versions"]
         rows = {

@@ -1,4 +1,4 @@
-"""Pictures to matplotlib figures: grids and sheets of images, and images beside what was changed in them."""
+"""Pictures to matplotlib figures: grids and sheets of images, and images beside their perturbations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of the relaxed adversary: the price of its budget, what it gains, and what the relaxation costs."""
+"""The figures of the relaxed adversary: the price of its budget, its gain, and the cost of the relaxation."""
 
 from __future__ import annotations
 

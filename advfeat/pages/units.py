@@ -1,4 +1,4 @@
-"""The units of a network's last hidden layer as features: what a record holds of them, and what chance adds."""
+"""The units of a network's last hidden layer as features: usefulness in a record, and by chance."""
 
 from __future__ import annotations
 
