@@ -377,7 +377,7 @@ def tiny(empty_book):
         (["run", "42", "-p", "record", "1"], "record: bool"),
         (["run", "42", "-p", "overrides", "[1]"], "overrides: dict"),
         (["run", "42", "-p", "overrides", "{epsilon: 1}"], "eps"),
-        (["run", "42", "-p", "overrides", "{eps: large}"], "0.5"),
+        (["run", "42", "-p", "overrides", "{eps: large}"], "a positive number"),
         (["run", "42", "--profile", "planted", "-p", "profile", "planted"], "PROFILE="),
     ],
 )
