@@ -38,12 +38,11 @@ class CompiledConv2d(_Compiled, nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """By minimal filtering where that saves multiplications, otherwise directly."""
-        if not isinstance(images, Tensor):  # torch.fx
+        if not applies(images, self.weight, self.bias) or images.ndim != 4 or images.shape[1] != self.in_channels:
             return super().forward(images)
         padding, stride = int(self.padding[0]), self.stride[0]
-        fits = images.ndim == 4 and images.shape[1] == self.in_channels
-        sides = [side + 2 * padding - window for side, window in zip(images.shape[-2:], self.kernel_size, strict=True)]
-        if not fits or min(sides) < 0 or not applies(images, self.weight, self.bias):
+        sides = [side + 2 * padding - window for side, window in zip(images.shape[2:], self.kernel_size, strict=True)]
+        if min(sides) < 0:
             return super().forward(images)
         if _is_filtered(self) and _filtering_saves(sides[0] + 1, sides[1] + 1):
             return convolution(images, self._kernel(Kernel), self.bias, padding=padding)
@@ -55,11 +54,9 @@ class TrainedConv2d(_Compiled, nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """By minimal filtering where that pays for the number and size of the images, otherwise by PyTorch."""
-        if not isinstance(images, Tensor):
-            return super().forward(images)
         padding = int(self.padding[0])
-        fits = images.ndim == 4 and images.shape[1] == self.in_channels and min(images.shape[2:]) + 2 * padding > 2
-        if fits and applies(images, self.weight, self.bias):
+        applicable = applies(images, self.weight, self.bias) and images.ndim == 4
+        if applicable and images.shape[1] == self.in_channels and min(images.shape[2:]) + 2 * padding > 2:
             sizes = self.in_channels, self.out_channels, *images.shape[2:]
             if pays(*sizes, gradient="weight", batch=len(images), padding=padding):
                 return convolution(images, self._kernel(Kernel), self.bias, padding=padding)
@@ -71,9 +68,7 @@ class CompiledLinear(_Compiled, nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Directly."""
-        if not isinstance(inputs, Tensor):
-            return super().forward(inputs)
-        if inputs.ndim != 2 or inputs.shape[1] != self.in_features or not applies(inputs, self.weight, self.bias):
+        if not applies(inputs, self.weight, self.bias) or inputs.ndim != 2 or inputs.shape[1] != self.in_features:
             return super().forward(inputs)
         return direct(inputs[:, :, None, None], self._kernel(DirectKernel, 1, 0), self.bias)[:, :, 0, 0]
 
@@ -83,7 +78,7 @@ class CompiledGELU(nn.GELU):
 
     def forward(self, values: Tensor) -> Tensor:
         """Each value alike, wherever it lies."""
-        return gelu(values) if isinstance(values, Tensor) and applies(values) else super().forward(values)
+        return gelu(values) if applies(values) else super().forward(values)
 
 
 COMPILED: dict[type[nn.Module], type[nn.Module]] = {

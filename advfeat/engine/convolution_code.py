@@ -41,9 +41,9 @@ def in_words() -> str:
 def applies(*tensors: Tensor | None) -> bool:
     """Whether compiled code may compute with these tensors: it sees memory only, and knows nothing of PyTorch's modes.
 
-    So they must be ordinary float32 tensors on the CPU with something in them. And nobody may be watching: no
-    ``torch.compile``, no autocast, no ``torch.func`` (``vmap``, ``jvp``, ...), no forward-mode gradients, and no
-    dispatch mode, which counts or records operations.
+    So they must be ordinary float32 tensors on the CPU with something in them, no stand-ins
+    such as those of torch.fx. And nobody may be watching: no ``torch.compile``, no autocast, no ``torch.func``
+    (``vmap``, ``jvp``, ...), no forward-mode gradients, and no dispatch mode, which counts or records operations.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
         return False
