@@ -61,6 +61,37 @@ def empty_store(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
+def figures_in_style():
+    """The chapters' style for figures, which are closed afterwards."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    from advfeat.pages import plots
+
+    with mpl.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
+
+
+@pytest.fixture
+def restored_threads():
+    """A test may set PyTorch's threads; afterwards there are as many as before."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def compiled_convolutions():
+    """The tests of a module need the compiled convolutions, and are skipped where nothing compiles them."""
+    from advfeat.engine import convolution_code
+
+    if convolution_code.engine().name != "winograd":
+        pytest.skip(convolution_code.engine().why)
+
+
+@pytest.fixture
 def empty_book(tmp_path, monkeypatch):
     """An empty book in a folder of its own, and an environment that a command may change."""
     from advfeat.pages import build, chapter_files, environment, runner

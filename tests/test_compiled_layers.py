@@ -23,24 +23,11 @@ from advfeat.models import Classifier, build_model, freeze, refold
 from advfeat.threats import L2
 from advfeat.train import TrainConfig, train
 
-pytestmark = pytest.mark.numbers
+pytestmark = [pytest.mark.numbers, pytest.mark.usefixtures("compiled_convolutions", "restored_threads")]
 
 U = 2.0**-24
 SMALL = {"cnn4": {"width": 16}, "resnet18": {"width": 16}, "vgg16": {"width": 16}, "resnet50": {"width": 8, "depth": 1},
          "resnet9": {"width": 16}}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def the_engine_is_there():
-    if convolution_code.engine().name != "winograd":
-        pytest.skip(convolution_code.engine().why)
 
 
 def drawn(*shape, seed=0):

@@ -8,23 +8,16 @@ import torch
 
 mpl.use("Agg")
 
-import matplotlib.pyplot as plt
 from matplotlib.container import BarContainer, ErrorbarContainer
 
 from advfeat.data import Dataset
 from advfeat.estimates import Estimate
 from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.records import load_record
-from advfeat.pages import dataset_figures, plots
+from advfeat.pages import dataset_figures
 from advfeat.pages.dataset_figures import ARCHITECTURES, FROM_NOISE, MATCHED, SETS, SHORT
 
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    with mpl.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures_in_style")
 
 
 def rate(value):

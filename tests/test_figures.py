@@ -24,13 +24,7 @@ from advfeat.pages import (
     representation_figures,
 )
 
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    with mpl.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures_in_style")
 
 
 def rate(value):

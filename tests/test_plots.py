@@ -12,13 +12,7 @@ from matplotlib.container import ErrorbarContainer
 from advfeat.estimates import Estimate
 from advfeat.pages import pictures, plots
 
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    with mpl.rc_context():
-        plots.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figures_in_style")
 
 
 def test_image_grid_draws_every_pixel_in_its_place():

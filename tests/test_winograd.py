@@ -53,20 +53,7 @@ G[0, 0] = G4[0, 0] = 1 / 4
 CHANNELS = st.one_of(st.integers(1, 20), st.sampled_from([32, 47, 64, 65]))
 SHAPES = st.tuples(st.integers(1, 3), CHANNELS, CHANNELS, st.integers(3, 14), st.integers(3, 14), st.integers(0, 1))
 
-pytestmark = pytest.mark.numbers
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def the_engine_is_there():
-    if convolution_code.engine().name != "winograd":
-        pytest.skip(convolution_code.engine().why)
+pytestmark = [pytest.mark.numbers, pytest.mark.usefixtures("compiled_convolutions", "restored_threads")]
 
 
 @pytest.fixture
