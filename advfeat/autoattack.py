@@ -16,12 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from advfeat import inputs
-from advfeat.attacks import Threat
 from advfeat.data import Dataset, check_dataset
 from advfeat.evaluation_mode import check_eval
 from advfeat.models import ready
 from advfeat.shards import Shards, check_pieces, fill_in_pieces
-from advfeat.threats import check_threat
+from advfeat.threats import Threat, check_threat
 
 NORMS = ("L2", "Linf")
 """In which it runs here. The package knows ℓ1, too, by another search than the one described below."""

@@ -11,11 +11,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from advfeat import inputs
-from advfeat.attacks import Threat, gray_noise, match_representation, pgd
+from advfeat.attacks import gray_noise, match_representation, pgd
 from advfeat.data import Dataset, check_dataset
 from advfeat.models import Classifier, freeze, ready
 from advfeat.shards import Shards, check_pieces, fill_in_pieces
-from advfeat.threats import FREE, check_step
+from advfeat.threats import FREE, Threat, check_step
 
 
 def robust_dataset(

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import inputs
-from advfeat.attacks import Threat, pgd, usual_step_size
+from advfeat.attacks import pgd
 from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, check_dataset
 from advfeat.estimates import Estimate
 from advfeat.measures import answers_of, check_answered, predictions
 from advfeat.models import ready
 from advfeat.progress import progress
-from advfeat.threats import check_step, check_threat
+from advfeat.threats import Threat, check_step, check_threat, usual_step_size
 
 AttackFunction = Callable[[nn.Module, Tensor, Tensor, Threat], Tensor]
 """Model, images, labels and threat to images inside the threat: ``attacks.fgsm`` as it is, or a ``partial``."""

@@ -223,7 +223,7 @@ def model(*, inside: bool = False, training: bool = True, broken: bool = True, l
 
 
 def threat(valid: Any = None, *, finite: bool = True) -> Argument:
-    from advfeat.attacks import FREE, L2
+    from advfeat.threats import FREE, L2
 
     bad: dict[str, Any] = {"type": 0.5, "name": "l2", "nothing": None, "class": L2}
     return Argument(valid or L2(0.3), bad | ({"no bound": FREE, "radius 0": L2(0)} if finite else {}))

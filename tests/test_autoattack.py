@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from advfeat import robustness
-from advfeat.attacks import L2, Linf
 from advfeat.autoattack import autoattack, autoattacked_dataset, installed
 from advfeat.data import Dataset
 from advfeat.measures import accuracy
 from advfeat.models import Classifier
 from advfeat.robustness import robust_accuracy, withstands
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 from torch import nn
 
 from advfeat import inputs, robustness
-from advfeat.attacks import FREE, L2, Linf, Threat, fgsm, match_representation, pgd, usual_step_size
+from advfeat.attacks import fgsm, match_representation, pgd
 from advfeat.autoattack import autoattacked_dataset
 from advfeat.construct import deterministic_target_dataset
 from advfeat.data import Dataset
@@ -33,6 +33,7 @@ from advfeat.measures import accuracy, predictions
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.representations import match_distance
 from advfeat.robustness import VanishedGradients, robust_accuracy, withstands
+from advfeat.threats import FREE, L2, Linf, Threat, usual_step_size
 from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,10 +8,11 @@ import time
 import pytest
 import torch
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import pgd
 from advfeat.bench.compare import BARE, OURS, Contest, Row, TimedCase, faults, share_left
 from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
+from advfeat.threats import L2
 
 CPU = torch.device("cpu")
 CASE = TimedCase("resnet9", 16, 2, rounds=3)

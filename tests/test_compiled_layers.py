@@ -19,9 +19,10 @@ from advfeat.engine import direct as direct_module
 from advfeat.engine.compiled_layers import CompiledConv2d, CompiledGELU, CompiledLinear, put_in, take_out, training
 from advfeat.engine.convolution_code import Engine, Kept
 from advfeat.engine.direct import DirectKernel, direct
+from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model, freeze, refold
 from advfeat.threats import L2
-from advfeat.train import TrainConfig, train
+from advfeat.train import train
 
 pytestmark = [pytest.mark.numbers, pytest.mark.usefixtures("compiled_convolutions", "restored_threads")]
 

@@ -20,12 +20,13 @@ from torch.nn import functional as F
 
 import advfeat
 from advfeat import autoattack as autoattack_module
-from advfeat.attacks import L2, Linf, match_representation, pgd
+from advfeat.attacks import match_representation, pgd
 from advfeat.autoattack import autoattacked_dataset
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.experiments.store import Store
 from advfeat.models import Classifier, build_model, freeze
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 

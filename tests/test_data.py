@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from advfeat.attacks import L2
 from advfeat.authors_release import load_authors_set
 from advfeat.construct import random_target_dataset
 from advfeat.data import Dataset, augment, batches
@@ -28,6 +27,7 @@ from advfeat.hyperparameters import TrainConfig
 from advfeat.image_files import cifar10, data_root, image_folder, unit_range
 from advfeat.measures import accuracy
 from advfeat.models import build_model
+from advfeat.threats import L2
 from advfeat.train import train
 from advfeat.whitening import whiten
 

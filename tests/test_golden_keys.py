@@ -17,9 +17,10 @@ import torch
 
 from advfeat.engine import fused_steps
 from advfeat.experiments import making
+from advfeat.experiments.making import Trained
 from advfeat.experiments.profiles import PROFILES
 from advfeat.experiments.recipes import CONSTRUCTED
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from advfeat.attacks import L2, Linf
 from advfeat.data import Dataset
 from advfeat.gradient_masking import check_gradient_masking
 from advfeat.measures import accuracy
 from advfeat.models import Classifier
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 

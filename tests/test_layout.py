@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from advfeat.engine import fused_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "advfeat").rglob("*.py"))
+TREES = {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in MODULES}
 LONGEST = 300  # lines of a module; past that it is asking to be two
 EXEMPT = {"gaussian", "profiles"}  # the theory in one piece, and a table
 
@@ -69,6 +71,37 @@ def test_an_import_against_the_layering_is_found(tmp_path, module, imported, bro
     result = lint_imports(tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     assert f"{broken} BROKEN" in result.stdout
+
+
+def assigned(tree):
+    """Names that the top level of a module gives a value itself, rather than imports."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
+
+
+def sources():
+    """The text of every Python file and of every notebook's code, by its place."""
+    for folder in ("advfeat", "tests", "_ext"):
+        yield from ((path.relative_to(ROOT), path.read_text()) for path in (ROOT / folder).rglob("*.py"))
+    for path in (ROOT / "book").rglob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        yield path.relative_to(ROOT), "\n".join(line for cell in code for line in cell.splitlines() if line[:1] != "%")
+
+
+def test_names_are_imported_from_the_module_that_defines_them():
+    """Only the front door passes names on. Elsewhere a reader finds a definition where its import says."""
+    own = {name: {*assigned(tree)} for name, tree in TREES.items()}
+    lent = []
+    for place, text in sources():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module in own:
+                lent += [f"{place}: {node.module}.{one.name}" for one in node.names if one.name not in own[node.module]]
+    assert not lent, "\n".join(lent)
 
 
 def test_no_file_for_everything_else():

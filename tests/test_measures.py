@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advfeat import robustness
-from advfeat.attacks import L2, Linf, fgsm, pgd
+from advfeat.attacks import fgsm, pgd
 from advfeat.data import Dataset
 from advfeat.estimates import Estimate, correlation_of, leaving_one_out
 from advfeat.measures import accuracy, predictions, signal_kept
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.robustness import robust_accuracy, withstands
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 

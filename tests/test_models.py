@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import pgd
 from advfeat.evaluation_mode import batch_statistics, check_eval
 from advfeat.models import CHANNEL_MEAN, CHANNEL_STD, Classifier, FrozenClassifier, build_model, freeze
+from advfeat.threats import L2
 from advfeat.whitening import whiten
 
 pytestmark = pytest.mark.numbers

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from advfeat.estimates import Estimate, Measured
+from advfeat.experiments.making import Trained
 from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.experiments.record_writing import save_record
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.hyperparameters import TrainConfig
 from advfeat.measures import accuracy
 from advfeat.models import build_model

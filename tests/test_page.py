@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from advfeat.estimates import Estimate
+from advfeat.experiments.making import Trained
 from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.experiments.records import load_record
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import build_model
 from advfeat.pages import notebook, page

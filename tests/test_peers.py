@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import pgd
 from advfeat.bench import peers
 from advfeat.bench.peers import PEERS, Setting, one_line, presence
 from advfeat.models import build_model
+from advfeat.threats import L2
 
 ROOT = Path(__file__).resolve().parent.parent
 

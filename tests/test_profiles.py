@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from advfeat.attacks import L2
 from advfeat.experiments.profiles import PROFILES, get_profile
 from advfeat.models import build_model
+from advfeat.threats import L2
 from advfeat.torchvision_networks import TORCHVISION
 
 

@@ -16,13 +16,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from advfeat.attacks import L2, Linf, match_representation, pgd
+from advfeat.attacks import match_representation, pgd
 from advfeat.engine import folding, replay
 from advfeat.engine.convolution_code import Engine
 from advfeat.engine.fused_steps import NetworkInput
 from advfeat.engine.replay import MAX_RECORDINGS, MIN_STEPS_TO_RECORD, WARM_UP, Recording, recording
 from advfeat.gradient_ascent import maximize
 from advfeat.models import Classifier, build_model, freeze, refold
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 

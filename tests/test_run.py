@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 
-from advfeat.attacks import L2, Linf, match_representation
+from advfeat.attacks import match_representation
 from advfeat.authors_release import FOLDERS
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
@@ -25,6 +25,7 @@ from advfeat.measures import accuracy
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
 from advfeat.robustness import robust_accuracy
+from advfeat.threats import L2, Linf
 from advfeat.train import train
 from advfeat.whitening import whiten
 

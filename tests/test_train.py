@@ -12,11 +12,12 @@ import torch
 from torch.nn import functional as F
 
 from advfeat import train as train_module
-from advfeat.attacks import L2, Linf, pgd
+from advfeat.attacks import pgd
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model
+from advfeat.threats import L2, Linf
 from advfeat.train import resumed_elsewhere, train
 from advfeat.whitening import whiten
 

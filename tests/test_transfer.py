@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from advfeat import transfer as transfer_module
-from advfeat.attacks import L2
 from advfeat.data import Dataset
 from advfeat.estimates import Estimate
 from advfeat.models import Classifier
+from advfeat.threats import L2
 from advfeat.transfer import Transfer, other_classes, transfer
 
 pytestmark = pytest.mark.numbers

@@ -18,13 +18,14 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from advfeat.attacks import L2, pgd, usual_step_size
+from advfeat.attacks import pgd
 from advfeat.bench import timing
 from advfeat.bench.peers import PEERS, Setting, one_line
 from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.planted import PlantedWorld, planted
+from advfeat.threats import L2, usual_step_size
 
 OURS, BARE = "advfeat", "bare"
 EPS = {"resnet9": 1.0, "resnet18": 0.3}

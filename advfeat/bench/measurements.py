@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import pgd
 from advfeat.bench import scaling, timing
 from advfeat.bench.compare import BARE, EPS, OURS, Contest, Row
 from advfeat.bench.plans import FULL_IMAGES, FULL_STEPS, Plan
@@ -23,6 +23,7 @@ from advfeat.experiments.profiles import get_profile
 from advfeat.experiments.provenance import provenance
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.planted import PlantedWorld, planted
+from advfeat.threats import L2
 from advfeat.train import train
 
 TITLES = {"user": "As a user calls them", "engine": "Engine only: everyone attacks our frozen network"}

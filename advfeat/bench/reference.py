@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import attacks
-from advfeat.attacks import L2, Linf, Threat, usual_step_size
 from advfeat.bench.gate import U, Verdict
 from advfeat.models import FrozenClassifier
+from advfeat.threats import L2, Linf, Threat, usual_step_size
 
 STEPS = 16
 """Enough for an engine that records its steps to replay some of them."""

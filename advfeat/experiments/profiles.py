@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advfeat.attacks import L2
 from advfeat.experiments.overrides import change
 from advfeat.experiments.settings import (
     Data,
@@ -26,6 +25,7 @@ from advfeat.experiments.settings import (
     Watching,
 )
 from advfeat.hyperparameters import TrainConfig
+from advfeat.threats import L2
 from advfeat.torchvision_networks import ArchitectureScale
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)

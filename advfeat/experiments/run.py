@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 
-from advfeat.attacks import L2
 from advfeat.authors_release import Release
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.experiments.datasets import DATASETS
 from advfeat.experiments.making import Trained, construct_dataset, test_accuracies, train_network
 from advfeat.experiments.profile_recipes import Recipes
-from advfeat.experiments.profiles import Profile, get_profile
+from advfeat.experiments.profiles import get_profile
 from advfeat.experiments.provenance import provenance
 from advfeat.experiments.recipes import (
     AutoAttackRecipe,
@@ -35,9 +34,11 @@ from advfeat.experiments.recipes import (
     check_kind,
     plain,
 )
+from advfeat.experiments.settings import Profile
 from advfeat.experiments.store import Store
 from advfeat.models import Classifier
 from advfeat.shards import Shards
+from advfeat.threats import L2
 from advfeat.train import resumed_elsewhere
 
 

@@ -11,9 +11,10 @@ from IPython.display import Markdown, display
 
 from advfeat.autoattack import installed
 from advfeat.estimates import Estimate, signless_zero
+from advfeat.experiments.making import Trained
 from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.records import BOOK, Record, engine_of, load_record, readable_records, results_root
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.measures import accuracy
 from advfeat.pages.verdicts import rows_of_book, table
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from advfeat import inputs
 from advfeat.estimates import Estimate, Measured, signless_zero
+from advfeat.experiments.making import Trained
 from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.records import Record, results_root
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.pages.notebook import answered, glue, paper_and_ours, recorded
 
 Numbers = TypeVar("Numbers", bound=Sequence[float])

@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from advfeat.experiments.profiles import profile_name
+from advfeat.experiments.records import BOOK
 from advfeat.pages.build import INSTALL_BOOK, build_book, expectation
-from advfeat.pages.chapter_files import BOOK, RUNS, chapters, find_chapter
+from advfeat.pages.chapter_files import RUNS, chapters, find_chapter
 from advfeat.pages.environment import prepare_environment, share_cores
 from advfeat.pages.executed_copy import file_name
 from advfeat.pages.execution import Failed, check_first, end_orderly, execute
