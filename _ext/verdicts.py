@@ -17,7 +17,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from advfeat.pages.verdicts import RULE, rows_of_book, table
+from advfeat.pages.verdicts import RULE, claim_table, rows_of_book
 
 PROFILE = "cifar10-cpu"  # the profile of a recorded number if the page does not name one
 
@@ -79,7 +79,7 @@ class Verdicts(SphinxDirective):
         book, results = _folders(self.env)
         rows = [row for row in rows_of_book(book, results) if row.front]
         container = nodes.container(classes=["verdicts"])
-        lines = [*table(rows, links=True).splitlines(), "", RULE]
+        lines = [*claim_table(rows, links=True).splitlines(), "", RULE]
         self.state.nested_parse(StringList(lines, str(book / "claims.json")), 0, container)
         return [container]
 

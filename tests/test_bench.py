@@ -37,7 +37,7 @@ def small_gate(monkeypatch):
 
 def test_with_a_broken_kernel_no_number_is_printed(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(fused_steps, "l2_step", without_projection)
-    monkeypatch.setattr(suite, "contests", lambda *_: pytest.fail("timed in spite of the gate"))
+    monkeypatch.setattr(suite, "run_contests", lambda *_: pytest.fail("timed in spite of the gate"))
     assert suite.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -54,7 +54,7 @@ def test_with_a_broken_transform_no_number_is_printed(monkeypatch, capsys, tmp_p
     wrong.write_text(text.replace("(d4 - d2) - 2.0f * (d3 - d1)", "(d4 - d2) + 2.0f * (d3 - d1)"))
     assert wrong.read_text() != text
     monkeypatch.setattr(convolution_code, "SOURCE", wrong)
-    monkeypatch.setattr(suite, "contests", lambda *_: pytest.fail("timed in spite of the gate"))
+    monkeypatch.setattr(suite, "run_contests", lambda *_: pytest.fail("timed in spite of the gate"))
     convolution_code._library.cache_clear()
     try:
         assert suite.main(["--quick", "--device", "cpu", "--out", str(tmp_path / "out")]) == 1
@@ -104,7 +104,7 @@ def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsy
 def test_cases_for_which_no_time_is_left_are_named(capsys, tmp_path):
     findings = measurements.Findings(torch.device("cpu"), tmp_path)
     plan = replace(PLANS["cpu"], minutes=-1)
-    measurements.contests(Contest(torch.device("cpu")), findings, plan, {})
+    measurements.run_contests(Contest(torch.device("cpu")), findings, plan, {})
     assert capsys.readouterr().out.count("not measured: the time was up") == 2 * len(plan.cases)
     assert findings.rows == []
     assert findings.values == {}

@@ -440,10 +440,10 @@ def test_runner_reads_values_by_the_declared_type(tiny):
 
 def test_folders_are_those_of_the_place_where_the_command_was_typed(tiny, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for name, given in zip(environment.FOLDERS, ("data", "~/store", ""), strict=True):
+    for name, given in zip(environment.FOLDER_VARIABLES, ("data", "~/store", ""), strict=True):
         monkeypatch.setenv(name, given)
     assert runner.main(["list"]) == 0
-    assert [os.environ[name] for name in environment.FOLDERS] == [
+    assert [os.environ[name] for name in environment.FOLDER_VARIABLES] == [
         str(tmp_path / "data"),
         str(Path.home() / "store"),
         "",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from advfeat.attacks import pgd
-from advfeat.bench.compare import BARE, OURS, Contest, Row, TimedCase, faults, share_left
+from advfeat.bench.compare import BARE, OURS, CaseResult, Contest, TimedCase, faults, share_left
 from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
 from advfeat.threats import L2
@@ -148,7 +148,9 @@ def test_a_long_first_call_is_a_round(monkeypatch):
 
 
 def test_ratios_are_those_of_one_round():
-    row = Row("engine", CASE, {OURS: [1.0, 2.0, 4.0], "equal": [2.0, 6.0], BARE: [1.0, 1.0, 2.0]}, {OURS: 0.5}, {})
+    row = CaseResult(
+        "engine", CASE, {OURS: [1.0, 2.0, 4.0], "equal": [2.0, 6.0], BARE: [1.0, 1.0, 2.0]}, {OURS: 0.5}, {}
+    )
     assert row.against("equal") == Ratio.of([2.0, 6.0], [1.0, 2.0])
     assert row.over_bare().median == 2
     assert TimedCase("resnet18", 128, 3).name == "resnet18-l2-b128"

@@ -125,7 +125,7 @@ WRONG = """
     images = launch.arguments[0]
     flushing = triton_steps.Launch(exponential, (1,), (images, images), {"block": 1024}, warps=4)
     found["flushed"] = compiled(flushing)
-    k.TARGETS["nothing"] = k.Target("nothing", 0, 32, "none", 1.0)
+    k.TARGETS["nothing"] = k.CompileTarget("nothing", 0, 32, "none", 1.0)
     found["no such target"] = k.compiled({name: launch}, ("nothing",))
     triton_steps.MAX_REGISTERS = 32
     found["few registers"] = k.compiled({name: launch}, ("sm_90",))

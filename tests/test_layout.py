@@ -104,6 +104,28 @@ def test_names_are_imported_from_the_module_that_defines_them():
     assert not lent, "\n".join(lent)
 
 
+SHARED = {
+    "main": "the command line of a module",
+    "augment": "one thing, for a Dataset and as a kernel",
+    "augment_step": "one thing, in PyTorch and in Triton",
+    "l2_step": "one thing, in PyTorch and in Triton",
+    "linf_step": "one thing, in PyTorch and in Triton",
+    "refold": "one thing, of a classifier and of its layers",
+    "number": "students' tests read a value by it, the library refuses one",
+    "tensor": "students' tests read a value by it, the library refuses one",
+}
+"""Public names that two modules define, and why."""
+
+
+def test_one_name_means_one_thing_in_all_modules():
+    homes: dict[str, list[str]] = {}
+    for module, tree in TREES.items():
+        for name in {*assigned(tree)}:
+            if not name.startswith("_") and name not in SHARED:
+                homes.setdefault(name, []).append(module)
+    assert not {name: modules for name, modules in homes.items() if len(modules) > 1}
+
+
 def test_no_file_for_everything_else():
     vague = {"utils", "util", "common", "helpers", "helper", "misc"}
     assert not [path for folder in ("advfeat", "tests") for path in (ROOT / folder).rglob("*.py") if path.stem in vague]

@@ -17,17 +17,17 @@ import yaml
 from advfeat.pages import readme, verdicts
 from advfeat.pages.notebook import answered
 from advfeat.pages.readme import END, MADE, parts_of, with_parts
-from advfeat.pages.verdicts import Interval, claim_rows, decide, rows_of_book, table
+from advfeat.pages.verdicts import Comparand, claim_rows, claim_table, decide, rows_of_book
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 CLAIMS = json.loads((BOOK / "claims.json").read_text())
 PAPER = json.loads((BOOK / "paper.json").read_text())
-CHANCE = [Interval.exactly(0.1)]
+CHANCE = [Comparand.exactly(0.1)]
 
 
 def of(value, width=0.02):
-    return Interval(value, value - width, value + width)
+    return Comparand(value, value - width, value + width)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def of(value, width=0.02):
         (of(0.30), CHANCE, "higher", None, verdicts.SHOWN),
         (of(0.12), [of(0.15)], "higher", None, verdicts.NOT_ESTABLISHED),  # the two intervals meet
         (of(0.12), [of(0.17)], "higher", None, verdicts.CONTRARY),
-        (Interval(0.0, 0.0, 0.002), [of(0.109)], "lower", 0.0, verdicts.REPRODUCED),
+        (Comparand(0.0, 0.0, 0.002), [of(0.109)], "lower", 0.0, verdicts.REPRODUCED),
         (of(0.05), [of(0.109)], "lower", 0.0, verdicts.SMALLER),
         (of(0.20), [of(0.109)], "lower", 0.0, verdicts.CONTRARY),
-        (Interval(0.76, -1.0, 1.0), [Interval.exactly(0.0)], "higher", None, verdicts.NOT_ESTABLISHED),
+        (Comparand(0.76, -1.0, 1.0), [Comparand.exactly(0.0)], "higher", None, verdicts.NOT_ESTABLISHED),
     ],
 )
 def test_the_rule(ours, no_effect, wanted, paper, verdict):
@@ -53,12 +53,12 @@ def test_the_rule(ours, no_effect, wanted, paper, verdict):
 
 
 def test_an_interval_that_ends_on_no_effect_establishes_nothing():
-    assert decide([Interval(0.2, 0.1, 0.3)], CHANCE) == verdicts.NOT_ESTABLISHED
-    assert decide([Interval(0.0, -0.1, 0.1)], CHANCE) == verdicts.NOT_ESTABLISHED
+    assert decide([Comparand(0.2, 0.1, 0.3)], CHANCE) == verdicts.NOT_ESTABLISHED
+    assert decide([Comparand(0.0, -0.1, 0.1)], CHANCE) == verdicts.NOT_ESTABLISHED
 
 
 def test_a_rounded_number_of_the_paper_is_met_within_its_rounding():
-    ours = [Interval(0.47, 0.465, 0.477)]
+    ours = [Comparand(0.47, 0.465, 0.477)]
     assert decide(ours, CHANCE, paper=0.48, rounding=0.005) == verdicts.REPRODUCED
     assert decide(ours, CHANCE, paper=0.48, rounding=0.0005) == verdicts.SMALLER
 
@@ -114,8 +114,8 @@ def test_a_claim_takes_the_records_of_its_data_that_hold_all_its_numbers():
         ("cifar10-cpu", "50.0% [49.0%, 51.0%]", "20.0%", verdicts.SHOWN),
         ("cifar10-gpu", "10.0% [9.0%, 11.0%]", "20.0%", verdicts.CONTRARY),
     ]
-    assert "| C (chapter 6), `cifar10-gpu` |" in table(rows, chapters=True)
-    assert "`cifar10-cpu`" not in table(rows[:1])
+    assert "| C (chapter 6), `cifar10-gpu` |" in claim_table(rows, chapters=True)
+    assert "`cifar10-cpu`" not in claim_table(rows[:1])
 
 
 def test_no_claim_leans_on_a_number_that_is_not_confirmed():

@@ -13,7 +13,7 @@ import torch
 
 from advfeat.attacks import pgd
 from advfeat.bench import scaling, timing
-from advfeat.bench.compare import BARE, EPS, OURS, Contest, Row
+from advfeat.bench.compare import BARE, EPS, OURS, CaseResult, Contest
 from advfeat.bench.plans import FULL_IMAGES, FULL_STEPS, Plan
 from advfeat.bench.timing import Ratio
 from advfeat.construct import random_target_dataset
@@ -64,7 +64,7 @@ class Findings:
             self.seconds[key] = value
 
 
-def contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping[str, str]) -> None:
+def run_contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping[str, str]) -> None:
     """Both comparisons of every case; each case gets a share of the time by its weight."""
     deadline, left = time.monotonic() + 60 * plan.minutes, 2 * sum(case.weight for case in plan.cases)
     for comparison, title in TITLES.items():
@@ -87,7 +87,7 @@ def contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping
             keep_ratios(row, findings, versions)
 
 
-def keep_ratios(row: Row, findings: Findings, versions: Mapping[str, str]) -> None:
+def keep_ratios(row: CaseResult, findings: Findings, versions: Mapping[str, str]) -> None:
     """Keep two ratios of one row: the fastest peer over ours, and ours over the bare forward pass and gradient."""
     case, name = row.case, f"{row.comparison}/{row.case.name}"
     about = f"l2 PGD-{case.steps}, batch {case.batch}"

@@ -83,7 +83,7 @@ def _shown(datum: tuple[str, Any]) -> tuple[str, str]:
     return kind, ""
 
 
-class Page(HTMLExporter):
+class FeedbackPage(HTMLExporter):
     """nbgrader's feedback page of a submission."""
 
     @default("exclude_anchor_links")

@@ -28,7 +28,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Target:
+class CompileTarget:
     """A kind of GPU.
 
     Attributes:
@@ -47,10 +47,10 @@ class Target:
 
 
 TARGETS = {
-    "sm_80": Target("cuda", 80, 32, "A100 80GB SXM", 2.039e12),
-    "sm_90": Target("cuda", 90, 32, "H100 SXM", 3.35e12),
-    "sm_100": Target("cuda", 100, 32, "B200", 8.0e12),
-    "gfx942": Target("hip", "gfx942", 64, "MI300X", 5.3e12),
+    "sm_80": CompileTarget("cuda", 80, 32, "A100 80GB SXM", 2.039e12),
+    "sm_90": CompileTarget("cuda", 90, 32, "H100 SXM", 3.35e12),
+    "sm_100": CompileTarget("cuda", 100, 32, "B200", 8.0e12),
+    "gfx942": CompileTarget("hip", "gfx942", 64, "MI300X", 5.3e12),
 }
 
 
@@ -218,7 +218,7 @@ def _no_cache() -> Iterator[None]:
         yield
 
 
-def _resources(launch: Launch, target: Target) -> dict[str, Any]:
+def _resources(launch: Launch, target: CompileTarget) -> dict[str, Any]:
     """The attributes of ``Resources`` that compiling tells."""
     code = _compile(launch, target)
     intermediate = code.asm["ttir"]
@@ -236,7 +236,7 @@ def _resources(launch: Launch, target: Target) -> dict[str, Any]:
     }
 
 
-def _compile(launch: Launch, target: Target) -> Any:
+def _compile(launch: Launch, target: CompileTarget) -> Any:
     """The launch as Triton compiles it on that target, with the same promises of alignment."""
     import triton
     from triton.backends.compiler import GPUTarget

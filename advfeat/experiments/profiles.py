@@ -21,7 +21,7 @@ from advfeat.experiments.settings import (
     Profile,
     Targeting,
     Training,
-    Transfer,
+    TransferSettings,
     Watching,
 )
 from advfeat.hyperparameters import TrainConfig
@@ -83,7 +83,7 @@ PROFILES: dict[str, Profile] = {
             watching=Watching(images=200),
             features=Features(images=100, steps=3),
             inversion=Inversion(images=50, steps=60, step_size=0.35),
-            transfer=Transfer(
+            transfer=TransferSettings(
                 # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five
                 # learn the shapes alone in so short a training.
                 architectures={
@@ -125,7 +125,7 @@ PROFILES: dict[str, Profile] = {
             targeting=Targeting(steps=12),
             evaluation=Evaluation(images=500, autoattack_eps=(0.25,), autoattack_images=200),
             watching=Watching(images=500),
-            transfer=Transfer(
+            transfer=TransferSettings(
                 architectures=_CPU_ARCHITECTURES,
                 standard=dataclasses.replace(_CIFAR, lr=0.1),
                 det=dataclasses.replace(_CIFAR, lr=0.1, weight_decay=5e-3),
@@ -164,7 +164,7 @@ PROFILES: dict[str, Profile] = {
                 images=250,
                 steps=5,
             ),
-            transfer=Transfer(
+            transfer=TransferSettings(
                 architectures=_CPU_ARCHITECTURES,
                 standard=dataclasses.replace(_CIFAR, epochs=6, lr=0.1),
                 det=dataclasses.replace(_CIFAR, epochs=6, lr=0.1, weight_decay=5e-3),
@@ -197,7 +197,7 @@ PROFILES: dict[str, Profile] = {
             ),
             targeting=Targeting(steps=100),
             evaluation=Evaluation(steps=50, images=10_000, autoattack_eps=(0.25, 0.5)),
-            transfer=Transfer(
+            transfer=TransferSettings(
                 architectures=dict.fromkeys(_CPU_ARCHITECTURES, ArchitectureScale()),
                 standard=dataclasses.replace(_GPU, lr=0.1),
                 det=dataclasses.replace(_GPU, lr=0.1, shift=0, flip=False),

@@ -164,7 +164,7 @@ class Inversion(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer(Group):
+class TransferSettings(Group):
     """Other networks, and adversarial images that go from one to another."""
 
     architectures: Mapping[str, ArchitectureScale]
@@ -194,7 +194,7 @@ class Profile:
     watching: Watching = Watching()
     features: Features = Features()
     inversion: Inversion = Inversion()
-    transfer: Transfer
+    transfer: TransferSettings
 
     def on(self, device_type: str) -> Profile:
         """The same with every training in a precision by its name, see ``TrainConfig.on``."""

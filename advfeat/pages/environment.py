@@ -27,7 +27,7 @@ ALLOCATOR = {
 }
 
 # Folders that may be given relative to the working folder; a chapter itself runs in the folder of the book.
-FOLDERS = ("ADVFEAT_DATA", "ADVFEAT_STORE", "ADVFEAT_RESULTS")
+FOLDER_VARIABLES = ("ADVFEAT_DATA", "ADVFEAT_STORE", "ADVFEAT_RESULTS")
 
 # Variables that can change the numbers or outputs of a chapter, by prefix, and exceptions that cannot.
 _RELEVANT = ("ADVFEAT_", "ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH")
@@ -38,7 +38,7 @@ def prepare_environment() -> None:
     """Set the variables that kernels inherit; the caller's own values are kept, with folders made absolute."""
     for name, value in ALLOCATOR.items():
         os.environ.setdefault(name, value)
-    for name in FOLDERS:
+    for name in FOLDER_VARIABLES:
         if os.environ.get(name):
             os.environ[name] = absolute(os.environ[name])
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one of the user's account

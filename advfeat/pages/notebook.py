@@ -16,7 +16,7 @@ from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.records import BOOK, Record, engine_of, load_record, readable_records, results_root
 from advfeat.experiments.run import Run
 from advfeat.measures import accuracy
-from advfeat.pages.verdicts import rows_of_book, table
+from advfeat.pages.verdicts import claim_table, rows_of_book
 
 PAPER = BOOK / "paper.json"
 """The paper's own numbers: id → value and where it stands."""
@@ -100,7 +100,7 @@ def answered(chapter: str) -> Markdown:
         glue(f"ch{number}_against_{ending}", row.no_effect)
         glue(f"ch{number}_paper_{ending}", row.paper)
         glue(f"ch{number}_verdict_{ending}", row.verdict.replace("*", ""))
-    return Markdown(table(rows))
+    return Markdown(claim_table(rows))
 
 
 def spread(values: Iterable[float], spec: str = ".0%") -> str:

@@ -308,8 +308,8 @@ def local_socket():
 def isolated(request, monkeypatch):
     """Whether submissions get namespaces of their own; the second time as on a system that forbids them."""
     if request.param == "forbidden":
-        monkeypatch.setattr(isolation, "refusal", lambda _: "PermissionError: not here")
-    elif isolation.refusal(tuple(submission_kernel.readable([]))):
+        monkeypatch.setattr(isolation, "why_not_isolated", lambda _: "PermissionError: not here")
+    elif isolation.why_not_isolated(tuple(submission_kernel.readable([]))):
         pytest.skip("this system gives no namespaces to its users")
     return request.param == "namespaces"
 
@@ -475,7 +475,7 @@ def test_who_is_lost_is_graded_again_and_the_exit_code_tells(graded, monkeypatch
 
 
 def test_what_the_system_lacks_is_said(monkeypatch):
-    monkeypatch.setattr(isolation, "refusal", lambda _: "PermissionError: not here")
+    monkeypatch.setattr(isolation, "why_not_isolated", lambda _: "PermissionError: not here")
     monkeypatch.setattr(landlock, "edition", lambda: 0)
     said = isolation.missing([])
     assert "no namespaces of their own (PermissionError: not here)" in said[0]
@@ -484,7 +484,7 @@ def test_what_the_system_lacks_is_said(monkeypatch):
     monkeypatch.setattr(landlock, "edition", lambda: 7)
     monkeypatch.setattr(seccomp, "known", lambda: True)
     assert len(isolation.missing([])) == 1
-    monkeypatch.setattr(isolation, "refusal", lambda _: "")
+    monkeypatch.setattr(isolation, "why_not_isolated", lambda _: "")
     assert isolation.missing([]) == []
 
 
