@@ -174,7 +174,8 @@ def match_representation(
 
 
 def _approach(representation: Tensor, scaled: Tensor) -> Tensor:
-    return -((representation - scaled[:, :-1]).norm(dim=1) / scaled[:, -1]).sum()
+    nearness: Tensor = -((representation - scaled[:, :-1]).norm(dim=1) / scaled[:, -1]).sum()
+    return nearness
 
 
 def gray_noise(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "n c h w"]:

@@ -112,7 +112,8 @@ def autoattack(
         sys.settrace(tracer)
         for parameter in learning:
             parameter.requires_grad_(True)
-    return found.detach()
+    adv: Tensor = found.detach()
+    return adv
 
 
 def autoattacked_dataset(

@@ -59,11 +59,13 @@ class Classifier(nn.Module):
 
     def represent(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """The representation of images that are normalised already."""
-        return self.features(normalised).float()
+        representation: Tensor = self.features(normalised).float()
+        return representation
 
     def classify(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         """The logits of images that are normalised already."""
-        return self.head(self.represent(normalised)) * self.logit_scale
+        logits: Tensor = self.head(self.represent(normalised)) * self.logit_scale
+        return logits
 
     def representation(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """The penultimate layer, float32."""

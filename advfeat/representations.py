@@ -139,7 +139,8 @@ def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"])
 
 def _relative(found: Tensor, target: Tensor) -> Tensor:
     size = target.norm(dim=1)
-    return (found - target).norm(dim=1) / torch.where(size > 0, size, 1)
+    relative: Tensor = (found - target).norm(dim=1) / torch.where(size > 0, size, 1)
+    return relative
 
 
 def match_distance(

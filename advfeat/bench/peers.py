@@ -100,7 +100,8 @@ def robustness(setting: Setting) -> PreparedAttack:
 
     def run() -> Tensor:
         with _without_cuda_calls(setting.images.device):
-            return attack(setting.images, setting.labels, use_best=False, **settings)
+            adv: Tensor = attack(setting.images, setting.labels, use_best=False, **settings)
+            return adv
 
     return run
 
@@ -114,7 +115,8 @@ class _RowMajor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         # The backward pass of this reshaping makes the gradient contiguous.
-        return self.model(images.flatten(1).view(images.shape))
+        logits: Tensor = self.model(images.flatten(1).view(images.shape))
+        return logits
 
 
 PEERS: dict[str, tuple[str, Callable[[Setting], PreparedAttack]]] = {

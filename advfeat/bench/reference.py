@@ -54,7 +54,8 @@ class ReferenceFeatures(nn.Module):
 
     def forward(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 2"]:
         """Undo the normalisation, which is exact for powers of two, and answer."""
-        return self.network(normalised * self.std)
+        logits: Tensor = self.network(normalised * self.std)
+        return logits
 
 
 class ReferenceNetwork(nn.Module):

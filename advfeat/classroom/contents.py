@@ -70,4 +70,5 @@ def read_notebook(entry: Entry) -> NotebookNode:
         warnings.simplefilter("ignore")  # older notebooks have no identifiers of cells
         notebook = nbformat.reads(decoded(entry.read()), as_version=4)
         nbformat.validate(notebook)
-        return nbformat.v4.upgrade(notebook, 4, notebook.nbformat_minor)
+        upgraded: NotebookNode = nbformat.v4.upgrade(notebook, 4, notebook.nbformat_minor)
+        return upgraded

@@ -25,7 +25,7 @@ _SPOILED = {
 
 def model_answers(classroom: Classroom, assignment: str) -> NotebookNode:
     """The students' notebook of ``assignment`` with all answers of its own solution."""
-    notebook = nbformat.read(classroom.notebook("release", assignment), as_version=4)
+    notebook: NotebookNode = nbformat.read(classroom.notebook("release", assignment), as_version=4)
     source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
     right = {name: cell.source for name, cell in answers(source).items()}
     for name, cell in answers(notebook).items():

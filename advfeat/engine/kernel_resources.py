@@ -205,7 +205,8 @@ def _tensors(side: int, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, Any]
 
 
 def _name(launch: Launch) -> str:
-    return launch.kernel.__name__
+    name: str = launch.kernel.__name__
+    return name
 
 
 @contextmanager

@@ -90,7 +90,8 @@ class Kernel:
         size = 36 * self.weight.shape[0] * self.weight.shape[1]
         if count >= ENOUGH_TILES and size >= LARGE and not self._kept.holds(turned):
             return _transform(self.weight.detach(), turned, None, once=True)
-        return self._kept.get(turned, lambda weight, made: _transform(weight, turned, made))
+        transformed: Tensor = self._kept.get(turned, lambda weight, made: _transform(weight, turned, made))
+        return transformed
 
 
 def conv2d(
@@ -142,7 +143,8 @@ def convolution(
     relu: bool = False,
 ) -> Tensor:  # fmt: skip
     """``conv2d`` without its checks, where the compiled code ``applies``."""
-    return _Convolution.apply(images, kernel.weight, bias, residual, kernel, padding, relu)
+    outputs: Tensor = _Convolution.apply(images, kernel.weight, bias, residual, kernel, padding, relu)
+    return outputs
 
 
 class _Convolution(torch.autograd.Function):

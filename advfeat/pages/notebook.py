@@ -139,7 +139,8 @@ def autoattack_accuracies(
 def _published() -> dict[str, Any]:
     if not PAPER.exists():
         raise FileNotFoundError(f"{PAPER} is not there: published numbers come with a checkout, not with the package")
-    return json.loads(PAPER.read_text(encoding="utf-8"))
+    published: dict[str, Any] = json.loads(PAPER.read_text(encoding="utf-8"))
+    return published
 
 
 def paper_values(by: str = "paper") -> dict[str, float]:
