@@ -98,7 +98,7 @@ def empty_book(tmp_path, monkeypatch):
 
     root = build.CHECKOUT
     for module in (build, chapter_files, runner):
-        for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
+        for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE", "LABELS"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tmp_path / getattr(module, name).relative_to(root))
     for name in (*environment.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):

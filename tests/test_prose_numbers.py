@@ -200,6 +200,7 @@ def pages() -> dict[str, list[str]]:
                 pieces += said(cell.source)
             shown = cell.metadata.get("mystnb", {})
             pieces += [shown.get("figure", {}).get("caption", ""), shown.get("image", {}).get("alt", "")]
+            pieces.append(cell.metadata.get("shows", ""))
         found[path.stem] = pieces
     return found
 
