@@ -211,15 +211,16 @@ def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Pro
     """The profile called ``name``, or the one in the file ``name``, with some of its numbers replaced.
 
     ``overrides`` names settings as records do, ``{"eps": 0.25}``, or by their groups, ``{"targeting": {"eps": 0.25}}``.
-    A mapping reaches into a training, ``{"standard": {"epochs": 3}}``, and into the scale of an architecture.
+    A mapping reaches into a training, ``{"standard": {"epochs": 3}}``, and into the scale of an architecture. Where
+    there are to be fewer images, ``{"test_images": 100}``, settings that count them follow, unless they are given.
 
     A file ends in ``.toml``. It holds ``extends``, a profile by its name or the path of another file, seen from its own
     folder; and settings, as ``overrides`` has them, also ``data`` and ``description``. Its stem is the profile's name.
 
     Raises:
-        ValueError: unknown profile or setting, with the list of what exists; a value outside its range; an architecture
-            with anything but a mapping; a file that is no TOML, extends nothing or itself, or has the name of a profile
-            of the table.
+        ValueError: unknown profile or setting, with the list of those that exist; a value outside its range; more
+            images than there are; an architecture with anything but a mapping; a file that is no TOML, extends nothing
+            or itself, or has the name of a profile of the table.
         TypeError: a value of another type than the one it replaces.
         OSError: a file cannot be read.
     """

@@ -443,7 +443,7 @@ def test_outputs_are_shown_without_active_content():
     assert shown.cells[0].outputs[0].metadata == {}
     assert shown.cells[0].metadata == {}
     assert shown.metadata == {}
-    text, _ = pages.Page(template_name="basic").from_notebook_node(notebook)
+    text, _ = pages.FeedbackPage(template_name="basic").from_notebook_node(notebook)
     assert active(text) == []
     assert notebook.cells[0].outputs[0].data == data, "the notebook itself stays"
 
