@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,17 @@ def test_one_name_means_one_thing_in_all_modules():
             if not name.startswith("_") and name not in SHARED:
                 homes.setdefault(name, []).append(module)
     assert not {name: modules for name, modules in homes.items() if len(modules) > 1}
+
+
+def test_the_map_has_a_place_for_every_module():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = [line for line in text.partition("| room |")[2].partition("Ten lines")[0].splitlines() if line[:1] == "|"]
+    assert len(rows) <= 40, "a map is read on one page: group the rows"
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[3])}
+    homeless = {"__init__", "__main__", "chapters"}  # the last is a former name of a command
+    for path in MODULES:
+        if path.parent.name != "classroom" and path.stem not in homeless and not path.stem.endswith("_figures"):
+            assert path.stem in named, f"{path.relative_to(ROOT)} has no place in the map of CONTRIBUTING.md"
 
 
 def test_no_file_for_everything_else():
