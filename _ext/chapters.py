@@ -1,4 +1,4 @@
-"""The directive ``chapters``: a table of the book's chapters, each with what it shows.
+"""The directive ``chapters``: a table of the book's chapters, each with a line on its contents.
 
 The table is made when the pages are built, from the notebooks beside its page: the metadata of a chapter's first cell
 hold its line, under ``shows``. So a new chapter appears in it by itself.
@@ -27,7 +27,7 @@ def table_rows(paths: list[Path]) -> list[tuple[str, str]]:
     for path in paths:
         shows = json.loads(path.read_bytes())["cells"][0]["metadata"].get("shows")
         if not shows:
-            raise ValueError(f"{path.name}: the metadata of the first cell must say what the chapter `shows`")
+            raise ValueError(f"{path.name}: the metadata of the first cell lack `shows`, its line in the table")
         rows.append((f"[]({path.name})", shows))
     return rows
 

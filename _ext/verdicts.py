@@ -1,4 +1,4 @@
-"""The directive ``verdicts``, a box that says what came out and what did not, and three roles for one number each.
+"""The directive ``verdicts``, a box with the verdicts on the front page's claims, and three roles for one number each.
 
 ``recorded`` is a recorded number with its interval, ``seeds`` one of the page's own record seed by seed, ``published``
 one of the paper. All are made when the pages are built, from ``claims.json``, ``paper.json`` and ``results`` beside the

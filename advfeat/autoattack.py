@@ -133,8 +133,8 @@ def autoattacked_dataset(
         model: the model that is attacked, in float32.
         threat: the ball around each image, such as ``L2(0.25)``.
         seed: of AutoAttack's draws, begun anew for every piece.
-        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on. What
-            AutoAttack finds depends on it, so ``info`` names it beside threat and seed.
+        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on.
+            AutoAttack's images depend on it, so ``info`` names it beside threat and seed.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.

@@ -264,7 +264,7 @@ def test_the_table_of_chapters_builds_strictly(tmp_path):
     title.metadata.pop("shows")
     nbformat.write(notebook, tmp_path / "01-a.ipynb")
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "01-a.ipynb: the metadata of the first cell must say what the chapter `shows`" in refused.stderr
+    assert "01-a.ipynb: the metadata of the first cell lack `shows`, its line in the table" in refused.stderr
 
 
 @each_with_a_page

@@ -159,7 +159,7 @@ def ordinary(device: torch.device, epochs: int | None) -> tuple[Classifier, Data
 
 
 def lines_and_drop(contest: Contest, findings: Findings, plan: Plan) -> None:
-    """Whether cost is linear and memory constant, what early drop saves, and the engine beside a plain loop."""
+    """Whether cost is linear and memory constant, the saving of early drop, and the engine beside a plain loop."""
     device, (steps, images) = contest.device, plan.lines
     model, data = contest.network("resnet9")
     found = scaling.cost_lines(model, data, L2(EPS["resnet9"]), steps=steps, images=images, batch_size=images[0],

@@ -36,7 +36,7 @@ class Contents:
         self.looks: dict[Entry, Look] = {}
 
     def look(self, entry: Entry) -> Look:
-        """What is in the notebook; a notebook that cannot be read has a problem."""
+        """The contents of the notebook; a notebook that cannot be read has a problem."""
         if entry not in self.looks:
             try:
                 self.looks[entry] = self._look_at(read_notebook(entry))

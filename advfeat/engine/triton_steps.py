@@ -55,7 +55,7 @@ class Launch:
     scattered: tuple[str, ...] = ()
 
     def options(self, backend: str) -> dict[str, Any]:
-        """The arguments by name, and what the compiler is told, for a ``backend``, ``cuda`` or ``hip``."""
+        """The arguments by name, and the options of the compiler, for a ``backend``, ``cuda`` or ``hip``."""
         limits = {"maxnreg": MAX_REGISTERS} if backend == "cuda" else {}
         return {**self.constants, "num_warps": self.warps, "enable_fp_fusion": False, **limits}
 

@@ -68,7 +68,7 @@ PROFILES: dict[str, Profile] = {
                 on_det=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
             ),
             matching=Matching(
-                # Few updates: the longer it trains, the more of the textures comes back into what it represents.
+                # Few updates: the longer it trains, the more of the textures comes back into its representation.
                 source=dataclasses.replace(_PLANTED_ADVERSARIAL, epochs=3, batch_size=200, lr=0.3),
                 images=3000,
                 eps=2.5,
@@ -228,7 +228,7 @@ def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Pro
 
 
 def profile_name(name: str) -> str:
-    """The name of a profile that is given by it or by its file: what runs and records are kept under."""
+    """The name of a profile that is given by it or by its file: runs and records are kept under it."""
     return Path(name).stem if is_file(name) else name
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 
 class Rule(NamedTuple):
-    """What a setting accepts, in words, and whether a value is of it."""
+    """The values that a setting accepts, in words, and whether a value is one of them."""
 
     words: str
     accepts: Callable[[Any], bool]

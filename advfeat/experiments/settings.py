@@ -57,7 +57,7 @@ class Network(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Group):
-    """How the profile's own network is trained, on what."""
+    """How the profile's own network is trained, and on which images."""
 
     standard: TrainConfig
     """The ordinary network, also at the width of a source."""
@@ -166,7 +166,7 @@ class Features(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Inversion(Group):
-    """What a representation shows of an image."""
+    """The image that a representation remembers: inversion, interpolation, units."""
 
     images: Annotated[TestImages, "represent_images"] = 200
     """Test images that are inverted, pairs that are interpolated and units that are shown."""

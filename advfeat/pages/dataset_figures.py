@@ -1,6 +1,6 @@
 """Whole figures of chapters 4 to 6, on datasets that are made with a network: numbers in, a figure out.
 
-The chapters and the figures share the names below: what is a key in a chapter or a record is shown under its name.
+The chapters and the figures share the names below: a key of a chapter or a record is shown under its name.
 """
 
 from __future__ import annotations

@@ -91,9 +91,9 @@ def surroundings(book: Path) -> str:
 
 
 def inputs_of(chapter: Path, given: Mapping[str, object], around: str) -> str:
-    """A digest of what one run of a chapter depends on: its cells (not their outputs), parameters, surroundings.
+    """A digest of the dependencies of one run of a chapter: its cells (not their outputs), parameters, surroundings.
 
-    A profile's file may change and keep its name, so what it says counts.
+    A profile's file may change and keep its name, so its contents count.
     """
     cells = [{**cell, "outputs": [], "execution_count": None} for cell in json.loads(chapter.read_bytes())["cells"]]
     scale = repr(get_profile(str(given["profile"]))) if given.get("profile") else ""

@@ -146,9 +146,9 @@ def _published() -> dict[str, Any]:
 def paper_values(by: str = "paper") -> dict[str, float]:
     """Published numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``.
 
-    What the paper shows without a number that could be confirmed is not among them.
+    Results that the paper shows without a number that could be confirmed are not among them.
     ``by`` is ``paper`` for the paper's own, ``library`` for those of the networks that its authors published with
-    their library, probably the same ones, or another of the names in that file, for what others report.
+    their library, probably the same ones, or another of the names in that file, for the numbers that others report.
     """
     entries = _published()
     return {

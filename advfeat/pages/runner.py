@@ -2,7 +2,7 @@
 
 ``python -m advfeat.pages list|run|record|refresh|book|again``; ``make`` has a target for each. Everything that can
 be checked is checked before the first cell runs. A wrong chapter, profile or parameter, and any other condition under
-which a run is bound to fail, gives exit code 2 and a message that says what is accepted; a failing cell gives 1.
+which a run is bound to fail, gives exit code 2 and a message with the accepted values; a failing cell gives 1.
 """
 
 from __future__ import annotations
