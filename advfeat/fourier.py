@@ -210,7 +210,7 @@ def low_pass(images: Float[Tensor, "n c h w"], bandwidth: int) -> Float[Tensor, 
 
 
 def high_pass(images: Float[Tensor, "n c h w"], bandwidth: int) -> Float[Tensor, "n c h w"]:
-    """The rest of ``low_pass`` with the same ``bandwidth``, the mean of each channel included; values around 0.
+    """The images minus their ``low_pass`` of the same ``bandwidth``, which holds every channel's mean: values around 0.
 
     Raises:
         TypeError, ValueError: from ``low_pass``.

@@ -1,4 +1,4 @@
-"""Attacks on models whose worst image is known, and what must not change an image: its neighbours in the batch."""
+"""Attacks on models whose worst image is known, and the same images whatever their neighbours in the batch are."""
 
 from __future__ import annotations
 

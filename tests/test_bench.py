@@ -167,7 +167,7 @@ def test_make_gpu_check_passes_over_a_python_that_cannot_run_the_tests(tmp_path)
 
 
 def test_the_check_keeps_tests_gate_and_benchmark_in_one_folder(monkeypatch, capsys, tmp_path):
-    """With a stand-in for the GPU: what is called, where it writes, what it returns."""
+    """With a stand-in for the GPU: the calls, where it writes, the exit code."""
     asked = {}
 
     def benchmark(device, folder, plan, *, deadline):
@@ -190,14 +190,14 @@ def test_the_check_keeps_tests_gate_and_benchmark_in_one_folder(monkeypatch, cap
     assert asked["results"] == tmp_path / "results"
     assert "tests: 7 passed in 1.0s, see " in capsys.readouterr().out
     asked["status"] = 1
-    assert gpu_check.main(["--out", str(tmp_path)]) == 1, "the benchmark runs all the same, and says what it found"
+    assert gpu_check.main(["--out", str(tmp_path)]) == 1, "the benchmark runs all the same, and reports its findings"
     monkeypatch.setattr(gpu_check, "TEST_SECONDS", 0)
     assert not gpu_check.run_tests(tmp_path)
     assert "not finished after" in capsys.readouterr().out
 
 
 def test_the_check_needs_no_tools_of_the_book():
-    """A machine that is lent for its GPU has PyTorch and what runs the tests, not the rest."""
+    """A machine that is lent for its GPU has PyTorch and the packages of the tests, not the rest."""
     missing = ["papermill", "IPython", "jupyter_client", "nbformat", "myst_nb", "yaml", "pandas", "platformdirs",
                "beartype", "pyautoattack", "matplotlib", "safetensors"]  # fmt: skip
     program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport advfeat.bench.gpu_check"

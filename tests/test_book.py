@@ -113,7 +113,7 @@ def test_figures_have_caption_name_and_description(stem):
             shown = cell.metadata.get("mystnb", {})
             figure = shown.get("figure", {})
             assert figure.get("caption"), cell.source
-            assert len(shown.get("image", {}).get("alt", "")) >= 40, "say what the figure shows, not what it is"
+            assert len(shown.get("image", {}).get("alt", "")) >= 40, "describe the picture"
             names.append(figure.get("name", ""))
     assert names, "a chapter without a figure"
     assert len(set(names)) == len(names)
@@ -330,7 +330,7 @@ def test_what_another_run_should_give(tiny):
 
 
 def glued(stem):
-    """Name → text of what a chapter makes available to prose."""
+    """Name → text of the numbers that a chapter glues for its prose."""
     outputs = [
         output for cell in code_cells(stem) for output in cell.outputs if "scrapbook" in output.get("metadata", {})
     ]

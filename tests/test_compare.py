@@ -23,7 +23,7 @@ SLEPT: list[float] = []
 
 @pytest.fixture(autouse=True)
 def a_clock_that_only_counts(monkeypatch):
-    """One second from each look at the clock to the next, and what ``slow`` sleeps: a busy machine ranks nobody."""
+    """One second from each look at the clock to the next, and the sleep of ``slow``: a busy machine ranks nobody."""
     looks = itertools.count(1)
     monkeypatch.setattr("advfeat.bench.timing.time.perf_counter", lambda: next(looks) + sum(SLEPT))
     yield

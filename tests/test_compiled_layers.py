@@ -1,4 +1,4 @@
-"""Frozen networks whose layers the compiled code computes: their bits, their twins, and what falls back to PyTorch."""
+"""Frozen networks whose layers the compiled code computes: their bits, their twins, and the cases left to PyTorch."""
 
 from __future__ import annotations
 
@@ -460,7 +460,7 @@ def test_compiled_layers_can_be_traced_by_fx():
         assert float((traced(images) - layer(images)).abs().max()) < 1e-4
 
 
-# ---- What is kept
+# ---- Kept results
 
 
 def test_what_was_made_of_a_tensor_is_made_anew_when_that_changes():

@@ -1,8 +1,8 @@
 """Keys of stored artifacts and settings of records, as they were: whoever changes one makes years of work unfindable.
 
 ``golden_keys.json`` was written by these functions before recipes became classes. A new profile or a new artifact adds
-lines to it (``python tests/test_golden_keys.py`` writes them all); no line that is there changes, unless what it names
-is to be made anew.
+lines to it (``python tests/test_golden_keys.py`` writes them all); no line that is there changes, unless the thing it
+names is to be made anew.
 """
 
 from __future__ import annotations

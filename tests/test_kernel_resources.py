@@ -1,6 +1,6 @@
 """The kernels as they are compiled for four GPUs, on a machine that has none.
 
-The tests of this folder interpret the kernels, so they are compiled in another process. What that process finds out is
+The tests of this folder interpret the kernels, so they are compiled in another process. Its findings are
 checked here: that every launch compiles, that no register is spilled, that images are loaded and stored as wide as
 possible, and that tiny numbers are kept, since an image classified with confidence has tiny gradients.
 """

@@ -1,4 +1,4 @@
-"""The shape of the repository: who may import whom, and what every module owes its reader."""
+"""The shape of the repository: who may import whom, and the duties of every module to its reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Architectures against torchvision's own, layer by layer; what width, depth and patch change; what they cost."""
+"""Architectures against torchvision's own, layer by layer; the effect of width, depth and patch; their cost."""
 
 from __future__ import annotations
 

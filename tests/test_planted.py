@@ -254,7 +254,7 @@ def test_moments_follow_the_numbers_of_the_world(filters):
         assert (moment - moment[0]).abs().max() < 1e-9
 
 
-# What networks make of it: the claims of the paper, at the scale that the chapters run live
+# Networks in it: the claims of the paper, at the scale that the chapters run live
 
 
 def _trained(dataset, config, seed=0):

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.numbers
 
 
 class Counting:
-    """A recorder that counts what it is asked for; a recorded step is the step itself."""
+    """A recorder that counts its calls; a recorded step is the step itself."""
 
     def __init__(self) -> None:
         self.warm = self.recorded = self.replayed = 0
@@ -65,7 +65,7 @@ class Tape(TorchDispatchMode):
         return result
 
     def play(self) -> None:
-        """Every operation again: on what took the place of earlier results, else on the very same memory."""
+        """Every operation again: on the memory that replaces earlier results, otherwise on the very same."""
         now: dict[int, Tensor] = {}
 
         def current(value):
@@ -249,7 +249,7 @@ def fall(logits: Tensor, unit: Tensor) -> Tensor:
 
 
 def test_two_objectives_never_replay_each_other(monkeypatch):
-    """As they did where the key was a word that the caller chose. What is made anew costs a recording, no more."""
+    """As they did where the key was a word that the caller chose. A new function costs a recording, no more."""
     source, unit = network(), torch.arange(6)[:, None]
 
     def attacked() -> list[Tensor]:

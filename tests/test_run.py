@@ -125,7 +125,7 @@ def test_what_autoattack_found_is_kept_for_its_network_radius_and_images(monkeyp
     asked, looked_at, fingerprint = [], [], Dataset.fingerprint
 
     def attacked(model, dataset, threat, *, seed, batch_size, shards):
-        assert (seed, batch_size) == (0, 100)  # what it finds depends on both, so the key names them
+        assert (seed, batch_size) == (0, 100)  # its images depend on both, so the key names them
         asked.append((len(dataset), threat))
         return dataset.replace(images=dataset.images * 0.5)
 

@@ -1,4 +1,4 @@
-"""Every norm keeps its promises, and one that a module does not know is refused by name or taken for what it is."""
+"""Every norm keeps its promises, and one that a module does not know is refused by name or treated as itself."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_other_classes_are_other_and_uniform():
 
 
 def answered(source: list[int], target: list[int], **changes: object) -> Transfer:
-    """What two networks say of five images that both classify correctly."""
+    """The answers of two networks to five images that both classify correctly."""
     labels = torch.tensor([0, 0, 0, 1, 1])
     found = {"source": torch.tensor(source), "target": torch.tensor(target)}
     clean = {"source": labels, "target": labels}

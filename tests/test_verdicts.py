@@ -107,7 +107,7 @@ def test_a_claim_takes_the_records_of_its_data_that_hold_all_its_numbers():
         recorded("b", 0.2, "planted"),
         recorded("a", 0.1, "cifar10-gpu"),
         recorded("b", 0.2, "cifar10-gpu"),
-        recorded("a", 0.1, "cifar10-small"),  # half of what it takes
+        recorded("a", 0.1, "cifar10-small"),  # half of the needed share
     ]
     rows = claim_rows(claims, PAPER, index)
     assert [(row.profile, row.ours, row.no_effect, row.verdict) for row in rows] == [

@@ -135,8 +135,8 @@ class Run:
     def constructed(self, kind: str, *, source_seed: int, source: str | None = None) -> Dataset:
         """A dataset made by a network of ``source_seed``: D_R ``match_source``, D_NR ``standard``, others ``source``.
 
-        That seed also makes the random choices: the targets of D_rand, and the start of the search for D_R and D_NR. The
-        authors' own set instead, if the run was given a folder of ``released`` ones.
+        That seed also makes the random choices: the targets of D_rand, and the starts of the search for D_R and D_NR.
+        The authors' own set instead, if the run was given a folder of ``released`` ones.
 
         Args:
             kind: ``D_R`` or ``D_NR`` (representation matching), ``D_rand`` or ``D_det`` (targeted attack).
