@@ -21,7 +21,7 @@ MAX_TAPS = 300
 """Height times width of a kernel, at most."""
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Outputs at (row + i apart, column + j apart); they meet the inputs at (i stride, j stride) + each of ``taps``."""
 
     weights: Tensor
@@ -30,6 +30,10 @@ class _Part(NamedTuple):
     apart: int
     stride: int
     taps: tuple[Any, Any]  # arrays of rows and columns
+
+    def extent(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns of outputs it has, of so many in all."""
+        return -(-(height - self.row) // self.apart), -(-(width - self.column) // self.apart)
 
 
 class DirectKernel:
@@ -45,33 +49,33 @@ class DirectKernel:
         self.weight, self.stride, self.padding = weight, stride, padding
         self._kept = Kept(weight)
 
-    def forward(self) -> list[_Part]:
+    def forward(self) -> list[Part]:
         """All outputs at once."""
 
-        def make(weight: Tensor, _: object) -> list[_Part]:
+        def make(weight: Tensor, _: object) -> list[Part]:
             weight = _as_kernel(weight)
             height, width = weight.shape[2:]
             taps = [(r, s) for r in range(height) for s in range(width)]
             at = [(r - self.padding, s - self.padding) for r, s in taps]
-            return [_Part(_panels(_at(weight, taps)), 0, 0, 1, self.stride, _arrays(at))]
+            return [Part(_panels(_at(weight, taps)), 0, 0, 1, self.stride, _arrays(at))]
 
         return self._kept.get("forward", make)
 
-    def backward(self) -> list[_Part]:
+    def backward(self) -> list[Part]:
         """The gradient with respect to the images: a residue modulo the stride meets only the taps that lead to it."""
 
-        def make(weight: Tensor, _: object) -> list[_Part]:
+        def make(weight: Tensor, _: object) -> list[Part]:
             return [self._residue(_as_kernel(weight), a, b) for a in range(self.stride) for b in range(self.stride)]
 
         return self._kept.get("backward", make)
 
-    def _residue(self, weight: Tensor, row: int, column: int) -> _Part:
+    def _residue(self, weight: Tensor, row: int, column: int) -> Part:
         height, width = weight.shape[2:]
         rows, columns = row + self.padding, column + self.padding
         taps = [(r, s) for r in range(height) for s in range(width)
                 if (rows - r) % self.stride == 0 and (columns - s) % self.stride == 0]  # fmt: skip
         at = [((rows - r) // self.stride, (columns - s) // self.stride) for r, s in taps]
-        return _Part(_panels(_at(weight.transpose(0, 1), taps)), row, column, self.stride, 1, _arrays(at))
+        return Part(_panels(_at(weight.transpose(0, 1), taps)), row, column, self.stride, 1, _arrays(at))
 
 
 def direct(images: Tensor, kernel: DirectKernel, bias: Tensor | None) -> Tensor:
@@ -134,7 +138,7 @@ def _each_gelu(values: Tensor, gradient: Tensor | None) -> Tensor:
     return made
 
 
-def _convolve(images: Tensor, parts: list[_Part], bias: Tensor | None, outputs: int, size: Any) -> Tensor:
+def _convolve(images: Tensor, parts: list[Part], bias: Tensor | None, outputs: int, size: Any) -> Tensor:
     library, threads = compiled_code(), torch.get_num_threads()
     images = images.contiguous(memory_format=torch.channels_last)
     count, channels, height, width = images.shape
@@ -143,12 +147,10 @@ def _convolve(images: Tensor, parts: list[_Part], bias: Tensor | None, outputs: 
         (count, outputs, *size), dtype=torch.float32, device="cpu", memory_format=torch.channels_last
     )  # fmt: skip
     for part in parts:
-        down, across = (
-            -(-(side - first) // part.apart) for side, first in zip(size, (part.row, part.column), strict=True)
-        )
+        down, across = part.extent(*size)
         if down > 0 and across > 0:
             library.winograd_direct(
-                images.data_ptr(), _zeros(channels).data_ptr(), part.weights.data_ptr(), place(bias), made.data_ptr(),
+                images.data_ptr(), zeros(channels).data_ptr(), part.weights.data_ptr(), place(bias), made.data_ptr(),
                 count, height, width, channels, outputs, *size, part.row, part.column, down, across, part.apart,
                 part.stride, len(part.taps[0]), *part.taps, threads, team(),
             )  # fmt: skip
@@ -156,7 +158,8 @@ def _convolve(images: Tensor, parts: list[_Part], bias: Tensor | None, outputs: 
 
 
 @functools.cache
-def _zeros(count: int) -> Tensor:
+def zeros(count: int) -> Tensor:
+    """What lies outside an image: as many as it has channels."""
     return torch.zeros(count, dtype=torch.float32, device="cpu")
 
 
