@@ -91,17 +91,16 @@ def _state(layer: nn.Module) -> tuple[Any, ...] | None:
     weight, bias = layer._parameters["weight"], layer._parameters["bias"]
     if weight is None or weight.requires_grad or weight.is_inference():
         return None
+    state = id(weight), weight._version, weight.data_ptr(), weight.shape, weight.stride()
     if bias is None:
-        return id(weight), weight._version, weight.data_ptr(), weight.shape, weight.stride()
-    if bias.requires_grad or not bias.is_contiguous():
-        return None
-    return id(weight), weight._version, weight.data_ptr(), weight.shape, weight.stride(), id(bias), bias.data_ptr(), bias.shape
+        return state
+    return None if bias.requires_grad or not bias.is_contiguous() else (*state, id(bias), bias.data_ptr(), bias.shape)
 
 
 def _watched(layer: nn.Module) -> bool:
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
         return True
-    return torch.nn.modules.module._has_any_global_hook()
+    return bool(torch.nn.modules.module._has_any_global_hook())
 
 
 class _Plan:
@@ -208,31 +207,39 @@ class _Steps:
         self._of = [of for _, of in made]  # a Kernel, or a Part, which must stay in memory
         self._turned = back
         self._ready = False
+        self._space: dict[tuple[int, ...], int] = {}  # floats that calls need
 
     def run(self, areas: Sequence[Tensor | None], count: int) -> None:
         """Fill the areas that the steps write to, for ``count`` images."""
         at = (ctypes.c_void_p * len(areas))(*(None if area is None else area.data_ptr() for area in areas))
-        kernels = [] if self._ready else [i for i, of in enumerate(self._of) if isinstance(of, Kernel)]
-        if not self._ready and all(self._of[i].keeps(turned=self._turned, count=self._tiles(i, count)) for i in kernels):
-            for i in kernels:
+        if not self._ready and all(self._keeps(i, count) for i in range(len(self._of))):
+            for i in range(len(self._of)):
                 self._set(i, count)
             self._ready = True
         if self._ready:
             self._call(0, len(self._of), at, count)
             return
         for i in range(len(self._of)):  # large transforms are made for one step, and the next writes over them
-            if i in kernels:
-                self._set(i, count)
+            self._set(i, count)
             self._call(i, 1, at, count)
 
     def _call(self, first: int, many: int, at: Any, count: int) -> None:
         library, threads = compiled_code(), torch.get_num_threads()
         steps = ctypes.addressof(self._array) + first * ctypes.sizeof(_Step)
-        space = scratch(library.winograd_chain_space(steps, many, count, threads))
+        call = first, many, count, threads
+        if call not in self._space:
+            self._space[call] = library.winograd_chain_space(steps, many, count, threads)
+        space = scratch(self._space[call])
         library.winograd_chain(steps, many, at, space.data_ptr(), count, threads, team())
 
+    def _keeps(self, i: int, count: int) -> bool:
+        of = self._of[i]
+        return not isinstance(of, Kernel) or of.keeps(turned=self._turned, count=self._tiles(i, count))
+
     def _set(self, i: int, count: int) -> None:
-        self._array[i].u = self._of[i].transformed(turned=self._turned, count=self._tiles(i, count)).data_ptr()
+        of = self._of[i]
+        if isinstance(of, Kernel):
+            self._array[i].u = of.transformed(turned=self._turned, count=self._tiles(i, count)).data_ptr()
 
     def _tiles(self, i: int, count: int) -> int:
         step = self._array[i]
@@ -248,7 +255,8 @@ class _Chain(torch.autograd.Function):
         outputs = _empty(count, plan.sizes[-1])
         keeps = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         saved = floats(count * plan.saved) if keeps and plan.saved else None
-        areas = [images, outputs, saved, *_inner_areas(plan, count, needed=not keeps or not all(plan.gates[:-1])), added]
+        inner = _inner_areas(plan, count, needed=not keeps or not all(plan.gates[:-1]))
+        areas = [images, outputs, saved, *inner, added]
         plan.steps("kept" if keeps else "forward").run(areas, count)
         if keeps:
             ctx.plan = plan

@@ -21,16 +21,15 @@ from advfeat.engine.winograd import Kernel, convolution, pays, tiles
 class _Compiled(nn.Module):
     """What all of these layers share: weights in the order of the compiled code, which copies and files leave out."""
 
-    weight: Tensor
-    bias: Tensor | None
     shapes: tuple[Any, ...]
     """Those of weight and bias when the compiled code took the layer over."""
 
     def kernel(self, kind: type[Any], *more: int) -> Any:
         """The weights as a ``Kernel`` or a ``DirectKernel``, made when they are first asked for."""
         kept: Any = self.__dict__.get("_kept")
-        if kept is None or kept[0] is not kind or kept[1] is not self.weight:
-            kept = self.__dict__["_kept"] = kind, self.weight, kind(self.weight, *more)
+        weight = self._parameters["weight"]
+        if kept is None or kept[0] is not kind or kept[1] is not weight:
+            kept = self.__dict__["_kept"] = kind, weight, kind(weight, *more)
         return kept[2]
 
     def has_its_shapes(self) -> bool:
@@ -42,6 +41,17 @@ class _Compiled(nn.Module):
         if name in _SETTINGS and value != getattr(self, name):
             take_out(self)
         super().__setattr__(name, value)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` asks for.
+
+        Raises:
+            TypeError: always. TorchScript cannot call the compiled code.
+        """
+        raise TypeError(
+            f"torch.jit.script knows no compiled layers ({type(self).__name__}); script the network before it is "
+            "frozen, or use torch.jit.trace"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in _KEPT}
@@ -109,7 +119,7 @@ class CompiledLinear(_Compiled, nn.Linear):
             return super().forward(inputs)
         if not self.has_its_shapes():
             return super().forward(inputs)
-        return direct(inputs[:, :, None, None], self.kernel(DirectKernel, 1, 0), self.bias)[:, :, 0, 0]
+        return direct(inputs, self.kernel(DirectKernel, 1, 0), self.bias)
 
 
 class CompiledGELU(_Compiled, nn.GELU):

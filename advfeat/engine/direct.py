@@ -79,8 +79,11 @@ class DirectKernel:
 
 
 def direct(images: Tensor, kernel: DirectKernel, bias: Tensor | None) -> Tensor:
-    """``images`` convolved with a kernel, + ``bias``, where ``convolution_code.applies``; nothing is checked."""
-    return _Direct.apply(images, _as_kernel(kernel.weight), bias, kernel)
+    """``images`` convolved with a kernel, + ``bias``, where ``convolution_code.applies``; nothing is checked.
+
+    Under a linear map's kernel they are (n, inputs), and the result is (n, outputs).
+    """
+    return _Direct.apply(images, kernel.weight, bias, kernel)
 
 
 class _Direct(torch.autograd.Function):
@@ -88,6 +91,8 @@ class _Direct(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, kernel: DirectKernel) -> Tensor:
         ctx.kernel, ctx.size = kernel, images.shape
         ctx.save_for_backward(weight, images if ctx.needs_input_grad[1] else None)
+        if weight.ndim == 2:
+            return _linear(images, kernel.forward()[0], bias, len(weight))
         sides = zip(images.shape[2:], weight.shape[2:], strict=True)
         size = [(side + 2 * kernel.padding - window) // kernel.stride + 1 for side, window in sides]
         return _convolve(images, kernel.forward(), bias, len(weight), size)
@@ -99,8 +104,17 @@ class _Direct(torch.autograd.Function):
         of_images = None
         if needed[0] and not torch.is_grad_enabled() and applies(gradient):
             needed[0] = False
-            of_images = _convolve(gradient, kernel.backward(), None, ctx.size[1], ctx.size[2:])
-        others = differentiable_gradients(gradient, images, weight, ctx.size, kernel.stride, kernel.padding, needed)
+            if weight.ndim == 2:
+                of_images = _linear(gradient, kernel.backward()[0], None, weight.shape[1])
+            else:
+                of_images = _convolve(gradient, kernel.backward(), None, ctx.size[1], ctx.size[2:])
+        if weight.ndim == 2:
+            others = (
+                gradient @ weight if needed[0] else None, gradient.mT @ images if needed[1] else None,
+                gradient.sum(0) if needed[2] else None,
+            )  # fmt: skip
+        else:
+            others = differentiable_gradients(gradient, images, weight, ctx.size, kernel.stride, kernel.padding, needed)
         return of_images if others[0] is None else others[0], *others[1:], None
 
 
@@ -135,6 +149,19 @@ def _each_gelu(values: Tensor, gradient: Tensor | None) -> Tensor:
     compiled_code().winograd_gelu(
         values.data_ptr(), place(gradient), made.data_ptr(), values.numel(), torch.get_num_threads(), team()
     )
+    return made
+
+
+def _linear(inputs: Tensor, part: Part, bias: Tensor | None, outputs: int) -> Tensor:
+    inputs = inputs.contiguous()
+    bias = bias if bias is None else bias.contiguous()
+    count, channels = inputs.shape
+    made = torch.empty((count, outputs), dtype=torch.float32, device="cpu")
+    compiled_code().winograd_direct(
+        inputs.data_ptr(), zeros(channels).data_ptr(), part.weights.data_ptr(),
+        place(bias), made.data_ptr(), count, 1, 1, channels, outputs, 1, 1, 0, 0,
+        1, 1, 1, 1, 1, *part.taps, torch.get_num_threads(), team(),
+    )  # fmt: skip
     return made
 
 
