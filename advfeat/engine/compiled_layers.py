@@ -40,7 +40,9 @@ class _Compiled(nn.Module):
         """Set an attribute; a layer whose settings somebody changes is PyTorch's from then on."""
         if name in _SETTINGS and value != getattr(self, name):
             take_out(self)
-        super().__setattr__(name, value)
+            setattr(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What ``torch.jit.script`` asks for.
