@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from typing import Any, NamedTuple
@@ -84,11 +85,7 @@ def _measured() -> float:
 
 
 def _frozen(layer: nn.Conv2d, dtype: torch.dtype) -> nn.Module:
-    twin = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1, dtype=dtype, device="cpu")
-    with torch.no_grad():
-        for one, other in zip(twin.parameters(), layer.parameters(), strict=True):
-            one.copy_(other)
-    holder = nn.Sequential(twin).requires_grad_(False).to(memory_format=torch.channels_last)
+    holder = nn.Sequential(copy.deepcopy(layer)).to(dtype).requires_grad_(False).to(memory_format=torch.channels_last)
     if dtype == torch.float32:
         put_in(holder)
     return holder
