@@ -460,6 +460,33 @@ def test_compiled_layers_can_be_traced_by_fx():
         assert float((traced(images) - layer(images)).abs().max()) < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit")  # deprecated, but still called
+def test_torchscript_traces_compiled_layers_and_refuses_them_in_words():
+    frozen = freeze(build_model("resnet18", seed=0, **SMALL["resnet18"]), dtype=torch.float32).features
+    images = drawn(3, 3, 32, 32)
+    with torch.no_grad():
+        traced = torch.jit.trace(frozen, images)
+        for some in (images, images[:2]):
+            assert float((traced(some) - frozen(some)).abs().max()) < 1e-4
+        with pytest.raises(TypeError, match=r"torch\.jit\.script knows no compiled layers \(CompiledConv2d\)"):
+            torch.jit.script(frozen)
+
+
+@pytest.mark.parametrize(("name", "value"), [("stride", (2, 2)), ("padding", (0, 0)), ("padding_mode", "circular")])
+def test_a_layer_that_somebody_changes_is_pytorchs(name, value):
+    layer, images = nn.Conv2d(16, 16, 3, padding=1), drawn(2, 16, 8, 8)
+    plain = copy.deepcopy(layer)
+    put_in(layer)
+    layer(images)
+    setattr(layer, name, getattr(layer, name))
+    assert type(layer) is CompiledConv2d
+    for one in (layer, plain):
+        setattr(one, name, value)
+    plain._reversed_padding_repeated_twice = layer._reversed_padding_repeated_twice
+    assert type(layer) is nn.Conv2d
+    assert torch.equal(layer(images), plain(images))
+
+
 # ---- Kept results
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advfeat.engine import fused_steps
+from advfeat.engine import fused_steps, precision
 from advfeat.engine.fused_steps import NetworkInput, fast_dtype
 
 # Unit roundoff of float32: one operation is off by at most this share of its result.
@@ -437,6 +437,21 @@ def test_fast_dtype_is_one_that_the_hardware_gains_from():
     assert fast_dtype("cuda") == torch.bfloat16
     assert fast_dtype("cpu") in (torch.bfloat16, torch.float32)
     assert fast_dtype("meta") == torch.float32
+
+
+def test_bfloat16_has_to_be_clearly_faster_and_the_choice_says_by_how_much():
+    assert precision.chosen(1.15).dtype == torch.bfloat16
+    assert precision.chosen(1.149).dtype == precision.chosen(0.8).dtype == torch.float32
+    assert precision.chosen(0.8).why.startswith("bfloat16 measured at 0.80 times the speed of float32 (")
+    assert precision.fastest("cuda") == (torch.bfloat16, "a GPU")
+    assert precision.fastest("cpu") == precision.fastest("cpu")
+
+
+def test_the_trial_of_bfloat16_leaves_threads_and_random_numbers_alone():
+    precision.gain.cache_clear()
+    before, state = torch.get_num_threads(), torch.get_rng_state()
+    assert precision.gain() > 0
+    assert (torch.get_num_threads(), torch.equal(torch.get_rng_state(), state)) == (before, True)
 
 
 def test_fast_dtype_is_that_of_the_processor_that_is_imitated():

@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -492,7 +494,9 @@ def test_no_code_is_taken_from_where_others_can_write(anew, tmp_path, monkeypatc
     shared.mkdir()
     shared.chmod(0o777)
     monkeypatch.setenv("ADVFEAT_COMPILED", str(shared))
-    assert convolution_code.engine() == ("torch", f"others can write to {shared}, so no code is taken from it")
+    with pytest.warns(UserWarning, match=f"others can write to {shared}, so no code is taken from it"):
+        name, _ = convolution_code.engine()
+    assert (name, [*shared.iterdir()]) == ("winograd", []), "nor written there"
     shared.chmod(0o700)
     convolution_code._library.cache_clear()
     if convolution_code.engine().name == "winograd":
@@ -505,12 +509,33 @@ def test_no_code_is_taken_from_where_others_can_write(anew, tmp_path, monkeypatc
         assert (library.stat().st_mode & 0o777, library.stat().st_ino == before) == (0o600, False), "made anew"
 
 
-def test_a_cache_that_cannot_be_written_is_a_reason(anew, tmp_path, monkeypatch):
+@pytest.mark.parametrize("cache", ["file/cache", "closed"])
+def test_without_a_cache_each_process_compiles_for_itself_and_says_so(cache, anew, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("ADVFEAT_COMPILED", str(tmp_path / "file" / "cache"))
-    assert compiled.folder() == tmp_path / "file" / "cache"
-    with pytest.raises(compiled.UnavailableError, match=r"tiny\.c could not be compiled"):
-        compiled.load(tiny(tmp_path))
+    (tmp_path / "closed").mkdir()
+    if cache == "closed":  # permissions do not stop root, so writing fails
+        monkeypatch.setattr(compiled, "sweep", lambda _: (_ for _ in ()).throw(OSError("read-only file system")))
+    monkeypatch.setenv("ADVFEAT_COMPILED", str(tmp_path / cache))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "closed"))
+    assert compiled.folder() == tmp_path / cache
+    with pytest.warns(UserWarning, match=r"tiny\.c is compiled in every process anew, since .* cannot be"):
+        assert compiled.load(tiny(tmp_path)).tiny_answer() == 42
+    assert not any((tmp_path / "closed").iterdir()), "nothing is left behind"
+
+
+def test_the_stub_of_a_mac_without_developer_tools_is_not_called(tmp_path, monkeypatch):
+    for name in ("xcode-select", "cc"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/called\nexit 2\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(compiled, "XCODE_SELECT", str(tmp_path / "xcode-select"))
+    monkeypatch.setattr(compiled.sys, "platform", "darwin")
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(compiled.UnavailableError, match="xcode-select --install"):
+        compiled.compiler()
+    assert (tmp_path / "called").read_text() == "xcode-select\n"
+    (tmp_path / "xcode-select").write_text("#!/bin/sh\n")
+    assert compiled.compiler() == ["/usr/bin/cc"]
 
 
 @pytest.mark.parametrize("given", ["AVX2", "AVX2_VNNI", "AVX512_CORE", "SSE41", ""])
@@ -590,3 +615,65 @@ def test_two_processes_at_once(anew, tmp_path):
     assert [process.communicate()[0] for process in both] == ["42\n", "42\n"]
     assert not [path for path in anew.iterdir() if path.suffix != ".so"]
     assert compiled.load(source).tiny_answer() == 42
+
+
+# ---- 64-bit Arm, imitated by QEMU
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory):
+    """A call of ``winograd_driver.c`` as 64-bit Arm code; skipped without a cross-compiler and QEMU."""
+    compiler, machine = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+    if compiler is None or machine is None:
+        pytest.skip("needs aarch64-linux-gnu-gcc and qemu-aarch64 (gcc-aarch64-linux-gnu and qemu-user)")
+    driver = tmp_path_factory.mktemp("arm") / "driver"
+    flags = [flag for flag in compiled.FLAGS if flag not in ("-fPIC", "-shared")]
+    source = Path(__file__).with_name("winograd_driver.c")
+    subprocess.run(
+        [compiler, *flags, *compiled.INSTRUCTIONS["neon"], "-static", f'-DWINOGRAD="{convolution_code.SOURCE}"',
+         "-o", driver, source, "-lm"],
+        check=True,
+    )  # fmt: skip
+
+    def run(*words, values=(), shape=()):
+        given = b"".join(one.contiguous().numpy().tobytes() for one in values)
+        said = subprocess.run([machine, driver, *map(str, words)], input=given, capture_output=True, check=True).stdout
+        return torch.frombuffer(bytearray(said), dtype=torch.float32).view(shape) if shape else said
+
+    return run
+
+
+def last(images):
+    return images.permute(0, 2, 3, 1)
+
+
+def first(images):
+    return images.permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("shape", [*EXAMPLES, (2, 40, 47, 10, 9, 0)])
+def test_arm_computes_within_the_same_bounds(shape, arm):
+    assert arm("width") == b"4\n"
+    images, weight, gradient = drawn(shape)
+    n, c, k, height, width, padding = shape
+    size = (n, height, width, c, k, padding)
+    found = arm("convolve", *size, 0, values=(last(images), weight), shape=last(gradient).shape)
+    within(first(found), F.conv2d(images.double(), weight.double(), padding=padding), bound(images, weight, padding))
+    back = (n, *gradient.shape[2:], k, c, 2 - padding)
+    found = arm("convolve", *back, 1, values=(last(gradient), weight), shape=last(images).shape)
+    exact = torch.nn.grad.conv2d_input(images.shape, weight.double(), gradient.double(), padding=padding)
+    within(first(found), exact, bound(gradient, weight.flip(2, 3).transpose(0, 1), 2 - padding))
+    found = arm("gradient", *size, values=(last(images), last(gradient)), shape=weight.shape)
+    exact = torch.nn.grad.conv2d_weight(images.double(), weight.shape, gradient.double(), padding=padding)
+    within(found, exact, weight_bound(images, gradient, padding))
+    exact = F.conv2d(images.double(), weight.double(), padding=padding, stride=2)
+    found = arm("direct", *size, 2, values=(last(images), weight), shape=last(exact).shape)
+    total = F.conv2d(images.double().abs(), weight.double().abs(), padding=padding, stride=2)
+    within(first(found), exact, gamma(9 * c + 1) * total)
+
+
+def test_arm_gives_the_same_bits_alone_and_in_a_batch(arm):
+    images, weight, gradient = drawn((5, 20, 33, 9, 6, 1))
+    whole = arm("convolve", 5, 9, 6, 20, 33, 1, 0, values=(last(images), weight), shape=last(gradient).shape)
+    alone = arm("convolve", 1, 9, 6, 20, 33, 1, 0, values=(last(images[3:4]), weight), shape=(1, 9, 6, 33))
+    assert torch.equal(whole[3:4], alone)

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +33,7 @@ INSTRUCTIONS = {
     "plain": (),
 }
 """The compiler's flags for each set of instructions."""
+XCODE_SELECT = "/usr/bin/xcode-select"
 ANSWER_SECONDS, COMPILE_SECONDS = 20, 120  # that a compiler may take, to say its version and to compile
 
 
@@ -76,9 +78,18 @@ def compiler() -> list[str]:
     for command in [given] if given else [["cc"], ["gcc"], ["clang"]]:
         place = shutil.which(command[0])
         if place is not None:
+            _not_a_stub(place)
             return [place, *command[1:]]
     words = f"CC names {given[0]!r}, which cannot be run" if given else "no cc, gcc or clang is on the path"
     raise UnavailableError(f"no C compiler: {words}")
+
+
+def _not_a_stub(place: str) -> None:
+    """The compilers of a Mac without its developer tools are stubs, which would ask in a window for an installation."""
+    if sys.platform == "darwin" and place.startswith("/usr/bin/"):
+        asked = subprocess.run([XCODE_SELECT, "-p"], capture_output=True, timeout=ANSWER_SECONDS, check=False)
+        if asked.returncode:
+            raise UnavailableError("no C compiler: xcode-select --install brings the one of macOS")
 
 
 def load(source: Path) -> ctypes.CDLL:
@@ -87,36 +98,57 @@ def load(source: Path) -> ctypes.CDLL:
     A name in the cache holds a hash of the compiler, its flags, the source and the processor, and one of the file's own
     content; the library itself answers the first to NAME_key(), where NAME is that of the source. So a file that is
     damaged, or made for something else, is never used. Processes that compile at once write one name or several, each
-    whole.
+    whole. Where the cache cannot be written, or not by this user alone, the library is this process's, and a warning
+    says so.
 
     Raises:
-        UnavailableError: there is no compiler, it failed, or the cache cannot be written, or not by this user alone.
+        UnavailableError: there is no compiler, or it failed.
     """
     try:
-        command, flags, cache = compiler(), [*FLAGS, *INSTRUCTIONS[instructions()]], folder()
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _only_ours(cache):
-            raise UnavailableError(f"others can write to {cache}, so no code is taken from it")
+        command, flags = compiler(), [*FLAGS, *INSTRUCTIONS[instructions()]]
         text = source.read_bytes()
         parts = [_version(tuple(command)), command, flags, text.decode(), sys.platform, *_processor()]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-        for kept in sorted(cache.glob(f"{source.stem}-{key}-*.so")):
+        cache, unusable = _cache()
+        for kept in [] if unusable else sorted(cache.glob(f"{source.stem}-{key}-*.so")):
             library = _opened(kept, source.stem, key) if _only_ours(kept) else None
             if library is not None:
                 return library
             with suppress(OSError):
                 kept.unlink()
         content = _compiled([*command, *flags, f'-DKEY="{key}"'], text, source.name)
-        place = cache / f"{source.stem}-{key}-{_hash(content)}.so"
-        sweep(cache)
-        write_whole(place, content)
-        place.chmod(0o600)
+        name = f"{source.stem}-{key}-{_hash(content)}.so"
+        if not unusable:
+            try:
+                sweep(cache)
+                library = _written(cache / name, content, key)
+            except OSError as error:
+                unusable = f"{cache} cannot be written: {error}"
+        if unusable:
+            warnings.warn(f"{source.name} is compiled in every process anew, since {unusable}", stacklevel=2)
+            with tempfile.TemporaryDirectory(prefix="advfeat-compiled-", ignore_cleanup_errors=True) as own:
+                library = _written(Path(own) / name, content, key)
     except (OSError, subprocess.SubprocessError, ValueError, RuntimeError, ImportError) as error:
         raise UnavailableError(f"{source.name} could not be compiled: {error}") from error
-    library = _opened(place, source.stem, key)
     if library is None:
-        raise UnavailableError(f"{place} was compiled, but cannot be loaded")
+        raise UnavailableError(f"{source.name} was compiled, but cannot be loaded")
     return library
+
+
+def _cache() -> tuple[Path, str]:
+    """Where libraries are kept, and why that folder cannot be used, if it cannot."""
+    cache = folder()
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        return cache, f"{cache} cannot be made: {error}"
+    return cache, "" if _only_ours(cache) else f"others can write to {cache}, so no code is taken from it"
+
+
+def _written(place: Path, content: bytes, key: str) -> ctypes.CDLL | None:
+    write_whole(place, content)
+    place.chmod(0o600)
+    return _opened(place, place.name.split("-")[0], key)
 
 
 def _compiled(command: list[str], text: bytes, name: str) -> bytes:

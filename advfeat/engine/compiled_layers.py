@@ -21,16 +21,56 @@ from advfeat.engine.winograd import Kernel, convolution, pays, tiles
 class _Compiled(nn.Module):
     """The base of both kinds of layers: weights in the order of the compiled code, which copies and files leave out."""
 
-    weight: Tensor
+    shapes: tuple[Any, ...]
+    """Those of weight and bias when the compiled code took the layer over."""
 
-    def _kernel(self, kind: type[Any], *more: int) -> Any:
+    def kernel(self, kind: type[Any], *more: int) -> Any:
+        """The weights as a ``Kernel`` or a ``DirectKernel``, made when they are first asked for."""
         kept: Any = self.__dict__.get("_kept")
-        if type(kept) is not kind or kept.weight is not self.weight:
-            kept = self.__dict__["_kept"] = kind(self.weight, *more)
-        return kept
+        weight = self._parameters["weight"]
+        if kept is None or kept[0] is not kind or kept[1] is not weight:
+            kept = self.__dict__["_kept"] = kind, weight, kind(weight, *more)
+        return kept[2]
+
+    def has_its_shapes(self) -> bool:
+        """Whether weight and bias have the shapes that they had; PyTorch answers for others, be it with an error."""
+        return self.shapes == _shapes(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a layer whose settings somebody changes is PyTorch's from then on."""
+        if name in _SETTINGS and value != getattr(self, name):
+            take_out(self)
+            setattr(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` asks for.
+
+        Raises:
+            TypeError: always. TorchScript cannot call the compiled code.
+        """
+        raise TypeError(
+            f"torch.jit.script knows no compiled layers ({type(self).__name__}); script the network before it is "
+            "frozen, or use torch.jit.trace"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_kept"}
+        return {key: value for key, value in self.__dict__.items() if key not in _KEPT}
+
+
+_KEPT = ("_kept", "_chain")  # what is made of the weights: see also compiled_chains
+_SETTINGS = {"stride", "padding", "dilation", "groups", "padding_mode", "kernel_size", "in_channels", "out_channels",
+             "in_features", "out_features", "approximate"}  # fmt: skip
+
+
+def _shapes(layer: nn.Module) -> tuple[Any, ...]:
+    return tuple(None if tensor is None else tensor.shape for tensor in layer._parameters.values())
+
+
+def _take_over(layer: nn.Module, kind: type[nn.Module]) -> None:
+    layer.__dict__["shapes"] = _shapes(layer)
+    layer.__class__ = kind
 
 
 class CompiledConv2d(_Compiled, nn.Conv2d):
@@ -40,13 +80,22 @@ class CompiledConv2d(_Compiled, nn.Conv2d):
         """By minimal filtering where that saves multiplications, otherwise directly."""
         if not applies(images, self.weight, self.bias) or images.ndim != 4 or images.shape[1] != self.in_channels:
             return super().forward(images)
-        padding, stride = int(self.padding[0]), self.stride[0]
-        sides = [side + 2 * padding - window for side, window in zip(images.shape[2:], self.kernel_size, strict=True)]
-        if min(sides) < 0:
+        if not self.has_its_shapes() or min(self.size(*images.shape[2:])) < 1:
             return super().forward(images)
-        if _is_filtered(self) and _filtering_saves(sides[0] + 1, sides[1] + 1):
-            return convolution(images, self._kernel(Kernel), self.bias, padding=padding)
-        return direct(images, self._kernel(DirectKernel, stride, padding), self.bias)
+        padding, stride = int(self.padding[0]), self.stride[0]
+        if self.is_filtered_at(*images.shape[2:]):
+            return convolution(images, self.kernel(Kernel), self.bias, padding=padding)
+        return direct(images, self.kernel(DirectKernel, stride, padding), self.bias)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the outputs for images of this size."""
+        padding, stride = int(self.padding[0]), self.stride[0]
+        down, across = self.kernel_size
+        return (height + 2 * padding - down) // stride + 1, (width + 2 * padding - across) // stride + 1
+
+    def is_filtered_at(self, height: int, width: int) -> bool:
+        """Whether it is by minimal filtering for images of this size, in whatever number."""
+        return _is_filtered(self) and _filtering_saves(*self.size(height, width))
 
 
 class TrainedConv2d(_Compiled, nn.Conv2d):
@@ -54,12 +103,12 @@ class TrainedConv2d(_Compiled, nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """By minimal filtering where that pays for the number and size of the images, otherwise by PyTorch."""
-        padding = int(self.padding[0])
-        applicable = applies(images, self.weight, self.bias) and images.ndim == 4
-        if applicable and images.shape[1] == self.in_channels and min(images.shape[2:]) + 2 * padding > 2:
+        applicable = applies(images, self.weight, self.bias) and images.ndim == 4 and self.has_its_shapes()
+        if applicable and images.shape[1] == self.in_channels and min(images.shape[2:]) + 2 * int(self.padding[0]) > 2:
             sizes = self.in_channels, self.out_channels, *images.shape[2:]
+            padding = int(self.padding[0])
             if pays(*sizes, gradient="weight", batch=len(images), padding=padding):
-                return convolution(images, self._kernel(Kernel), self.bias, padding=padding)
+                return convolution(images, self.kernel(Kernel), self.bias, padding=padding)
         return super().forward(images)
 
 
@@ -70,10 +119,12 @@ class CompiledLinear(_Compiled, nn.Linear):
         """Directly."""
         if not applies(inputs, self.weight, self.bias) or inputs.ndim != 2 or inputs.shape[1] != self.in_features:
             return super().forward(inputs)
-        return direct(inputs[:, :, None, None], self._kernel(DirectKernel, 1, 0), self.bias)[:, :, 0, 0]
+        if not self.has_its_shapes():
+            return super().forward(inputs)
+        return direct(inputs, self.kernel(DirectKernel, 1, 0), self.bias)
 
 
-class CompiledGELU(nn.GELU):
+class CompiledGELU(_Compiled, nn.GELU):
     """The error function's GELU, not the one with tanh."""
 
     def forward(self, values: Tensor) -> Tensor:
@@ -92,14 +143,15 @@ def put_in(network: nn.Module) -> None:
     """Let the compiled code compute all layers of a network that it can; they stay the same objects."""
     for layer in network.modules():
         if type(layer) in COMPILED and _can_compute(layer):
-            layer.__class__ = COMPILED[type(layer)]
+            _take_over(layer, COMPILED[type(layer)])
 
 
 def take_out(network: nn.Module) -> None:
     """Undo ``put_in``."""
     for layer in network.modules():
         if type(layer) in _PLAIN:
-            layer.__dict__.pop("_kept", None)
+            for name in (*_KEPT, "shapes"):
+                layer.__dict__.pop(name, None)
             layer.__class__ = _PLAIN[type(layer)]
 
 
@@ -109,7 +161,7 @@ def training(network: nn.Module) -> Iterator[None]:
     gaining = [layer for layer in network.modules() if type(layer) is nn.Conv2d and _can_compute(layer)]
     gaining = [layer for layer in gaining if _is_filtered(layer)]
     for layer in gaining:
-        layer.__class__ = TrainedConv2d
+        _take_over(layer, TrainedConv2d)
     try:
         yield
     finally:

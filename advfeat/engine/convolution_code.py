@@ -125,6 +125,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         ("convolve", [*[pointer] * 7, *image, whole, *team], None),
         ("weight_gradient", [*[pointer] * 5, *image, *strides, *team], None),
         ("gelu", [*[pointer] * 3, size, *team], None),
+        ("chain_space", [pointer, whole, size, whole], size),
+        ("chain", [pointer, whole, pointer, pointer, size, *team], None),
         ("direct", [*[pointer] * 5, size, *[whole] * 13, pointer, pointer, *team], None),
     ):
         function = getattr(library, f"winograd_{name}")

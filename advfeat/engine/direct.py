@@ -21,7 +21,7 @@ MAX_TAPS = 300
 """Height times width of a kernel, at most."""
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Outputs at (row + i apart, column + j apart); they meet the inputs at (i stride, j stride) + each of ``taps``."""
 
     weights: Tensor
@@ -30,6 +30,10 @@ class _Part(NamedTuple):
     apart: int
     stride: int
     taps: tuple[Any, Any]  # arrays of rows and columns
+
+    def extent(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns of outputs it has, of so many in all."""
+        return -(-(height - self.row) // self.apart), -(-(width - self.column) // self.apart)
 
 
 class DirectKernel:
@@ -45,40 +49,43 @@ class DirectKernel:
         self.weight, self.stride, self.padding = weight, stride, padding
         self._kept = Kept(weight)
 
-    def forward(self) -> list[_Part]:
+    def forward(self) -> list[Part]:
         """All outputs at once."""
 
-        def make(weight: Tensor, _: object) -> list[_Part]:
+        def make(weight: Tensor, _: object) -> list[Part]:
             weight = _as_kernel(weight)
             height, width = weight.shape[2:]
             taps = [(r, s) for r in range(height) for s in range(width)]
             at = [(r - self.padding, s - self.padding) for r, s in taps]
-            return [_Part(_panels(_at(weight, taps)), 0, 0, 1, self.stride, _arrays(at))]
+            return [Part(_panels(_at(weight, taps)), 0, 0, 1, self.stride, _arrays(at))]
 
-        parts: list[_Part] = self._kept.get("forward", make)
+        parts: list[Part] = self._kept.get("forward", make)
         return parts
 
-    def backward(self) -> list[_Part]:
+    def backward(self) -> list[Part]:
         """The gradient with respect to the images: a residue modulo the stride meets only the taps that lead to it."""
 
-        def make(weight: Tensor, _: object) -> list[_Part]:
+        def make(weight: Tensor, _: object) -> list[Part]:
             return [self._residue(_as_kernel(weight), a, b) for a in range(self.stride) for b in range(self.stride)]
 
-        parts: list[_Part] = self._kept.get("backward", make)
+        parts: list[Part] = self._kept.get("backward", make)
         return parts
 
-    def _residue(self, weight: Tensor, row: int, column: int) -> _Part:
+    def _residue(self, weight: Tensor, row: int, column: int) -> Part:
         height, width = weight.shape[2:]
         rows, columns = row + self.padding, column + self.padding
         taps = [(r, s) for r in range(height) for s in range(width)
                 if (rows - r) % self.stride == 0 and (columns - s) % self.stride == 0]  # fmt: skip
         at = [((rows - r) // self.stride, (columns - s) // self.stride) for r, s in taps]
-        return _Part(_panels(_at(weight.transpose(0, 1), taps)), row, column, self.stride, 1, _arrays(at))
+        return Part(_panels(_at(weight.transpose(0, 1), taps)), row, column, self.stride, 1, _arrays(at))
 
 
 def direct(images: Tensor, kernel: DirectKernel, bias: Tensor | None) -> Tensor:
-    """``images`` convolved with a kernel, + ``bias``, where ``convolution_code.applies``; nothing is checked."""
-    outputs: Tensor = _Direct.apply(images, _as_kernel(kernel.weight), bias, kernel)
+    """``images`` convolved with a kernel, + ``bias``, where ``convolution_code.applies``; nothing is checked.
+
+    Under a linear map's kernel they are (n, inputs), and the result is (n, outputs).
+    """
+    outputs: Tensor = _Direct.apply(images, kernel.weight, bias, kernel)
     return outputs
 
 
@@ -87,6 +94,8 @@ class _Direct(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, kernel: DirectKernel) -> Tensor:
         ctx.kernel, ctx.size = kernel, images.shape
         ctx.save_for_backward(weight, images if ctx.needs_input_grad[1] else None)
+        if weight.ndim == 2:
+            return _linear(images, kernel.forward()[0], bias, len(weight))
         sides = zip(images.shape[2:], weight.shape[2:], strict=True)
         size = [(side + 2 * kernel.padding - window) // kernel.stride + 1 for side, window in sides]
         return _convolve(images, kernel.forward(), bias, len(weight), size)
@@ -98,8 +107,17 @@ class _Direct(torch.autograd.Function):
         of_images = None
         if needed[0] and not torch.is_grad_enabled() and applies(gradient):
             needed[0] = False
-            of_images = _convolve(gradient, kernel.backward(), None, ctx.size[1], ctx.size[2:])
-        others = differentiable_gradients(gradient, images, weight, ctx.size, kernel.stride, kernel.padding, needed)
+            if weight.ndim == 2:
+                of_images = _linear(gradient, kernel.backward()[0], None, weight.shape[1])
+            else:
+                of_images = _convolve(gradient, kernel.backward(), None, ctx.size[1], ctx.size[2:])
+        if weight.ndim == 2:
+            others = (
+                gradient @ weight if needed[0] else None, gradient.mT @ images if needed[1] else None,
+                gradient.sum(0) if needed[2] else None,
+            )  # fmt: skip
+        else:
+            others = differentiable_gradients(gradient, images, weight, ctx.size, kernel.stride, kernel.padding, needed)
         return of_images if others[0] is None else others[0], *others[1:], None
 
 
@@ -139,7 +157,20 @@ def _each_gelu(values: Tensor, gradient: Tensor | None) -> Tensor:
     return made
 
 
-def _convolve(images: Tensor, parts: list[_Part], bias: Tensor | None, outputs: int, size: Any) -> Tensor:
+def _linear(inputs: Tensor, part: Part, bias: Tensor | None, outputs: int) -> Tensor:
+    inputs = inputs.contiguous()
+    bias = bias if bias is None else bias.contiguous()
+    count, channels = inputs.shape
+    made = torch.empty((count, outputs), dtype=torch.float32, device="cpu")
+    compiled_code().winograd_direct(
+        inputs.data_ptr(), zeros(channels).data_ptr(), part.weights.data_ptr(),
+        place(bias), made.data_ptr(), count, 1, 1, channels, outputs, 1, 1, 0, 0,
+        1, 1, 1, 1, 1, *part.taps, torch.get_num_threads(), team(),
+    )  # fmt: skip
+    return made
+
+
+def _convolve(images: Tensor, parts: list[Part], bias: Tensor | None, outputs: int, size: Any) -> Tensor:
     library, threads = compiled_code(), torch.get_num_threads()
     images = images.contiguous(memory_format=torch.channels_last)
     count, channels, height, width = images.shape
@@ -148,12 +179,10 @@ def _convolve(images: Tensor, parts: list[_Part], bias: Tensor | None, outputs: 
         (count, outputs, *size), dtype=torch.float32, device="cpu", memory_format=torch.channels_last
     )  # fmt: skip
     for part in parts:
-        down, across = (
-            -(-(side - first) // part.apart) for side, first in zip(size, (part.row, part.column), strict=True)
-        )
+        down, across = part.extent(*size)
         if down > 0 and across > 0:
             library.winograd_direct(
-                images.data_ptr(), _zeros(channels).data_ptr(), part.weights.data_ptr(), place(bias), made.data_ptr(),
+                images.data_ptr(), zeros(channels).data_ptr(), part.weights.data_ptr(), place(bias), made.data_ptr(),
                 count, height, width, channels, outputs, *size, part.row, part.column, down, across, part.apart,
                 part.stride, len(part.taps[0]), *part.taps, threads, team(),
             )  # fmt: skip
@@ -161,7 +190,8 @@ def _convolve(images: Tensor, parts: list[_Part], bias: Tensor | None, outputs: 
 
 
 @functools.cache
-def _zeros(count: int) -> Tensor:
+def zeros(count: int) -> Tensor:
+    """What lies outside an image: as many as it has channels."""
     return torch.zeros(count, dtype=torch.float32, device="cpu")
 
 

@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from advfeat.engine.compiled_layers import put_in, take_out
 from advfeat.engine.convolution_code import engine
+from advfeat.engine.graph_chains import join
 
 # Layers that in eval mode treat each image on its own and draw nothing at random. Any other layer is refused. A
 # function is trusted unless it is listed further down.
@@ -212,6 +213,9 @@ def lay_out_for_float32(features: nn.Module) -> None:
     """
     if engine().name == "winograd":
         put_in(features)
+        for part in features.modules():
+            if isinstance(part, fx.GraphModule):
+                join(part)
         return
     for layer in features.modules():
         if not isinstance(layer, nn.Conv2d) or layer.kernel_size[0] == 1:

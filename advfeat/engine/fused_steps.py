@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from advfeat import inputs
+from advfeat.engine.precision import fastest
 
 
 @dataclass(frozen=True)
@@ -221,16 +222,6 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-@functools.cache
 def fast_dtype(device_type: str) -> torch.dtype:
-    """The dtype in which networks run fastest on a device type: bfloat16 where its matrix units know it.
-
-    A CPU without AVX-512-BF16 or AMX emulates bfloat16 more slowly than it computes in float32, so there the answer is
-    float32; also where ``ONEDNN_MAX_CPU_ISA`` keeps oneDNN from such instructions.
-    """
-    if device_type == "cuda":
-        return torch.bfloat16
-    if device_type != "cpu" or not torch.backends.mkldnn.is_available():
-        return torch.float32
-    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if has_units and torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    """The dtype in which networks run fastest on a device type; ``precision.fastest`` says how it is found and why."""
+    return fastest(device_type).dtype

@@ -78,6 +78,12 @@ INLINE void store_part(float *to, vec value, int count) {
     memcpy(to, full, (size_t)count * sizeof(float));
 }
 
+/* A value counts where its gate is above 0 or NaN. */
+INLINE vec gated(vec value, const float *gate, int count) {
+    vec open = count == VL ? load(gate) : load_part(gate, count);
+    return where(open <= 0.0f, (vec){0}, value);
+}
+
 /* Rows of a matrix begin a cache line apart from a multiple of 4096 bytes, or all 36 would fall into one set. */
 INLINE long row_of(long channels) { return up(channels, LANES) + LANES; }
 INLINE long plane_of(long tiles, long row) { return up(tiles * row, 1024) + LANES; }
@@ -181,17 +187,15 @@ INLINE void find(const struct images *of, long image, int top, int left, int sid
         }
 }
 
-INLINE vec pixel(const float *at, const float *gate, int channel, int count, int gated) {
+INLINE vec pixel(const float *at, const float *gate, int channel, int count, int has_gate) {
     vec value = count == VL ? load(at + channel) : load_part(at + channel, count);
-    if (!gated) return value;
-    vec open = count == VL ? load(gate + channel) : load_part(gate + channel, count);
-    return where(open <= 0.0f, (vec){0}, value);
+    return has_gate ? gated(value, gate + channel, count) : value;
 }
 
 /* V = B^T d B of one tile for VL channels. */
-INLINE void input_vector(const float **at, const float **gate, int channel, int count, int gated, float *to, long plane) {
+INLINE void input_vector(const float **at, const float **gate, int channel, int count, int has_gate, float *to, long plane) {
     vec half[36], line[6];
-#define AT(i, j) pixel(at[6 * (i) + (j)], gate[6 * (i) + (j)], channel, count, gated)
+#define AT(i, j) pixel(at[6 * (i) + (j)], gate[6 * (i) + (j)], channel, count, has_gate)
     UNROLL for (int j = 0; j < 6; j++)
         input_1d(AT(0, j), AT(1, j), AT(2, j), AT(3, j), AT(4, j), AT(5, j), half + j, 6);
 #undef AT
@@ -214,9 +218,9 @@ static void input_tile(const struct images *of, long image, int top, int left, f
 }
 
 /* The same for the gradient of 4x4 outputs, which is 0 outside. */
-INLINE void gradient_vector(const float **at, const float **gate, int channel, int count, int gated, float *to, long plane) {
+INLINE void gradient_vector(const float **at, const float **gate, int channel, int count, int has_gate, float *to, long plane) {
     vec half[24], line[6];
-#define AT(i, j) pixel(at[4 * (i) + (j)], gate[4 * (i) + (j)], channel, count, gated)
+#define AT(i, j) pixel(at[4 * (i) + (j)], gate[4 * (i) + (j)], channel, count, has_gate)
     UNROLL for (int j = 0; j < 4; j++) gradient_1d(AT(0, j), AT(1, j), AT(2, j), AT(3, j), half + j, 4);
 #undef AT
     UNROLL for (int i = 0; i < 6; i++) {
@@ -372,6 +376,7 @@ void winograd_weights(const float *from, float *to, int inputs, int outputs, int
 struct convolution {
     struct images x;
     const float *u, *bias, *added;
+    const float *open; /* null, or as many as y: an output is 0 where this is at most 0, as in ReLU's gradient */
     float *y, *space;
     int outputs, padding, relu, height, width, tiles_down, tiles_across;
     long tiles;
@@ -413,6 +418,7 @@ INLINE void output_vector(const struct convolution *of, const float *m, long pix
             if (of->added) value += count == VL ? load(of->added + at) : load_part(of->added + at, count);
             /* The sign of an infinity is not to be trusted after the transforms: a negative one becomes NaN, not 0. */
             if (of->relu) value = where(value > 0.0f, value, 0.0f * value + 0.0f);
+            if (of->open) value = gated(value, of->open + at, count);
             if (count == VL) store(of->y + at, value);
             else store_part(of->y + at, value, count);
         }
@@ -498,6 +504,22 @@ long winograd_space(long n, int height, int width, int inputs, int outputs, int 
     return up(inputs, VL) + of.member_space * threads + (of.whole ? 36 * of.v_plane : 0);
 }
 
+static void convolve(struct convolution *of, float *space, long n, int threads, launcher launch) {
+    int inputs = of->x.channels;
+    plan(of, n, threads);
+    memset(space, 0, (size_t)up(inputs, VL) * sizeof(float));
+    if (of->tiles * 36 * inputs * of->outputs < WORTH_A_TEAM) threads = 1;
+    of->space = space + up(inputs, VL);
+    long blocks = up(of->tiles, of->per_block) / of->per_block;
+    if (of->whole) {
+        of->v = of->space + of->member_space * threads;
+        run(transform_some, of, up(of->tiles, 4) / 4, threads, launch);
+        run(multiply_group, of, blocks * (up(of->outputs, GROUP) / GROUP), threads, launch);
+    } else {
+        run(convolve_block, of, blocks, threads, launch);
+    }
+}
+
 /* y = x convolved with the transformed kernel u, + bias (may be null), + added (may be null), through ReLU if asked for.
    x, gate: n, height, width, inputs. y, added: n, height + 2 padding - 2, width + 2 padding - 2, outputs. */
 void winograd_convolve(const float *x, const float *gate, const float *u, const float *bias, const float *added, float *y,
@@ -511,17 +533,7 @@ void winograd_convolve(const float *x, const float *gate, const float *u, const 
     of.outputs = outputs;
     of.padding = padding;
     of.relu = relu;
-    plan(&of, n, threads);
-    memset(space, 0, (size_t)up(inputs, VL) * sizeof(float));
-    if (of.tiles * 36 * inputs * outputs < WORTH_A_TEAM) threads = 1;
-    of.space = space + up(inputs, VL);
-    if (of.whole) {
-        of.v = of.space + of.member_space * threads;
-        run(transform_some, &of, up(of.tiles, 4) / 4, threads, launch);
-        run(multiply_group, &of, up(of.tiles, of.per_block) / of.per_block * (up(outputs, GROUP) / GROUP), threads, launch);
-    } else {
-        run(convolve_block, &of, up(of.tiles, of.per_block) / of.per_block, threads, launch);
-    }
+    convolve(&of, space, n, threads, launch);
 }
 
 /* ---- Gradient with respect to the weights */
@@ -667,9 +679,9 @@ void winograd_weight_gradient(const float *x, const float *g, const float *gate,
 #define MOST_BLOCKS 16 /* register blocks of an item: its weights are read once for all */
 
 struct direct {
-    const float *x, *zeros, *u, *bias;
+    const float *x, *zeros, *u, *bias, *added, *open;      /* the last two as in a convolution */
     float *y;
-    int height, width, inputs;                             /* of x */
+    int relu, height, width, inputs;                       /* of x */
     int outputs, full_height, full_width;                  /* of y */
     int from_row, from_column, down, across, apart;        /* y at (from_row + i apart, from_column + j apart) ... */
     int stride, taps;                                      /* ... meets x at (i stride + row, j stride + column) */
@@ -697,8 +709,13 @@ INLINE void direct_block(const int rows, const int nv, const struct direct *of, 
         int first = k + j * VL, count = (int)least(of->outputs - first, VL);
         vec bias = !of->bias ? (vec){0} : count == VL ? load(of->bias + first) : load_part(of->bias + first, count);
         UNROLL for (int i = 0; i < rows; i++) {
-            if (count == VL) store(to[i] + first, sum[i][j] + bias);
-            else store_part(to[i] + first, sum[i][j] + bias, count);
+            vec value = sum[i][j] + bias;
+            long at = to[i] + first - of->y;
+            if (of->added) value += count == VL ? load(of->added + at) : load_part(of->added + at, count);
+            if (of->relu) value = where(value <= 0.0f, (vec){0}, value);
+            if (of->open) value = gated(value, of->open + at, count);
+            if (count == VL) store(to[i] + first, value);
+            else store_part(to[i] + first, value, count);
         }
     }
 }
@@ -745,6 +762,19 @@ static void direct_item(const void *shared, long item, int member) {
     }
 }
 
+static void direct(struct direct *of, long n, int threads, launcher launch) {
+    of->pixels = n * of->down * of->across;
+    of->parts = 1;
+    int panels = (int)up(up(of->outputs, VL), WIDTH * VL) / (WIDTH * VL);
+    if (of->pixels * of->taps * of->inputs * of->outputs < WORTH_A_TEAM) threads = 1;
+    long most = TABLE / ROWS / (of->taps < 1 ? 1 : of->taps);
+    long enough = up(of->pixels, ROWS * 4L * threads) / (ROWS * 4L * threads);
+    of->blocks = (int)least(least(most, MOST_BLOCKS), enough);
+    long groups = up(of->pixels, of->blocks * ROWS) / (of->blocks * ROWS);
+    if (groups < 4L * threads) of->parts = (int)least(panels, up(4L * threads, groups) / groups);
+    run(direct_item, of, groups * of->parts, threads, launch);
+}
+
 /* y = x convolved with u, + bias (may be null). u: [panel][tap][input][output of the panel], panels as in a transformed
    kernel. x: n, height, width, inputs. y: n, full_height, full_width, outputs, of which down x across are written, apart
    by so many rows and columns. zeros: as many as there are inputs. At most TABLE / ROWS taps. */
@@ -752,18 +782,66 @@ void winograd_direct(const float *x, const float *zeros, const float *u, const f
                      int width, int inputs, int outputs, int full_height, int full_width, int from_row, int from_column,
                      int down, int across, int apart, int stride, int taps, const int *row, const int *column,
                      int threads, launcher launch) {
-    struct direct of = {x, zeros, u, bias, y, height, width, inputs, outputs, full_height, full_width, from_row,
-                        from_column, down, across, apart, stride, taps, row, column, n * down * across, 0, 1};
-    int panels = (int)up(up(outputs, VL), WIDTH * VL) / (WIDTH * VL);
-    if (of.pixels * taps * inputs * outputs < WORTH_A_TEAM) threads = 1;
-    long most = TABLE / ROWS / (taps < 1 ? 1 : taps);
-    long enough = up(of.pixels, ROWS * 4L * threads) / (ROWS * 4L * threads);
-    of.blocks = (int)least(least(most, MOST_BLOCKS), enough);
-    long groups = up(of.pixels, of.blocks * ROWS) / (of.blocks * ROWS);
-    if (groups < 4L * threads) of.parts = (int)least(panels, up(4L * threads, groups) / groups);
-    run(direct_item, &of, groups * of.parts, threads, launch);
+    struct direct of = {x, zeros, u, bias, 0, 0, y, 0, height, width, inputs, outputs, full_height, full_width, from_row,
+                        from_column, down, across, apart, stride, taps, row, column, 0, 0, 0};
+    direct(&of, n, threads, launch);
 }
 int winograd_most_taps(void) { return TABLE / ROWS; }
+
+/* ---- Chains: convolutions one after the other, each of what the one before it made, in one call. */
+
+struct place {
+    long area, offset; /* an area below, or -1 for none; floats per image from its beginning */
+};
+
+struct step {
+    struct place x, y, gate, added, open; /* as in a convolution; gate by minimal filtering only */
+    const float *u, *bias, *zeros;
+    const int *row, *column;
+    int filtered, relu, height, width, inputs, outputs, padding;
+    int full_height, full_width, from_row, from_column, down, across, apart, stride, taps; /* as in winograd_direct */
+};
+
+INLINE float *at_place(float *const *areas, struct place place, long n) {
+    return place.area < 0 ? 0 : areas[place.area] + n * place.offset;
+}
+
+/* Floats that winograd_chain needs as its space. */
+long winograd_chain_space(const struct step *steps, int count, long n, int threads) {
+    long most = 0;
+    for (int i = 0; i < count; i++) {
+        const struct step *s = steps + i;
+        long needs = !s->filtered ? 0 : winograd_space(n, s->height, s->width, s->inputs, s->outputs, s->padding, threads);
+        if (needs > most) most = needs;
+    }
+    return most;
+}
+
+void winograd_chain(const struct step *steps, int count, float *const *areas, float *space, long n, int threads,
+                    launcher launch) {
+    for (int i = 0; i < count; i++) {
+        const struct step *s = steps + i;
+        const float *x = at_place(areas, s->x, n), *added = at_place(areas, s->added, n), *open = at_place(areas, s->open, n);
+        float *y = at_place(areas, s->y, n);
+        if (s->filtered) {
+            struct convolution of = {.x = {x, at_place(areas, s->gate, n), space, s->height, s->width, s->inputs, s->inputs}};
+            of.u = s->u;
+            of.bias = s->bias;
+            of.added = added;
+            of.open = open;
+            of.y = y;
+            of.outputs = s->outputs;
+            of.padding = s->padding;
+            of.relu = s->relu;
+            convolve(&of, space, n, threads, launch);
+        } else {
+            struct direct of = {x, s->zeros, s->u, s->bias, added, open, y, s->relu, s->height, s->width, s->inputs,
+                                s->outputs, s->full_height, s->full_width, s->from_row, s->from_column, s->down,
+                                s->across, s->apart, s->stride, s->taps, s->row, s->column, 0, 0, 0};
+            direct(&of, n, threads, launch);
+        }
+    }
+}
 
 /* ---- GELU: x (1 + erf(x / sqrt 2)) / 2. PyTorch's takes another way for the last few values of a thread's share, so an
    image would get other bits in another batch. Here each value is computed alike, wherever it lies. */

@@ -81,14 +81,18 @@ class Kernel:
         self.weight = weight
         self._kept = Kept(weight)
 
+    def keeps(self, *, turned: bool, count: int) -> bool:
+        """Whether ``transformed`` keeps what it makes, or made, so that it stays where it is."""
+        size = 36 * self.weight.shape[0] * self.weight.shape[1]
+        return count < ENOUGH_TILES or size < LARGE or self._kept.holds(turned)
+
     def transformed(self, *, turned: bool = False, count: int = 1) -> Tensor:
         """36 matrices as the C code reads them; ``turned`` those of the gradient with respect to the images.
 
         Args:
             count: tiles that they are needed for. The next call of this thread may write over those not kept.
         """
-        size = 36 * self.weight.shape[0] * self.weight.shape[1]
-        if count >= ENOUGH_TILES and size >= LARGE and not self._kept.holds(turned):
+        if not self.keeps(turned=turned, count=count):
             return _transform(self.weight.detach(), turned, None, once=True)
         transformed: Tensor = self._kept.get(turned, lambda weight, made: _transform(weight, turned, made))
         return transformed
