@@ -25,7 +25,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Other attack libraries, which ask for packages too old for the book's tools.
 BENCH := .venv-bench
-PEERS := torchattacks foolbox adversarial-robustness-toolbox robustness
+PEERS := torchattacks foolbox adversarial-robustness-toolbox robustness secml-torch
 PAGES := runs/stage/_build/html
 CHAPTER ?=
 PROFILE ?= planted
