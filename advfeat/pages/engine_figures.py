@@ -13,6 +13,8 @@ from torch import Tensor
 
 from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, RED
 
+_COLORS = {"resnet18": BLUE, "resnet9": ORANGE, "vgg16": GREEN}
+
 
 def contest(panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Chapter 13: time over ours of every contender, with quartiles from five pairs on; one panel per title.
@@ -20,13 +22,14 @@ def contest(panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     Args:
         panels: title → rows of ``contest``: contender, network, ratio, pairs, lower, upper.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(7.4, 3.2), sharex=True)
+    most = max(len(rows) for rows in panels.values())
+    figure, axes = plt.subplots(1, len(panels), figsize=(7.4, max(3.2, 0.9 + 0.21 * most)), sharex=True)
     for axis, (title, rows) in zip(axes, panels.items(), strict=True):
         labels = [f"{row['contender']}, {row['network']}" for row in rows]
         for place, row in enumerate(rows):
             if row["pairs"] >= 5:
                 axis.plot([row["lower"], row["upper"]], [place] * 2, color=GREY)
-            axis.plot(row["ratio"], place, "o", color=BLUE if row["network"] == "resnet18" else ORANGE)
+            axis.plot(row["ratio"], place, "o", color=_COLORS.get(row["network"], GREY))
         axis.axvline(1, color=GREY, ls="--", lw=1.2)
         axis.set(yticks=range(len(rows)), yticklabels=labels, title=title)
         axis.set_xlabel("time over ours")
@@ -65,6 +68,61 @@ def roofline(ridge: Sequence[float]) -> Figure:
     axis.set_xlabel("operations per byte, corner = 1")
     axis.set_ylabel("share of the matrix rate")
     axis.legend(fontsize=9)
+    return figure
+
+
+def minimal_filtering(
+    tile: Float[Tensor, "6 6"], filters: Float[Tensor, "3 3"], transforms: Sequence[Float[Tensor, "_ _"]]
+) -> Figure:
+    """Chapter 13: one tile and one filter through F(4×4, 3×3), in the order of the computation.
+
+    Args:
+        transforms: of outputs (4, 6), filter (6, 3) and inputs (6, 6).
+    """
+    of_outputs, of_filter, of_inputs = transforms
+    inside, kernel = of_inputs @ tile @ of_inputs.T, of_filter @ filters @ of_filter.T
+    product = inside * kernel
+    panels = {
+        "tile": ("$d$", tile), "filter": ("$w$", filters),
+        "inside": ("$B^T d\\,B$", inside), "kernel": ("$G\\,w\\,G^T$", kernel),
+        "product": (r"entry by entry, $\odot$", product),
+        "output": ("$A^T(\\ldots)A$", of_outputs @ product @ of_outputs.T),
+    }  # fmt: skip
+    layout = [["tile", "inside", "product", "output"], ["filter", "kernel", "product", "output"]]
+    figure, axes = plt.subplot_mosaic(layout, figsize=(7.4, 3.9))
+    for name, (title, values) in panels.items():
+        axis, top = axes[name], float(values.abs().max())
+        axis.imshow(values, cmap="RdBu", vmin=-top, vmax=top)
+        axis.set(title=title, xticks=[], yticks=[], xlabel=f"{len(values)}×{len(values)}")
+        axis.grid(False)
+        axis.set_xticks([edge + 0.5 for edge in range(len(values) - 1)], minor=True)
+        axis.set_yticks([edge + 0.5 for edge in range(len(values) - 1)], minor=True)
+        axis.grid(True, which="minor", color="white", lw=0.8)
+        axis.tick_params(which="minor", length=0)
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def layer_rates(networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Chapter 13: the rate of each layer as a multiple of a matrix product's, by PyTorch and by the library.
+
+    Args:
+        networks: name → its layers, each with ``name``, ``direct_share`` and ``ours_share``.
+    """
+    rows = [(network, row) for network, layers in networks.items() for row in layers]
+    figure, axis = plt.subplots(figsize=(6.4, 1.2 + 0.24 * len(rows)))
+    for place, (network, row) in enumerate(rows):
+        axis.plot([row["direct_share"], row["ours_share"]], [place] * 2, color=GREY, lw=1)
+        axis.plot(row["direct_share"], place, "s", color=ORANGE, ms=5, label="" if place else "oneDNN, direct")
+        axis.plot(row["ours_share"], place, "o", color=BLUE, ms=6, label="" if place else "this library")
+        if place and network != rows[place - 1][0]:
+            axis.axhline(place - 0.5, color="black", lw=0.6)
+    for bound in (1, 4):
+        axis.axvline(bound, color=GREY, ls="--", lw=1.2)
+    axis.set_yticks(range(len(rows)), [f"{network}  {row['name']}" for network, row in rows], fontsize=8)
+    axis.set(xlim=(0, 4.2), xlabel="direct operations a second, over those of a matrix product")
+    axis.invert_yaxis()
+    axis.legend(ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
