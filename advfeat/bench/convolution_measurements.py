@@ -5,10 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 
-import torch
-
-from advfeat.bench import builds, layers, timing
+from advfeat.bench import builds, layers
 from advfeat.bench.builds import BuildUnavailableError
 from advfeat.bench.findings import Findings
 from advfeat.bench.plans import Plan
@@ -24,14 +23,13 @@ def layer_by_layer(findings: Findings, plan: Plan) -> None:
     if engine().name != "winograd":
         findings.report("", f"Layer by layer: nothing to compare, everything is PyTorch's ({engine().why})")
         return
-    rate = timing.machine_rates(findings.device, torch.float32).matrix
     networks = ((name, build_model(name, width=plan.width, seed=0).eval()) for name in NETWORKS)
-    rows = layers.rows_of(networks, batch=plan.layer_batch, rounds=plan.rounds, rate=rate)
+    rows = layers.rows_of(networks, batch=plan.layer_batch, rounds=plan.rounds)
     findings.tables["layers"] = list(rows)
-    findings.series["matrix_rate"] = [rate]
+    rate = median(row["matrix_gflops"] for row in rows)
     findings.report(
         "",
-        f"Layer by layer: batch {plan.layer_batch}, float32; a matrix product runs at {rate / 1e9:.0f} GFLOP/s",
+        f"Layer by layer: batch {plan.layer_batch}, float32; a matrix product runs at {rate:.0f} GFLOP/s",
         f"{'network':9s}{'layer':30s}{'pass':9s} PyTorch ms  ours ms  ratio  GFLOP/s  of the rate: PyTorch  ours",
     )
     for row in rows:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -22,6 +22,9 @@ from advfeat.engine.compiled_layers import put_in, training
 
 PASSES = ("forward", "gradient", "training")
 """Outputs; the gradient of the images; outputs and both gradients, where the weights have changed before each."""
+
+SIDE = 1024
+"""Of the square matrices whose product gives the machine's rate."""
 
 
 @dataclass(frozen=True)
@@ -71,45 +74,47 @@ def shapes(network: nn.Module, *, side: int = 32) -> dict[Shape, int]:
     return dict(seen)
 
 
-def measured(shape: Shape, *, batch: int, rounds: int, rate: float) -> list[dict[str, Any]]:
-    """One row for each of ``PASSES``: milliseconds of both, their ratio of pairs, and rates as multiples of ``rate``.
+def measured(shape: Shape, *, batch: int, rounds: int, passes: Sequence[str] = PASSES) -> list[dict[str, Any]]:
+    """One row for each of some passes: milliseconds of both, ratios of pairs, and rates beside a matrix product's.
 
-    PyTorch's convolution has the faster of its two layouts in memory, for each pass.
-
-    Args:
-        rate: of a matrix product, in operations a second.
+    PyTorch's convolution has the faster of its two layouts in memory, for each pass. A product of large matrices takes
+    its turn like a contender, so a share of its rate is a ratio of pairs, too.
     """
     runs = {
         "contiguous": _passes(shape, batch, torch.contiguous_format, ours=False),
         "channels last": _passes(shape, batch, torch.channels_last, ours=False),
         "ours": _passes(shape, batch, torch.channels_last, ours=True),
     }
+    matrix = torch.randn((SIDE, SIDE), generator=torch.Generator().manual_seed(2))
     rows = []
-    for name in PASSES:
-        contenders = {who: of[name] for who, of in runs.items()}
+    for name in passes:
+        contenders: dict[str, Callable[[], object]] = {who: of[name] for who, of in runs.items()}
+        contenders["matrix"] = functools.partial(torch.mm, matrix, matrix)
         times = timing.interleaved(contenders, rounds=rounds, device=torch.device("cpu"))
         direct = min(("contiguous", "channels last"), key=lambda layout: median(times[layout]))
         ratio = Ratio.of(times[direct], times["ours"])
         operations = batch * shape.operations * (3 if name == "training" else 1)
+        more = operations / (2 * SIDE**3)
         rows.append(
             {
                 **asdict(shape), "batch": batch, "pass": name, "layout": direct,
                 "direct_ms": 1000 * median(times[direct]), "ours_ms": 1000 * median(times["ours"]),
                 "ratio": ratio.median, "lower": ratio.lower, "upper": ratio.upper, "pairs": ratio.pairs,
                 "gflops": operations / median(times["ours"]) / 1e9,
-                "direct_share": operations / median(times[direct]) / rate,
-                "ours_share": operations / median(times["ours"]) / rate,
+                "matrix_gflops": 2 * SIDE**3 / median(times["matrix"]) / 1e9,
+                "direct_share": more * Ratio.of(times["matrix"], times[direct]).median,
+                "ours_share": more * Ratio.of(times["matrix"], times["ours"]).median,
             }
         )  # fmt: skip
     return rows
 
 
-def rows_of(networks: Iterable[tuple[str, nn.Module]], *, batch: int, rounds: int, rate: float) -> list[dict[str, Any]]:
+def rows_of(networks: Iterable[tuple[str, nn.Module]], *, batch: int, rounds: int) -> list[dict[str, Any]]:
     """``measured`` for every layer of some networks, with its ``network`` and how often it is there, ``count``.
 
     A shape that several networks have is measured once.
     """
-    known = functools.cache(functools.partial(measured, batch=batch, rounds=rounds, rate=rate))
+    known = functools.cache(functools.partial(measured, batch=batch, rounds=rounds))
     return [
         {"network": name, "count": count, **row}
         for name, network in networks
