@@ -202,9 +202,13 @@ def test_a_tile_goes_through_its_transforms_and_layers_stand_at_their_rates():
     figure = engine_figures.minimal_filtering(tile, edges, (of_outputs, of_filter, of_inputs))
     shown = [torch.as_tensor(axis.images[0].get_array().data) for axis in figure.axes]
     assert [tuple(values.shape) for values in shown] == [(6, 6), (6, 6), (6, 6), (4, 4), (3, 3), (6, 6)]
-    assert torch.allclose(shown[1] * shown[5], shown[2])
-    expected = torch.nn.functional.conv2d(tile[None, None], edges[None, None])[0, 0]
-    assert torch.allclose(shown[3], expected), "the last panel is the convolution"
+    whole = torch.nn.functional.conv2d(tile[None, None], edges[None, None])[0, 0]
+    for panel, values in ((0, tile), (3, whole), (4, edges)):
+        squares = shown[panel].sign() * shown[panel].square()
+        assert torch.allclose(squares, values / values.abs().max()), "the last panel is the convolution"
+    inside, kernel = of_inputs @ tile @ of_inputs.T, of_filter @ edges @ of_filter.T
+    product = (inside * kernel).sign() * ((inside * kernel).abs() / (inside * kernel).abs().max()).sqrt()
+    assert torch.allclose(shown[2], product)
 
     rows = [
         {"name": "a", "direct_share": 0.5, "ours_share": 2.0},

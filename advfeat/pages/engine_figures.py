@@ -76,6 +76,8 @@ def minimal_filtering(
 ) -> Figure:
     """Chapter 13: one tile and one filter through F(4×4, 3×3), in the order of the computation.
 
+    Colours go by the root of an entry's share of the largest in its panel, red below zero.
+
     Args:
         transforms: of outputs (4, 6), filter (6, 3) and inputs (6, 6).
     """
@@ -85,21 +87,26 @@ def minimal_filtering(
     panels = {
         "tile": ("$d$", tile), "filter": ("$w$", filters),
         "inside": ("$B^T d\\,B$", inside), "kernel": ("$G\\,w\\,G^T$", kernel),
-        "product": (r"entry by entry, $\odot$", product),
+        "product": (r"product, $\odot$", product),
         "output": ("$A^T(\\ldots)A$", of_outputs @ product @ of_outputs.T),
     }  # fmt: skip
     layout = [["tile", "inside", "product", "output"], ["filter", "kernel", "product", "output"]]
-    figure, axes = plt.subplot_mosaic(layout, figsize=(7.4, 3.9))
+    figure, axes = plt.subplot_mosaic(layout, figsize=(7.4, 4.1))
     for name, (title, values) in panels.items():
-        axis, top = axes[name], float(values.abs().max())
-        axis.imshow(values, cmap="RdBu", vmin=-top, vmax=top)
-        axis.set(title=title, xticks=[], yticks=[], xlabel=f"{len(values)}×{len(values)}")
-        axis.grid(False)
-        axis.set_xticks([edge + 0.5 for edge in range(len(values) - 1)], minor=True)
-        axis.set_yticks([edge + 0.5 for edge in range(len(values) - 1)], minor=True)
-        axis.grid(True, which="minor", color="white", lw=0.8)
-        axis.tick_params(which="minor", length=0)
-        axis.spines[:].set_visible(False)
+        axis, middle = axes[name], (len(values) - 1) / 2
+        shown = values.sign() * (values.abs() / values.abs().max()).sqrt()  # small entries are seen, too
+        axis.imshow(shown, cmap="RdBu", vmin=-1, vmax=1)
+        for edge in range(1, len(values)):
+            axis.plot([edge - 0.5] * 2, [-0.5, len(values) - 0.5], color="white", lw=0.8)
+            axis.plot([-0.5, len(values) - 0.5], [edge - 0.5] * 2, color="white", lw=0.8)
+        axis.text(middle, -0.7, title, ha="center", va="bottom")
+        axis.text(middle, len(values) - 0.3, f"{len(values)}×{len(values)}", ha="center", va="top", fontsize=9)
+        # Panels have six entries' width, so an entry is as large in each.
+        axis.set(xlim=(middle - 3.8, middle + 3.1), ylim=(middle + 4.2, middle - 4.4))
+        axis.axis("off")
+        if name not in ("tile", "filter"):
+            ends = {"xy": (-0.6, middle), "xytext": (-2.1, middle)}
+            axis.annotate("", **ends, arrowprops={"arrowstyle": "->", "color": GREY}, annotation_clip=False)
     return figure
 
 
