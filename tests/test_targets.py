@@ -22,7 +22,7 @@ from advfeat.bench.targets import (
     ratios,
     targets_of,
 )
-from advfeat.experiments.records import Record, load_record
+from advfeat.experiments.records import Record, readable_records
 
 
 def record(profile, dtype="float32", rows=(), **values):
@@ -157,10 +157,11 @@ def test_layers_and_builds_become_tables():
     assert part_table(record("cpu")).empty
 
 
-def test_the_committed_record_has_every_row_of_its_contests():
-    committed = load_record("13-fast-attacks", "cpu")
-    for comparison in ("user", "engine"):
-        rows = contests(committed, comparison)
-        table = contest_table(committed, comparison)
-        assert len(table) == len({(row["network"], row["batch"], row["steps"]) for row in rows})
-        assert int((table != "–").sum().sum()) == len(rows)
+def test_a_committed_record_has_every_row_of_its_contests():
+    for committed in readable_records("13-fast-attacks"):
+        for comparison in ("user", "engine"):
+            rows = contests(committed, comparison)
+            table = contest_table(committed, comparison)
+            assert len(table) == len({(row["network"], row["batch"], row["steps"]) for row in rows})
+            assert int((table != "–").sum().sum()) == len(rows)
+        assert compared(committed)

@@ -1,4 +1,4 @@
-"""This build beside the one from before the library's own convolutions, taken from git, each in processes of its own.
+"""This build beside one from before the library's own convolutions, taken from git, each in processes of its own.
 
 The earlier build needs nothing that this one does not, so the same Python and the same packages run both, and only
 ``advfeat`` differs. The two take turns, as contenders of one process do in ``timing.interleaved``.
@@ -24,7 +24,7 @@ from advfeat.bench.timing import Ratio
 from advfeat.checkout import CHECKOUT
 
 EARLIER = "aea1a39cfbe2098581c917f08c4dadd8026b866c"
-"""The commit of the earlier build: the last one before the modules moved into rooms, and before ``winograd.c``."""
+"""The commit of the earlier build, from before ``winograd.c``: the one that this one's targets are set against."""
 
 PARTS: dict[str, tuple[str, ...]] = {
     "convolutions": ("conv", "winograd", "direct"),
