@@ -72,7 +72,7 @@ PLANS = {
             TimedCase("resnet9", 1000, 1, rounds=4),
             TimedCase("resnet18", 1000, 1, rounds=2, all_peers=False),
         ),
-        minutes=7,
+        minutes=6,
         tasks=TASKS,
     ),
     "cuda": Plan(

@@ -48,11 +48,14 @@ def targets_of(kind: str, dtype: str) -> dict[str, Target]:
 def _beside_earlier(at: str) -> dict[str, Target]:
     """Targets beside the earlier build, see ``builds``."""
     networks = {"resnet9": "ResNet-9", "resnet18": "ResNet-18"}
-    return {
+    targets: dict[str, Target] = {
         f"{at}/earlier/{kind}-{network}-b128": (f"earlier build over ours, {words}, {name}", ">=", bound)
         for kind, words, bound in (("train", "a training step", 1.6), ("adversarial", "adversarial training", 1.8))
         for network, name in networks.items()
-    } | {f"{at}/earlier/memory": ("memory of the earlier build over ours, the least of all tasks", ">=", 1)}
+    }
+    return targets | {
+        f"{at}/earlier/memory": ("memory of the earlier build over ours, the least of all tasks", ">=", 1)
+    }
 
 
 def in_order(records: Sequence[Record]) -> list[Record]:

@@ -90,10 +90,10 @@ def minimal_filtering(
         "product": (r"product, $\odot$", product),
         "output": ("$A^T(\\ldots)A$", of_outputs @ product @ of_outputs.T),
     }  # fmt: skip
-    layout = [["tile", "inside", "product", "output"], ["filter", "kernel", "product", "output"]]
+    layout = "tipo;fkpo"  # two rows of panels; product and output reach over both
     figure, axes = plt.subplot_mosaic(layout, figsize=(7.4, 4.1))
     for name, (title, values) in panels.items():
-        axis, middle = axes[name], (len(values) - 1) / 2
+        axis, middle = axes[name[0]], (len(values) - 1) / 2
         shown = values.sign() * (values.abs() / values.abs().max()).sqrt()  # small entries are seen, too
         axis.imshow(shown, cmap="RdBu", vmin=-1, vmax=1)
         for edge in range(1, len(values)):
@@ -105,8 +105,8 @@ def minimal_filtering(
         axis.set(xlim=(middle - 3.8, middle + 3.1), ylim=(middle + 4.2, middle - 4.4))
         axis.axis("off")
         if name not in ("tile", "filter"):
-            ends = {"xy": (-0.6, middle), "xytext": (-2.1, middle)}
-            axis.annotate("", **ends, arrowprops={"arrowstyle": "->", "color": GREY}, annotation_clip=False)
+            style = {"arrowstyle": "->", "color": GREY}
+            axis.annotate("", (-0.6, middle), (-2.1, middle), arrowprops=style, annotation_clip=False)
     return figure
 
 
