@@ -1,7 +1,10 @@
-"""Every convolution of a network alone: PyTorch's and the library's own, beside the rate of a matrix product.
+"""Every convolution of a network alone: PyTorch's and the library's own, beside the rate of the machine.
 
 Operations are those of a direct convolution, two per multiply-add, whoever computes it. So a rate of minimal filtering
-may exceed that of a matrix product, by up to four times for F(4×4, 3×3); a direct convolution's cannot.
+may exceed that of the machine, by up to four times for F(4×4, 3×3); a direct convolution's cannot.
+
+The rate of the machine is that of a product of large matrices or of a wide direct convolution, whichever is faster:
+not every library multiplies matrices with all instructions that a processor has.
 """
 
 from __future__ import annotations
@@ -22,9 +25,6 @@ from advfeat.engine.compiled_layers import put_in, training
 
 PASSES = ("forward", "gradient", "training")
 """Outputs; the gradient of the images; outputs and both gradients, where the weights have changed before each."""
-
-SIDE = 1024
-"""Of the square matrices whose product gives the machine's rate."""
 
 
 @dataclass(frozen=True)
@@ -75,35 +75,36 @@ def shapes(network: nn.Module, *, side: int = 32) -> dict[Shape, int]:
 
 
 def measured(shape: Shape, *, batch: int, rounds: int, passes: Sequence[str] = PASSES) -> list[dict[str, Any]]:
-    """One row for each of some passes: milliseconds of both, ratios of pairs, and rates beside a matrix product's.
+    """One row for each of some passes: milliseconds of both, ratios of pairs, and rates beside the machine's.
 
-    PyTorch's convolution has the faster of its two layouts in memory, for each pass. A product of large matrices takes
-    its turn like a contender, so a share of its rate is a ratio of pairs, too.
+    PyTorch's convolution has the faster of its two layouts in memory, for each pass. What gives the machine's rate
+    takes turns like a contender, so a share of that rate is a ratio of pairs, too.
     """
     runs = {
         "contiguous": _passes(shape, batch, torch.contiguous_format, ours=False),
         "channels last": _passes(shape, batch, torch.channels_last, ours=False),
         "ours": _passes(shape, batch, torch.channels_last, ours=True),
     }
-    matrix = torch.randn((SIDE, SIDE), generator=torch.Generator().manual_seed(2))
+    yardsticks = _yardsticks()
     rows = []
     for name in passes:
         contenders: dict[str, Callable[[], object]] = {who: of[name] for who, of in runs.items()}
-        contenders["matrix"] = functools.partial(torch.mm, matrix, matrix)
+        contenders |= {what: call for what, (call, _) in yardsticks.items()}
         times = timing.interleaved(contenders, rounds=rounds, device=torch.device("cpu"))
         direct = min(("contiguous", "channels last"), key=lambda layout: median(times[layout]))
         ratio = Ratio.of(times[direct], times["ours"])
         operations = batch * shape.operations * (3 if name == "training" else 1)
-        more = operations / (2 * SIDE**3)
+        paces = {what: [taken / count for taken in times[what]] for what, (_, count) in yardsticks.items()}
+        machine = min(paces.values(), key=median)
         rows.append(
             {
                 **asdict(shape), "batch": batch, "pass": name, "layout": direct,
                 "direct_ms": 1000 * median(times[direct]), "ours_ms": 1000 * median(times["ours"]),
                 "ratio": ratio.median, "lower": ratio.lower, "upper": ratio.upper, "pairs": ratio.pairs,
                 "gflops": operations / median(times["ours"]) / 1e9,
-                "matrix_gflops": 2 * SIDE**3 / median(times["matrix"]) / 1e9,
-                "direct_share": more * Ratio.of(times["matrix"], times[direct]).median,
-                "ours_share": more * Ratio.of(times["matrix"], times["ours"]).median,
+                "machine_gflops": 1e-9 / median(machine),
+                "direct_share": operations * Ratio.of(machine, times[direct]).median,
+                "ours_share": operations * Ratio.of(machine, times["ours"]).median,
             }
         )  # fmt: skip
     return rows
@@ -121,6 +122,20 @@ def rows_of(networks: Iterable[tuple[str, nn.Module]], *, batch: int, rounds: in
         for shape, count in shapes(network).items()
         for row in known(shape)
     ]
+
+
+def _yardsticks() -> dict[str, tuple[Callable[[], object], float]]:
+    """What may run at the rate of the machine, with its operations: a product of matrices, and a wide convolution."""
+    side, draw = 512, torch.Generator().manual_seed(2)
+    matrix = torch.randn((side, side), generator=draw)
+    wide, batch = Shape(256, 256, 16, 3, 1, 1), 4
+    layer = wide.layer().requires_grad_(False).to(memory_format=torch.channels_last)
+    images = torch.randn((batch, wide.inputs, wide.side, wide.side), generator=draw)
+    images = images.contiguous(memory_format=torch.channels_last)
+    return {
+        "matrices": (lambda: torch.mm(matrix, matrix), 2.0 * side**3),
+        "wide convolution": (lambda: layer(images), batch * wide.operations),
+    }
 
 
 def _passes(shape: Shape, batch: int, layout: torch.memory_format, *, ours: bool) -> dict[str, Callable[[], object]]:

@@ -159,7 +159,7 @@ def layer_name(row: Mapping[str, Any]) -> str:
 
 
 def layer_table(record: Record, network: str) -> pd.DataFrame:
-    """One row per layer and pass: milliseconds of both, their ratio, and rates as multiples of a matrix product's."""
+    """One row per layer and pass: milliseconds of both, their ratio, and rates as multiples of the machine's."""
     found = {
         (f"{row['count']} × {layer_name(row)}", row["pass"]): {
             "oneDNN, ms": f"{row['direct_ms']:.1f}",

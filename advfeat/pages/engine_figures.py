@@ -111,7 +111,7 @@ def minimal_filtering(
 
 
 def layer_rates(networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Chapter 13: the rate of each layer as a multiple of a matrix product's, by PyTorch and by the library.
+    """Chapter 13: the rate of each layer as a multiple of the machine's, by PyTorch and by the library.
 
     Args:
         networks: name → its layers, each with ``name``, ``direct_share`` and ``ours_share``.
@@ -127,7 +127,7 @@ def layer_rates(networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     for bound in (1, 4):
         axis.axvline(bound, color=GREY, ls="--", lw=1.2)
     axis.set_yticks(range(len(rows)), [f"{network}  {row['name']}" for network, row in rows], fontsize=8)
-    axis.set(xlim=(0, 4.2), xlabel="direct operations a second, over those of a matrix product")
+    axis.set(xlim=(0, 4.2), xlabel="direct operations a second, over the machine's rate")
     axis.invert_yaxis()
     axis.legend(ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
