@@ -8,19 +8,25 @@ import pytest
 
 from advfeat.bench.targets import (
     build_table,
+    build_tables,
     circumstances,
     compared,
+    contest_panels,
     contest_table,
+    contest_tables,
     contests,
     fastest,
+    forward_rates,
     in_order,
     layer_table,
+    layer_tables,
     met,
     other_libraries,
     part_table,
     quoted_ratios,
     ratios,
     targets_of,
+    told,
 )
 from advfeat.experiments.records import Record, readable_records
 
@@ -96,6 +102,17 @@ def test_a_sentence_quotes_the_contenders_in_its_own_order():
     assert quoted_ratios(found, "engine", "resnet18", 128, of=["foolbox", "torchattacks", "art"]) == "2.12 and 1.50"
     assert quoted_ratios(found, "engine", "resnet18", 128, of=["bare"], spec=".0%") == "119%"
     assert quoted_ratios(found, "user", "resnet18", 128, of=["art"]) == "–"
+    found.first["series"] = {"shares": [0.875, 0.1, 0.025]}
+    said = told([found, record("cuda")])
+    assert (said["recorded_slow_engine"], said["recorded_bare"], said["recorded_convolutions"]) == (
+        "2.12 and 1.50",
+        "–",
+        "88%",
+    )
+    assert set(told([]).values()) == {"–"}
+    assert told([]).keys() == said.keys()
+    assert [title.rpartition("*")[0][-12:] for title in contest_tables(found)] == ["*Engine only"]
+    assert len(contest_panels(found)["Engine only"]) == 2
     assert fastest(found, ["resnet18"], 128) == "–"
     users = [
         {**row, "comparison": "user", "contender": name, "ratio": ratio, "network": network}
@@ -152,6 +169,12 @@ def test_layers_and_builds_become_tables():
     assert list(build_table(found)["time before over now"]) == ["1.50", "void: no git", "1.50"]
     assert list(build_table(found)["memory before over now"]) == ["1.25", "–", "–"]
     assert part_table(found)["now"].to_dict() == {"sums": "12.5%", "rest": "25.0%", "all": "37.5%"}
+    assert forward_rates(found)["vgg16"] == [{**layer, "network": "vgg16", "name": "64→128, 1×1 / 2, 32²"}]
+    found.first["provenance"] = {"device": "d", "threads": 2}
+    assert [title.rpartition("\n")[2] for title in layer_tables(found)] == ["*resnet18*", "*vgg16*"]
+    assert next(iter(layer_tables(found))).startswith("**d**, 2 threads")
+    assert [len(table) for table in build_tables(found).values()] == [3, 3]
+    assert layer_tables(record("cpu")) == build_tables(record("cpu")) == {}
     assert layer_table(record("cpu"), "resnet18").empty
     assert build_table(record("cpu")).empty
     assert part_table(record("cpu")).empty

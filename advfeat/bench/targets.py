@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from advfeat.experiments.records import Record
+
+TITLES = {"user": "As a user calls them", "engine": "Engine only"}
+"""The two comparisons with other libraries, see ``compare``."""
 
 Target = tuple[str, str, float | None]
 """What is measured, in words; ``>=``, ``<=``, or "" where nothing was aimed at; and the bound."""
@@ -172,6 +175,60 @@ def layer_table(record: Record, network: str) -> pd.DataFrame:
         for row in layers(record, network)
     }
     return pd.DataFrame(found).T.rename_axis(["layer", "pass"]) if found else pd.DataFrame()
+
+
+def forward_rates(record: Record) -> dict[str, list[Mapping[str, Any]]]:
+    """Network → its layers with their ``name``, as they compute outputs alone."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in layers(record):
+        if row["pass"] == "forward":
+            found.setdefault(row["network"], []).append({**row, "name": layer_name(row)})
+    return found
+
+
+def told(records: Sequence[Record]) -> dict[str, str]:
+    """What chapter 13 says in its text of the first of some records, by name; dashes where there is none."""
+    slow, networks = ["foolbox", "art"], ("resnet18", "vgg16", "resnet9")
+    says: dict[str, Callable[[Record], object]] = {
+        "missed": lambda of: met(of).count(False),
+        "targets": lambda of: len(met(of)),
+        "recorded_fastest": lambda of: fastest(of, networks, 128),
+        "recorded_single": lambda of: fastest(of, networks[::2], 1),
+        "recorded_bare": lambda of: quoted_ratios(of, "engine", "resnet18", 1, of=["bare"], spec=".0%"),
+        "recorded_slow_user": lambda of: quoted_ratios(of, "user", "resnet18", 128, of=slow),
+        "recorded_slow_engine": lambda of: quoted_ratios(of, "engine", "resnet18", 128, of=slow),
+        "recorded_convolutions": lambda of: f"{of.first['series']['shares'][0]:.0%}",
+    }
+    return {name: str(say(records[0])) if records else "–" for name, say in says.items()}
+
+
+def contest_tables(record: Record) -> dict[str, pd.DataFrame]:
+    """``contest_table`` of both comparisons with their titles, as in ``layer_tables``."""
+    return _titled(record, {f"*{title}*": contest_table(record, key) for key, title in TITLES.items()})
+
+
+def contest_panels(record: Record) -> dict[str, list[Mapping[str, Any]]]:
+    """Title → ``other_libraries`` of a comparison, at a batch of 128."""
+    return {title: other_libraries(record, key, batch=128) for key, title in TITLES.items()}
+
+
+def layer_tables(record: Record) -> dict[str, pd.DataFrame]:
+    """Title in Markdown → table, for the networks whose layers were measured; the circumstances are the first title."""
+    return _titled(record, {f"*{network}*": layer_table(record, network) for network in forward_rates(record)})
+
+
+def build_tables(record: Record) -> dict[str, pd.DataFrame]:
+    """``build_table`` and ``part_table`` with their titles, as in ``layer_tables``."""
+    title = "*Where the time of an attack goes, in units of the earlier build's*"
+    return _titled(record, {"*Attacks and training*": build_table(record), title: part_table(record)})
+
+
+def _titled(record: Record, tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    kept = {title: table for title, table in tables.items() if not table.empty}
+    return {
+        f"{'' if place else circumstances(record) + chr(10) * 2}{title}": kept[title]
+        for place, title in enumerate(kept)
+    }
 
 
 def build_table(record: Record) -> pd.DataFrame:

@@ -95,7 +95,7 @@ def minimal_filtering(
     for name, (title, values) in panels.items():
         axis, middle = axes[name[0]], (len(values) - 1) / 2
         shown = values.sign() * (values.abs() / values.abs().max()).sqrt()  # small entries are seen, too
-        axis.imshow(shown, cmap="RdBu", vmin=-1, vmax=1)
+        axis.imshow(shown.numpy(), cmap="RdBu", vmin=-1, vmax=1)
         for edge in range(1, len(values)):
             axis.plot([edge - 0.5] * 2, [-0.5, len(values) - 0.5], color="white", lw=0.8)
             axis.plot([-0.5, len(values) - 0.5], [edge - 0.5] * 2, color="white", lw=0.8)
