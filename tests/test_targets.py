@@ -103,6 +103,7 @@ def test_a_sentence_quotes_the_contenders_in_its_own_order():
     assert quoted_ratios(found, "engine", "resnet18", 128, of=["bare"], spec=".0%") == "119%"
     assert quoted_ratios(found, "user", "resnet18", 128, of=["art"]) == "–"
     found.first["series"] = {"shares": [0.875, 0.1, 0.025]}
+    found.first["provenance"] = {"device": "d", "threads": 2}
     said = told([found, record("cuda")])
     assert (said["recorded_slow_engine"], said["recorded_bare"], said["recorded_convolutions"]) == (
         "2.12 and 1.50",
