@@ -25,7 +25,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Other attack libraries, which ask for packages too old for the book's tools.
 BENCH := .venv-bench
-PEERS := torchattacks foolbox adversarial-robustness-toolbox robustness
+PEERS := torchattacks foolbox adversarial-robustness-toolbox robustness secml-torch
 PAGES := runs/stage/_build/html
 CHAPTER ?=
 PROFILE ?= planted
@@ -49,10 +49,10 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 THREADS = $(shell echo $$(( $(CORES) < $(JOBS) ? 1 : $(CORES) / $(JOBS) )))
 
-.PHONY: help book test test-avx2 chapter record refresh list bench gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
+.PHONY: help book test test-avx2 chapter record refresh list bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # Installed once; again only when what is to be installed has changed.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -109,6 +109,9 @@ $(BENCH)/installed: pyproject.toml constraints-bench.txt
 
 bench: $(BENCH)/installed ## the attack engine beside other libraries, a quarter of an hour: ARGS=--quick for a trial
 	$(BENCH)/bin/python -m advfeat.bench $(ARGS)
+
+bench-avx2: $(BENCH)/installed ## the same as on a processor with AVX2 alone: a record of its own, which chapter 13 quotes
+	$(AVX2) $(BENCH)/bin/python -m advfeat.bench $(ARGS)
 
 # The first interpreter that can run the tests of the kernels and whose PyTorch sees a GPU; nothing is installed.
 gpu-check: ## on a machine with a GPU: kernel tests, gate and benchmark into gpu-check/, within eight minutes

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat.bench import gpu_check, measurements, suite
+from advfeat.bench import builds, convolution_measurements, findings, gpu_check, measurements, suite
 from advfeat.bench.compare import Contest, TimedCase
 from advfeat.bench.peers import PEERS
 from advfeat.bench.plans import PLANS
 from advfeat.engine import convolution_code, fused_steps
+from advfeat.engine.compiled import instructions
 from advfeat.experiments import records
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
@@ -78,7 +79,11 @@ def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsy
     monkeypatch.setattr(suite, "presence", lambda: ({"art": "1.0"}, {"foolbox": "not installed"}))
     monkeypatch.setitem(PEERS, "art", ("adversarial-robustness-toolbox", failing))
     monkeypatch.setattr(measurements, "ordinary", untrained)
-    plan = replace(PLANS["quick"], cases=(TimedCase("resnet18", 4, 2, rounds=2),), few=40, lines=((1, 2), (4, 8)))
+    monkeypatch.setattr(convolution_measurements, "TIMED_NETWORKS", ("resnet9",))
+    plan = replace(
+        PLANS["quick"], cases=(TimedCase("resnet18", 4, 2, rounds=2),), few=40, lines=((1, 2), (4, 8)),
+        tasks=PLANS["quick"].tasks[:1],
+    )  # fmt: skip
     monkeypatch.setitem(PLANS, "quick", plan)
     book = records.results_root()
     before = sorted(book.rglob("*"))
@@ -91,23 +96,37 @@ def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsy
     assert out.count("void: did not run: ImportError: no module of that name") == 2
     assert (tmp_path / "bench.txt").read_text() == out
     with records.results_in(tmp_path / "results"):
-        record = records.load_record(suite.CHAPTER, "cpu")
+        record = records.load_record(suite.CHAPTER, f"cpu-{instructions()}")
     assert {"bench/cpu/engine/resnet18-l2-b4-bare", "bench/cpu/step/l2-twin", "bench/cpu/early-drop/cnn4-pgd10",
             "bench/cpu/plain/cnn4-construct", "time/cpu/D_rand"} <= set(record.ids())  # fmt: skip
     run = record.runs[0]
     assert run["seconds"] == {}, "on a CPU no times are kept"
     assert {row["contender"] for row in run["tables"]["contests"]} == {"advfeat", "art", "bare"}
     assert len(run["series"]["roofline"]) == 5
+    assert run["config"]["instructions"] == instructions()
+    assert run["config"]["earlier_build"] == builds.EARLIER
+    layers = run["tables"].get("layers", [])
+    assert {row["network"] for row in layers} == (
+        {"resnet9"} if convolution_code.engine().name == "winograd" else set()
+    )
+    (task,) = run["tables"]["builds"]
+    assert bool(task["void"]) != ("ratio" in task), "a build that git does not have is a line of the table"
     assert json.loads((tmp_path / "results" / "index.json").read_text())
 
 
+def test_a_record_is_named_by_the_instructions_of_its_processor(monkeypatch):
+    monkeypatch.setattr(findings, "instructions", lambda: "avx2")
+    assert findings.record_name(torch.device("cpu")) == "cpu-avx2"
+    assert findings.record_name(torch.device("cuda")) == "cuda"
+
+
 def test_cases_for_which_no_time_is_left_are_named(capsys, tmp_path):
-    findings = measurements.Findings(torch.device("cpu"), tmp_path)
+    found = findings.Findings(torch.device("cpu"), tmp_path)
     plan = replace(PLANS["cpu"], minutes=-1)
-    measurements.run_contests(Contest(torch.device("cpu")), findings, plan, {})
+    measurements.run_contests(Contest(torch.device("cpu")), found, plan, {})
     assert capsys.readouterr().out.count("not measured: the time was up") == 2 * len(plan.cases)
-    assert findings.rows == []
-    assert findings.values == {}
+    assert found.tables == {"contests": []}
+    assert found.values == {}
 
 
 def test_results_go_elsewhere_for_a_while(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
+from advfeat.bench import convolutions
 from advfeat.estimates import Estimate
 from advfeat.gaussian import Gaussians, alignment, multiplier, robust_mle, worst_alignment
 from advfeat.pages import (
@@ -190,6 +191,33 @@ def test_speeds_are_drawn_as_measured():
     assert list(engine_figures.still_right([1.0, 0.5]).axes[0].lines[0].get_ydata()) == [1.0, 0.5]
     figure = engine_figures.steps_taken(torch.arange(2.0), {"r": torch.tensor([1.0, 0.25])})
     assert drawn(figure.axes[0])["r"] == [1.0, 0.25]
+
+
+def test_a_tile_goes_through_its_transforms_and_layers_stand_at_their_rates():
+    tile, edges = torch.rand(6, 6).double(), torch.rand(3, 3).double()
+    of_outputs, of_filter, of_inputs = (
+        torch.tensor(matrix, dtype=torch.float64)
+        for matrix in (convolutions.OUTPUTS, convolutions.WEIGHTS, convolutions.INPUTS)
+    )
+    figure = engine_figures.minimal_filtering(tile, edges, (of_outputs, of_filter, of_inputs))
+    shown = [torch.as_tensor(axis.images[0].get_array().data) for axis in figure.axes]
+    assert [tuple(values.shape) for values in shown] == [(6, 6), (6, 6), (6, 6), (4, 4), (3, 3), (6, 6)]
+    whole = torch.nn.functional.conv2d(tile[None, None], edges[None, None])[0, 0]
+    for panel, values in ((0, tile), (3, whole), (4, edges)):
+        squares = shown[panel].sign() * shown[panel].square()
+        assert torch.allclose(squares, values / values.abs().max()), "the last panel is the convolution"
+    inside, kernel = of_inputs @ tile @ of_inputs.T, of_filter @ edges @ of_filter.T
+    product = (inside * kernel).sign() * ((inside * kernel).abs() / (inside * kernel).abs().max()).sqrt()
+    assert torch.allclose(shown[2], product)
+
+    rows = [
+        {"name": "a", "direct_share": 0.5, "ours_share": 2.0},
+        {"name": "b", "direct_share": 0.25, "ours_share": 1.0},
+    ]
+    axis = engine_figures.layer_rates({"one": rows, "two": rows[:1]}).axes[0]
+    assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "o"] == [[2.0], [1.0], [2.0]]
+    assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "s"] == [[0.5], [0.25], [0.5]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one  a", "one  b", "two  a"]
 
 
 def test_maps_stand_on_one_scale_with_the_constant_at_zero_and_rings_where_they_are_marked():

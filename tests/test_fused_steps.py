@@ -443,8 +443,8 @@ def test_bfloat16_has_to_be_clearly_faster_and_the_choice_says_by_how_much():
     assert precision.chosen(1.15).dtype == torch.bfloat16
     assert precision.chosen(1.149).dtype == precision.chosen(0.8).dtype == torch.float32
     assert precision.chosen(0.8).why.startswith("bfloat16 measured at 0.80 times the speed of float32 (")
-    assert precision.fastest("cuda") == (torch.bfloat16, "a GPU")
-    assert precision.fastest("cpu") == precision.fastest("cpu")
+    assert precision.fastest_dtype("cuda") == (torch.bfloat16, "a GPU")
+    assert precision.fastest_dtype("cpu") == precision.fastest_dtype("cpu")
 
 
 def test_the_trial_of_bfloat16_leaves_threads_and_random_numbers_alone():

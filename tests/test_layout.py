@@ -95,11 +95,14 @@ def sources():
 
 
 def test_names_are_imported_from_the_module_that_defines_them():
-    """Only the front door passes names on. Elsewhere a reader finds a definition where its import says."""
+    """Only the front door passes names on. Elsewhere a reader finds a definition where its import says.
+
+    One file also runs with an earlier build of the library, and asks it where that had its names.
+    """
     own = {name: {*assigned(tree)} for name, tree in TREES.items()}
     lent = []
     for place, text in sources():
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(ast.parse(text)) if place != Path("advfeat/bench/build_step.py") else ():
             if isinstance(node, ast.ImportFrom) and node.module in own:
                 lent += [f"{place}: {node.module}.{one.name}" for one in node.names if one.name not in own[node.module]]
     assert not lent, "\n".join(lent)

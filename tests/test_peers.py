@@ -41,8 +41,9 @@ def test_a_missing_and_a_broken_library_are_named_with_the_reason(monkeypatch):
     monkeypatch.setattr(peers, "version", version)
     monkeypatch.setattr(peers.importlib, "import_module", load)
     present, absent = presence()
-    assert present == {"torchattacks": "1.0", "robustness": "1.0"}
+    assert present == {"torchattacks": "1.0", "robustness": "1.0", "secmlt": "1.0"}
     assert absent == {
+        "adv_lib": "0.2.8 has projected gradient descent in ℓ∞ only",
         "foolbox": "not installed",
         "art": "1.0 cannot be imported: AttributeError: module 'numpy' has no attribute 'float'",
     }

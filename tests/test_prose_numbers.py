@@ -164,6 +164,9 @@ ALLOWED: dict[str, dict[str, str]] = {
     "13-fast-attacks": {
         "A third of the arithmetic": COUNTED,
         "a third of the arithmetic": COUNTED,
+        "a quarter of the multiplications": COUNTED,
+        "A quarter of the multiplications": COUNTED,
+        "four times as much. Three layers": COUNTED,
         "to 0.2 points": SETTING,
     },
 }

@@ -28,7 +28,7 @@ from advfeat.planted import PlantedWorld, planted
 from advfeat.threats import L2, usual_step_size
 
 OURS, BARE = "advfeat", "bare"
-EPS = {"resnet9": 1.0, "resnet18": 0.3}
+EPS = {"resnet9": 1.0, "resnet18": 0.3, "vgg16": 0.1}
 """ℓ2 radii at which the contest's networks are neither robust nor hopeless."""
 TOLERANCE = 0.002
 INFORMATIVE_ACCURACY = (0.02, 0.98)

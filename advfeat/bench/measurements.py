@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,13 +13,12 @@ import torch
 from advfeat.attacks import pgd
 from advfeat.bench import scaling, timing
 from advfeat.bench.compare import BARE, EPS, OURS, CaseResult, Contest
+from advfeat.bench.findings import Findings
 from advfeat.bench.plans import FULL_IMAGES, FULL_STEPS, Plan
-from advfeat.bench.timing import Ratio
 from advfeat.construct import random_target_dataset
 from advfeat.data import Dataset
 from advfeat.estimates import Measured
 from advfeat.experiments.profiles import get_profile
-from advfeat.experiments.provenance import provenance
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.planted import PlantedWorld, planted
 from advfeat.threats import L2
@@ -29,44 +27,10 @@ from advfeat.train import train
 TITLES = {"user": "As a user calls them", "engine": "Engine only: everyone attacks our frozen network"}
 
 
-class Findings:
-    """The measurements so far: printed at once, kept for the record.
-
-    Args:
-        folder: folder of ``bench.txt``, a copy of everything that is printed.
-    """
-
-    def __init__(self, device: torch.device, folder: Path) -> None:
-        self.device = device
-        self.made = provenance(device)
-        self.values: dict[str, Measured] = {}
-        self.series: dict[str, list[float]] = {}
-        self.seconds: dict[str, float] = {}
-        self.rows: list[Mapping[str, object]] = []
-        folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / "bench.txt"
-        self.log.write_text("", encoding="utf-8")
-
-    def report(self, *lines: str) -> None:
-        """Print the lines, and append them to ``bench.txt``."""
-        print(*lines, sep="\n", flush=True)
-        with self.log.open("a", encoding="utf-8") as stream:
-            print(*lines, sep="\n", file=stream)
-
-    def keep(self, key: str, ratio: Ratio, network: str, what: str) -> None:
-        """Keep a ratio with the range of its pairs, under an id below ``bench/<device>/``."""
-        measured = Measured(ratio.median, ratio.pairs, network, what, low=ratio.least, high=ratio.most)
-        self.values[f"bench/{self.device.type}/{key}"] = measured
-
-    def keep_time(self, key: str, value: float) -> None:
-        """Keep a time in seconds if it was measured on a GPU."""
-        if self.device.type == "cuda":
-            self.seconds[key] = value
-
-
 def run_contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping[str, str]) -> None:
     """Both comparisons of every case; each case gets a share of the time by its weight."""
     deadline, left = time.monotonic() + 60 * plan.minutes, 2 * sum(case.weight for case in plan.cases)
+    user: dict[str, float] = {}
     for comparison, title in TITLES.items():
         findings.report(
             "", title, "network  batch steps contender     robust  time over ours: median [quartiles] of pairs"
@@ -83,8 +47,11 @@ def run_contests(contest: Contest, findings: Findings, plan: Plan, versions: Map
             ranking = row.ranking or ranking
             for line in row.lines():
                 findings.report(format_row(line))
-                findings.rows.append({**line, "version": versions.get(str(line["contender"]), "")})
+                findings.tables["contests"].append({**line, "version": versions.get(str(line["contender"]), "")})
             keep_ratios(row, findings, versions)
+            if comparison == "user" and row.ranking:
+                user[case.name] = row.against(row.ranking[0]).median
+    findings.keep_least("user/least", user, "l2 PGD, fastest library over ours, as a user calls them, the least")
 
 
 def keep_ratios(row: CaseResult, findings: Findings, versions: Mapping[str, str]) -> None:

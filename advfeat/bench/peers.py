@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 PreparedAttack = Callable[[], Tensor]
 
@@ -106,6 +107,35 @@ def robustness(setting: Setting) -> PreparedAttack:
     return run
 
 
+def secmlt(setting: Setting) -> Attack:
+    """``PGD`` of SecML-Torch in its own implementation, which otherwise calls Foolbox's.
+
+    It never evaluates the last point that it moves to, so it takes one step more than the others; of the points that it
+    has evaluated it returns the one of the largest loss, for each image.
+    """
+    from secmlt.adv.backends import Backends
+    from secmlt.adv.evasion.perturbation_models import LpPerturbationModels
+    from secmlt.adv.evasion.pgd import PGD
+    from secmlt.models.pytorch.base_pytorch_nn import BasePyTorchClassifier
+
+    attack = PGD(
+        perturbation_model=LpPerturbationModels.L2,
+        epsilon=setting.eps,
+        num_steps=setting.steps + 1,
+        step_size=setting.step_size,
+        backend=Backends.NATIVE,
+    )
+    wrapped = BasePyTorchClassifier(setting.model)
+    batches = DataLoader(TensorDataset(setting.images, setting.labels), batch_size=len(setting.images))
+
+    def run() -> Tensor:
+        (made,) = attack(wrapped, batches)
+        adversarial: Tensor = made[0]
+        return adversarial
+
+    return run
+
+
 class _RowMajor(nn.Module):
     """The model, with gradients in the memory layout of the images: torchattacks calls ``view``, which needs it."""
 
@@ -124,13 +154,16 @@ PEERS: dict[str, tuple[str, Callable[[Setting], PreparedAttack]]] = {
     "foolbox": ("foolbox", foolbox),
     "art": ("adversarial-robustness-toolbox", art),
     "robustness": ("robustness", robustness),
+    "secmlt": ("secml-torch", secmlt),
 }
 """Name → (distribution, maker of the attack)."""
+WITHOUT_THE_ATTACK = {"adv_lib": "0.2.8 has projected gradient descent in ℓ∞ only"}
+"""Libraries that are maintained but do not have the attack that is compared: name → reason."""
 
 
 def presence() -> tuple[dict[str, str], dict[str, str]]:
     """Name → version of the peers that can be imported here, and name → reason for those that cannot."""
-    present, absent = {}, {}
+    present, absent = {}, dict(WITHOUT_THE_ATTACK)
     for name, (distribution, _) in PEERS.items():
         try:
             known = version(distribution)

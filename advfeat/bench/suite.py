@@ -1,8 +1,9 @@
 """The benchmark, ``python -m advfeat.bench``: the gate, contests with other libraries, and where the time goes.
 
 ``make bench`` runs the benchmark in an environment that holds the other libraries, ``make gpu-check`` on a machine with
-a GPU and perhaps without a network. If the gate fails, nothing is timed. On a CPU only ratios and one projected time
-are kept: other times would say more about the machine than about the program. On a GPU times are kept with its name.
+a GPU and perhaps without a network. If the gate fails, nothing is timed. On a CPU only ratios are kept, one projected
+time, and those of single layers beside the machine's rate: other times would say more about the machine than about the
+program. On a GPU times are kept with its name.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from pathlib import Path
 import torch
 
 from advfeat.bench import convolutions, gate, reference
+from advfeat.bench.builds import EARLIER
 from advfeat.bench.compare import EPS, Contest
-from advfeat.bench.measurements import Findings, construction, lines_and_drop, run_contests, where_time_goes
+from advfeat.bench.convolution_measurements import beside_earlier_build, layer_by_layer
+from advfeat.bench.findings import Findings, record_name
+from advfeat.bench.measurements import construction, lines_and_drop, run_contests, where_time_goes
 from advfeat.bench.peers import presence
 from advfeat.bench.plans import PLANS, Plan
 from advfeat.checkout import CHECKOUT
 from advfeat.engine import fused_steps
+from advfeat.engine.compiled import instructions
 from advfeat.experiments import records
 from advfeat.experiments.record_writing import save_record
 
@@ -59,17 +64,22 @@ def benchmark(device: torch.device, folder: Path, plan: Plan, *, deadline: float
     where_time_goes(contest, findings, plan)
     lines_and_drop(contest, findings, plan)
     construction(contest, findings, plan, deadline)
+    if device.type == "cpu":
+        layer_by_layer(findings, plan)
+        beside_earlier_build(findings, plan)
     config = {
         "plan": asdict(plan),
         "eps": EPS,
         "peers": versions,
         "absent": absent,
+        "instructions": instructions() if device.type == "cpu" else "",
+        "earlier_build": EARLIER if device.type == "cpu" else "",
         "dtype": str(fused_steps.fast_dtype(device.type)).removeprefix("torch."),
     }
     fingerprint = contest.network("resnet18")[1].fingerprint()
     path = save_record(
-        CHAPTER, device.type, seed=0, values=findings.values, config=config, seconds=findings.seconds,
-        series=findings.series, tables={"contests": findings.rows},
+        CHAPTER, record_name(device), seed=0, values=findings.values, config=config, seconds=findings.seconds,
+        series=findings.series, tables=findings.tables,
         provenance={**made, "data": "planted", "fingerprint": fingerprint},
     )  # fmt: skip
     findings.report("", f"Recorded in {path}")

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from advfeat import inputs
-from advfeat.engine.precision import fastest
+from advfeat.engine.precision import fastest_dtype
 
 
 @dataclass(frozen=True)
@@ -223,5 +223,5 @@ def _has_triton() -> bool:
 
 
 def fast_dtype(device_type: str) -> torch.dtype:
-    """The dtype in which networks run fastest on a device type; ``precision.fastest`` says how it is found and why."""
-    return fastest(device_type).dtype
+    """The dtype in which networks run fastest on a device type; ``precision.fastest_dtype`` says how it is found and why."""
+    return fastest_dtype(device_type).dtype

@@ -27,7 +27,7 @@ class Choice(NamedTuple):
     why: str
 
 
-def fastest(device_type: str) -> Choice:
+def fastest_dtype(device_type: str) -> Choice:
     """The dtype in which networks run fastest on a device type, and the reason.
 
     On a GPU it is bfloat16. On a CPU it is float32, unless there are bfloat16 units (AVX-512-BF16 or AMX, and

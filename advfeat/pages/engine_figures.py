@@ -13,6 +13,8 @@ from torch import Tensor
 
 from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, RED
 
+_COLORS = {"resnet18": BLUE, "resnet9": ORANGE, "vgg16": GREEN}
+
 
 def contest(panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Chapter 13: time over ours of every contender, with quartiles from five pairs on; one panel per title.
@@ -20,13 +22,14 @@ def contest(panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     Args:
         panels: title → rows of ``contest``: contender, network, ratio, pairs, lower, upper.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(7.4, 3.2), sharex=True)
+    most = max(len(rows) for rows in panels.values())
+    figure, axes = plt.subplots(1, len(panels), figsize=(7.4, max(3.2, 0.9 + 0.21 * most)), sharex=True)
     for axis, (title, rows) in zip(axes, panels.items(), strict=True):
         labels = [f"{row['contender']}, {row['network']}" for row in rows]
         for place, row in enumerate(rows):
             if row["pairs"] >= 5:
                 axis.plot([row["lower"], row["upper"]], [place] * 2, color=GREY)
-            axis.plot(row["ratio"], place, "o", color=BLUE if row["network"] == "resnet18" else ORANGE)
+            axis.plot(row["ratio"], place, "o", color=_COLORS.get(row["network"], GREY))
         axis.axvline(1, color=GREY, ls="--", lw=1.2)
         axis.set(yticks=range(len(rows)), yticklabels=labels, title=title)
         axis.set_xlabel("time over ours")
@@ -65,6 +68,68 @@ def roofline(ridge: Sequence[float]) -> Figure:
     axis.set_xlabel("operations per byte, corner = 1")
     axis.set_ylabel("share of the matrix rate")
     axis.legend(fontsize=9)
+    return figure
+
+
+def minimal_filtering(
+    tile: Float[Tensor, "6 6"], filters: Float[Tensor, "3 3"], transforms: Sequence[Float[Tensor, "_ _"]]
+) -> Figure:
+    """Chapter 13: one tile and one filter through F(4×4, 3×3), in the order of the computation.
+
+    Colours go by the root of an entry's share of the largest in its panel, red below zero.
+
+    Args:
+        transforms: of outputs (4, 6), filter (6, 3) and inputs (6, 6).
+    """
+    of_outputs, of_filter, of_inputs = transforms
+    inside, kernel = of_inputs @ tile @ of_inputs.T, of_filter @ filters @ of_filter.T
+    product = inside * kernel
+    panels = {
+        "tile": ("$d$", tile), "filter": ("$w$", filters),
+        "inside": ("$B^T d\\,B$", inside), "kernel": ("$G\\,w\\,G^T$", kernel),
+        "product": (r"product, $\odot$", product),
+        "output": ("$A^T(\\ldots)A$", of_outputs @ product @ of_outputs.T),
+    }  # fmt: skip
+    layout = "tipo;fkpo"  # two rows of panels; product and output reach over both
+    figure, axes = plt.subplot_mosaic(layout, figsize=(7.4, 4.1))
+    for name, (title, values) in panels.items():
+        axis, middle = axes[name[0]], (len(values) - 1) / 2
+        shown = values.sign() * (values.abs() / values.abs().max()).sqrt()  # small entries are seen, too
+        axis.imshow(shown.numpy(), cmap="RdBu", vmin=-1, vmax=1)
+        for edge in range(1, len(values)):
+            axis.plot([edge - 0.5] * 2, [-0.5, len(values) - 0.5], color="white", lw=0.8)
+            axis.plot([-0.5, len(values) - 0.5], [edge - 0.5] * 2, color="white", lw=0.8)
+        axis.text(middle, -0.7, title, ha="center", va="bottom")
+        axis.text(middle, len(values) - 0.3, f"{len(values)}×{len(values)}", ha="center", va="top", fontsize=9)
+        # Panels have six entries' width, so an entry is as large in each.
+        axis.set(xlim=(middle - 3.8, middle + 3.1), ylim=(middle + 4.2, middle - 4.4))
+        axis.axis("off")
+        if name not in ("tile", "filter"):
+            style = {"arrowstyle": "->", "color": GREY}
+            axis.annotate("", (-0.6, middle), (-2.1, middle), arrowprops=style, annotation_clip=False)
+    return figure
+
+
+def layer_rates(networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Chapter 13: the rate of each layer as a multiple of the machine's, by PyTorch and by the library.
+
+    Args:
+        networks: name → its layers, each with ``name``, ``direct_share`` and ``ours_share``.
+    """
+    rows = [(network, row) for network, layers in networks.items() for row in layers]
+    figure, axis = plt.subplots(figsize=(6.4, 1.2 + 0.24 * len(rows)))
+    for place, (network, row) in enumerate(rows):
+        axis.plot([row["direct_share"], row["ours_share"]], [place] * 2, color=GREY, lw=1)
+        axis.plot(row["direct_share"], place, "s", color=ORANGE, ms=5, label="" if place else "oneDNN, direct")
+        axis.plot(row["ours_share"], place, "o", color=BLUE, ms=6, label="" if place else "this library")
+        if place and network != rows[place - 1][0]:
+            axis.axhline(place - 0.5, color="black", lw=0.6)
+    for bound in (1, 4):
+        axis.axvline(bound, color=GREY, ls="--", lw=1.2)
+    axis.set_yticks(range(len(rows)), [f"{network}  {row['name']}" for network, row in rows], fontsize=8)
+    axis.set(xlim=(0, 4.2), xlabel="direct operations a second, over the machine's rate")
+    axis.invert_yaxis()
+    axis.legend(ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
