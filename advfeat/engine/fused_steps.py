@@ -223,5 +223,5 @@ def _has_triton() -> bool:
 
 
 def fast_dtype(device_type: str) -> torch.dtype:
-    """The dtype in which networks run fastest on a device type; ``precision.fastest_dtype`` says how it is found and why."""
+    """The dtype in which networks run fastest on a device type, as ``precision.fastest_dtype`` finds it."""
     return fastest_dtype(device_type).dtype
