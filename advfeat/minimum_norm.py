@@ -168,6 +168,9 @@ class _Search:
         corners = (images < 0.5).to(images)
         farthest = threat.distance(corners, images) if len(images) else self.distances.clone()
         self.limit = farthest.clamp(max=threat.eps)
+        # The rounding of a norm and of a pixel: a step that ends on the sphere may come out a little beyond it.
+        whole = threat.whole_box(images).eps if len(images) else 0.0
+        self.reach = threat.eps * (1 + 1e-5) + 2.0**-24 * whole
         self.radius, self.passes = self.limit.clone(), torch.zeros_like(labels)
         self.left = torch.arange(len(images), device=images.device)
         self._ask(self.left[:1])
@@ -237,7 +240,7 @@ class _Search:
 
     def _keep_best(self, rows: Tensor, adv: Tensor, adversarial: Tensor) -> None:
         away = self.threat.distance(adv, self.origin[rows])
-        inside = away <= self.threat.eps * (1 + 1e-6)  # the rounding of a norm
+        inside = away <= self.reach
         better = adversarial & inside & (away < self.distances[rows])
         self.distances[rows[better]], self.best[rows[better]] = away[better], adv[better]
 

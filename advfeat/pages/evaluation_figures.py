@@ -77,7 +77,6 @@ def intervals(differences: Mapping[str, Interval]) -> Figure:
         axis.plot(item.value, place, "o", color=color, ms=7)
     axis.axvline(0, color=GREY, lw=1, ls="--")
     axis.set_yticks(range(len(differences)), list(differences))
-    axis.invert_yaxis()
-    axis.set(xlabel="difference of the two accuracies")
+    axis.set(ylim=(len(differences) - 0.5, -0.5), xlabel="difference of the two accuracies")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     return figure
