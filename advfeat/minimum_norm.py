@@ -71,8 +71,8 @@ def minimum_norm(
             are adversarial; ``models.freeze(model, dtype=torch.float32)`` gives the fastest one.
         images: float32 in [0, 1].
         labels: int64, each one of the classes; with ``targeted`` the classes to reach.
-        threat: names the norm, and the largest distance that is of interest; ``L2(math.inf)`` and ``Linf(1.0)`` search
-            the whole box.
+        threat: names the norm, and the largest distance that counts as found; ``L2(math.inf)`` and ``Linf(1.0)`` leave
+            out nothing. The search itself has the whole box, whatever the threat.
         steps: at most so many for each image; 50 come within one per cent of 100 in the book's networks.
         tolerance: relative error of a distance at which an image is done early, in [0, 1); 0 takes all steps.
 
@@ -118,7 +118,7 @@ def minimum_distances(
 
     Args:
         model: a ``Classifier``, judged in float32, or any other network in eval mode, which is asked as it is.
-        threat: names the norm, and the largest distance that is of interest.
+        threat: names the norm, and the largest distance that counts as found.
 
     Raises:
         TypeError, ValueError: from ``minimum_norm``, the dataset is empty, or ``batch_size`` is not positive.
@@ -166,8 +166,8 @@ class _Search:
         self.adv, self.best = self.origin.clone(), self.origin.clone()
         self.distances = torch.full_like(images[:, 0, 0, 0], math.inf)
         corners = (images < 0.5).to(images)
-        farthest = threat.distance(corners, images) if len(images) else self.distances.clone()
-        self.limit = farthest.clamp(max=threat.eps)
+        # The search may leave the threat: often it comes to the nearest image from a farther one.
+        self.limit = threat.distance(corners, images) if len(images) else self.distances.clone()
         # The rounding of a norm and of a pixel: a step that ends on the sphere may come out a little beyond it.
         whole = threat.whole_box(images).eps if len(images) else 0.0
         self.reach = threat.eps * (1 + 1e-5) + 2.0**-24 * whole
@@ -240,8 +240,7 @@ class _Search:
 
     def _keep_best(self, rows: Tensor, adv: Tensor, adversarial: Tensor) -> None:
         away = self.threat.distance(adv, self.origin[rows])
-        inside = away <= self.reach
-        better = adversarial & inside & (away < self.distances[rows])
+        better = adversarial & (away < self.distances[rows])
         self.distances[rows[better]], self.best[rows[better]] = away[better], adv[better]
 
     def finished(self) -> Nearest:
@@ -257,7 +256,7 @@ class _Search:
             if not len(found):
                 break
             if push == math.inf:
-                self.best[found], self.distances[found] = self.origin[found], math.inf
+                self.distances[found] = math.inf
                 break
             moved = self.best[found] + push * (self.best[found] - self.origin[found])
             self.adv[found] = moved.clamp_(0, 1)
@@ -265,4 +264,6 @@ class _Search:
             self.passes[found] += 1
             self.distances[found] = self.threat.distance(self.best[found], self.origin[found])
             found = found[hard <= 0]
+        missed = self.distances > self.reach
+        self.best[missed], self.distances[missed] = self.origin[missed], math.inf
         return Nearest(self.best.contiguous(), self.distances, self.passes)

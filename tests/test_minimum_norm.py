@@ -155,8 +155,8 @@ def test_nothing_is_found_beyond_the_radius_of_interest(network):
     assert 0.2 < float(missed.float().mean()) < 0.8
     assert torch.equal(found.images[missed], data.images[missed])
     assert float(found.distances[~missed].max()) <= bound.eps * (1 + 1e-5) + 4e-6
-    # Adversarial images on the sphere itself count: a strict comparison loses them to rounding.
-    assert float((found.distances < math.inf).float().mean()) >= float((free <= bound.eps).float().mean()) - 0.05
+    # The search itself has the whole box: one that is kept inside the ball from the start finds fewer.
+    assert torch.equal(~missed, free <= bound.eps)
 
 
 def test_without_a_gradient_nothing_is_found_and_no_time_is_lost():
