@@ -155,6 +155,9 @@ def test_every_number_of_a_claim_is_one_that_its_chapter_records():
     of_fourier = ("standard/rise", "robust/rise", "D_det/rise", "D_R/rise", "noise/corruption/noise")
     of_fourier += ("standard/corruption/noise", "robust/corruption/fog", "standard/corruption/fog")
     coming |= {f"fourier/{key}": "09-fourier-view" for key in of_fourier}
+    masked = [f"{name}/{under}" for name in ("loud", "rounded", "rippled") for under in ("pgd", "adaptive")]
+    of_evaluation = ("standard/median", "robust/median", *masked)
+    coming |= {f"evaluation/{key}": "12-honest-evaluation" for key in of_evaluation}
     for claim in CLAIMS:
         nothing = claim.get("no_effect", [])
         for key in (*claim.get("ids", []), *(nothing if isinstance(nothing, list) else [])):
