@@ -9,6 +9,7 @@ attacks by an untargeted APGD and DeepFool.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -24,6 +25,9 @@ from advfeat.threats import Threat, check_threat
 
 NORMS = ("L2", "Linf")
 """In which it runs here. The package knows ℓ1, too, by another search than the one described below."""
+
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""Its four attacks, in the order in which they run."""
 
 MIN_CLASSES = 4
 """The targeted loss divides by a difference of the first, third and fourth largest logit."""
@@ -45,6 +49,8 @@ def autoattack(
     *,
     seed: int = 0,
     batch_size: int = 500,
+    attacks: Sequence[str] = STANDARD,
+    queries: int | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """The adversarial images of AutoAttack's ``standard`` version inside ``threat``; images that resist are unchanged.
 
@@ -58,13 +64,17 @@ def autoattack(
         seed: seed of the random starts and of Square's draws; the global generators are restored.
         batch_size: images attacked at once. The draws run through a whole batch, so the images depend on the batch size
             and on their order, by a few hundredths of a pixel's range: record the batch size with the images.
+        attacks: those of ``STANDARD`` that are to run, in this order; a part of them is no AutoAttack, and is to be
+            called by its name.
+        queries: of Square, by default the package's 5,000.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
         TypeError: an argument of another type or dtype, or a model that does not answer with logits.
         ValueError: the threat has another norm than those in ``NORMS``, the radius is 0 or infinite, the model is in
             training mode, it knows fewer than four classes or answers with logits that are not finite, a label is no
-            class, images are not in [0, 1], smaller than 5 × 5 or none, or ``torch.inference_mode`` is on.
+            class, images are not in [0, 1], smaller than 5 × 5 or none, ``attacks`` names none or another one,
+            ``queries`` is not positive, or ``torch.inference_mode`` is on.
 
     Source: Croce and Hein 2020; their package ``pyautoattack``.
     """
@@ -80,6 +90,11 @@ def autoattack(
         raise ValueError(f"threat must be of the norm {' or '.join(NORMS)} for AutoAttack, got {threat}")
     inputs.seed(seed)
     inputs.whole("batch_size", batch_size, least=1)
+    inputs.instance("attacks", attacks, (tuple, list), f"names out of {', '.join(STANDARD)}")
+    for name in attacks or ("",):
+        inputs.one_of("attacks", name, STANDARD)
+    if queries is not None:
+        inputs.whole("queries", queries, least=1)
     inputs.images(images, model=model)
     inputs.labels(labels, count=len(images))
     if not len(images):
@@ -99,6 +114,9 @@ def autoattack(
     attack = AutoAttack(model, norm=threat.norm, eps=threat.eps, device=images.device, seed=seed)
     # Nine target classes are its fixed number; with fewer than ten classes it would run out of them.
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
+    attack.attacks_to_run = list(attacks)
+    if queries is not None:
+        attack.square.n_queries = queries
     # AutoAttack seeds the global generators, and one of its checks switches off a tracer of this process (a debugger).
     tracer = sys.gettrace()
     # One of the four attacks calls backward(), which would leave gradients in the parameters.

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import ndtri, stdtrit
+from scipy.special import bdtr, ndtri, stdtrit
 from torch import Tensor
 
 from advfeat import inputs
@@ -78,6 +78,27 @@ class Estimate:
         mean, n = float(exact.mean()), len(values)
         half = _student(n - 1) * float(exact.std()) / math.sqrt(n)
         return cls(mean, mean - half, mean + half, n, rate=False)
+
+    @classmethod
+    def of_median(cls, values: Float[Tensor, " n"]) -> Estimate:
+        """The median with the interval between two of the values themselves, which holds for every distribution.
+
+        The ends are the l-th smallest and the l-th largest value, with the largest l for which a binomial number of n
+        fair coins is below l with a probability of at most 2.5 %. Values may be infinite, such as the distance of an
+        image for which no adversarial image was found; a record takes the median if it and its interval are finite.
+
+        Raises:
+            ValueError: fewer than six values, which are too few for an interval, or a value that is NaN.
+        """
+        inputs.tensor("values", values, "n", inputs.FLOATS)
+        n = len(values)
+        if n < 6 or bool(values.isnan().any()):
+            raise ValueError(f"values: a median needs six or more numbers, got {n}: {values}")
+        ordered = values.double().sort().values
+        rank = int((bdtr(np.arange(n // 2), n, 0.5) <= 0.025).sum())
+        low, high = float(ordered[rank - 1]), float(ordered[n - rank])
+        middle = ordered[(n - 1) // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2
+        return cls(float(middle), low, high, n, rate=False)
 
     @classmethod
     def of_correlation(cls, pairs: Float[Tensor, "n 2"]) -> Estimate:

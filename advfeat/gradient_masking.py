@@ -20,6 +20,7 @@ from advfeat import inputs
 from advfeat.attacks import pgd
 from advfeat.data import Dataset, batches, check_dataset
 from advfeat.measures import predictions
+from advfeat.minimum_norm import minimum_distances
 from advfeat.models import ready
 from advfeat.robustness import VanishedGradients, withstands
 from advfeat.threats import Threat, check_threat, usual_step_size
@@ -54,7 +55,12 @@ def check_gradient_masking(
     4. An attack that sees no gradient fools hardly any image that PGD does not. It climbs the margin
        m = max_{k≠y} z_k − z_y along Σ (m(x + ρu) − m(x − ρu)) u / 2ρ over ``pairs`` random directions u, remembers nine
        tenths of the last step's sum, and takes the steps of PGD; ρ is a twentieth of a pixel's range.
-    5. Neither do images made for ``surrogate``, another network for the same task, where one is given.
+    5. Neither does a search for the nearest adversarial image (``minimum_norm`` of as many steps), whose objectives do
+       not saturate as the cross-entropy does, so that large logits cannot hide the gradient.
+    6. Asked twice, the model answers the same, to a thousandth of an image's largest logit. Otherwise an attack has to
+       climb the mean over the model's draws, and every number above depends on the draw.
+    7. Images made for ``surrogate``, another network for the same task, where one is given, fool hardly any image that
+       PGD does not.
 
     "Hardly" is a share of at most ``slack`` of all images. A model that passes may still be masked. One that breaks
     only the first rule has a robust accuracy that is too high, by that share or more; one that breaks another has one
@@ -109,12 +115,24 @@ def check_gradient_masking(
         Check("the whole box is fatal", left == 0, f"with {everything} PGD-{steps} leaves {left:.1%} of the images"),
         hardly("no gradient is not better", judged([blind]), standing, f"climbing by {2 * pairs * steps:,} queries"),
     ]
+    with inputs.trusted():
+        nearest = minimum_distances(judge, dataset, threat, steps=steps, batch_size=batch_size).isfinite()
+    found.append(hardly("another objective is not better", ~nearest, standing, "the minimum-norm attack"))
+    differ = sum(_answers_differ(judge, images) for images, _ in parts) / len(dataset)
+    found.append(Check("asked twice, it answers the same", differ == 0, f"{differ:.1%} of the images get other logits"))
     if surrogate is not None:
         made_for = ready(surrogate)
         with inputs.trusted():
             moved = [pgd(made_for, images, labels, threat, steps=steps, step_size=size) for images, labels in parts]
         found.append(hardly("another network is not better", judged(moved), standing, "the other network's attack"))
     return found
+
+
+@torch.no_grad()
+def _answers_differ(model: nn.Module, images: Tensor) -> int:
+    """How many images get other logits when the model is asked again; a thousandth is more than rounding explains."""
+    first, second = model(images), model(images)
+    return int(((first - second).abs().amax(1) > 1e-3 * first.abs().amax(1)).sum())
 
 
 def _margin(model: nn.Module, labels: Tensor, batch_size: int, images: Tensor) -> Tensor:

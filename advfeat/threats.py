@@ -72,6 +72,13 @@ class Threat(ABC):
         """
 
     @abstractmethod
+    def step_each(
+        self, adv: Float[Tensor, "n *shape"], origin: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"],
+        step_sizes: Float[Tensor, " n"], radii: Float[Tensor, " n"],
+    ) -> Float[Tensor, "n *shape"]:  # fmt: skip
+        """``step`` with a length and a radius of its own for each image; the threat's radius plays no part."""
+
+    @abstractmethod
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """The norm of adv − origin of each image; NaN where a pixel is NaN."""
 
@@ -119,6 +126,14 @@ class L2(Threat):
     ) -> Float[Tensor, "n *shape"]:
         """One step of length ``step_size`` along the normalised gradient, projected; see ``fused_steps.l2_step``."""
         return fused_steps.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
+
+    def step_each(
+        self, adv: Float[Tensor, "n *shape"], origin: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"],
+        step_sizes: Float[Tensor, " n"], radii: Float[Tensor, " n"],
+    ) -> Float[Tensor, "n *shape"]:  # fmt: skip
+        """``step`` with a length and a radius of its own for each image; see ``fused_steps.l2_step``."""
+        lengths, bounds = _columns(step_sizes, adv), _columns(radii, adv)
+        return fused_steps.l2_step(adv, origin, gradient, eps=bounds, step_size=lengths)
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """‖adv − origin‖₂ of each image; NaN where a pixel is NaN."""
@@ -191,6 +206,14 @@ class Linf(Threat):
         """One step of ``step_size`` per pixel by the sign of the gradient, projected; see ``fused_steps.linf_step``."""
         return fused_steps.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
 
+    def step_each(
+        self, adv: Float[Tensor, "n *shape"], origin: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"],
+        step_sizes: Float[Tensor, " n"], radii: Float[Tensor, " n"],
+    ) -> Float[Tensor, "n *shape"]:  # fmt: skip
+        """``step`` with a length and a radius of its own for each image; see ``fused_steps.linf_step``."""
+        lengths, bounds = _columns(step_sizes, adv), _columns(radii, adv)
+        return fused_steps.linf_step(adv, origin, gradient, eps=bounds, step_size=lengths)
+
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """Largest absolute pixel change of each image; NaN where a pixel is NaN."""
         _check_alike(adv, origin)
@@ -251,6 +274,11 @@ def _check_start(threat: Threat, images: Tensor, generator: torch.Generator) -> 
     if threat.eps == math.inf:
         raise ValueError(f"threat must have a finite radius for a random start, got {threat}")
     inputs.look(("images", images, inputs.BOX))
+
+
+def _columns(values: Tensor, beside: Tensor) -> Tensor:
+    """One number per image, in the shape in which it meets all values of its image."""
+    return values.view(-1, *[1] * (beside.ndim - 1))
 
 
 def _check_alike(adv: Tensor, origin: Tensor) -> None:

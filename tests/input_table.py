@@ -245,11 +245,32 @@ def generator(*, none: bool = False) -> Argument:
     return other(torch.Generator().manual_seed(0), 0, "seed", none=none)
 
 
+def compared() -> dict[str, Row]:
+    """Comparisons of what two networks got right."""
+    from advfeat import comparisons
+
+    outcome = torch.arange(N) % 3 == 0
+    bad = numbers(outcome.float()).bad | {"a list": outcome.tolist()}
+    sides = {side: Argument(outcome, bad, rows=True) for side in ("first", "second")}
+    table = {
+        f"comparisons.{each.__name__}": Row(each, sides, one=one, none="first")
+        for each, one in (
+            (comparisons.paired_difference, "first"),
+            (comparisons.mcnemar, "first"),
+            (comparisons.unpaired_difference, "works"),
+            (comparisons.two_proportions, "works"),
+        )
+    }
+    p_values = other([0.5, 0.1], 0.5, "p", above=[0.5, 1.1], NaN=[NAN], negative=[-0.1], text=["a"])
+    return table | {"comparisons.holm": Row(comparisons.holm, {"p_values": p_values})}
+
+
 # The table
 
 
 def rows() -> dict[str, Row]:
     from advfeat import (
+        attack_checks,
         attacks,
         authors_release,
         autoattack,
@@ -265,6 +286,7 @@ def rows() -> dict[str, Row]:
         hyperparameters,
         image_files,
         measures,
+        minimum_norm,
         models,
         onednn,
         planted,
@@ -283,6 +305,7 @@ def rows() -> dict[str, Row]:
     )
     from advfeat.engine import fused_steps
     from advfeat.experiments import records
+    from advfeat.threats import FREE
 
     small = noise(N, 3, SIZE, SIZE)
     one_hot = {"labels": labels(), "images": images()}
@@ -432,6 +455,33 @@ def rows() -> dict[str, Row]:
         {"model": model(training=False), "dataset": dataset(), "threat": threat(), "seed": seed(), **per_piece},
     )
 
+    reached = {"steps": whole(2), "targeted": flag(), "tolerance": real(0.005, -0.1, 1.0)}
+    table["minimum_norm.minimum_norm"] = Row(
+        minimum_norm.minimum_norm,
+        {"model": model(), **one_hot, "threat": Argument(FREE, threat().bad), **reached},
+        works=("threat: no bound",),
+        says={"model: too few classes": "labels"},
+    )
+    table["minimum_norm.minimum_distances"] = Row(
+        minimum_norm.minimum_distances,
+        {"model": model(training=False), "dataset": dataset(), "threat": Argument(FREE, threat().bad),
+         "steps": whole(2), "tolerance": real(0.005, -0.1, 1.0), "batch_size": whole(4, 1)},
+        works=("threat: no bound",),
+        none="dataset",
+        says={"model: too few classes": "labels"},
+    )  # fmt: skip
+    table["attack_checks.check_attack_function"] = Row(
+        attack_checks.check_attack_function,
+        {"attack": other(attacks.fgsm, "pgd", 3), "model": model(training=False), **one_hot, "threat": threat(),
+         "slack": real(0.05, -0.1, 2.0)},
+        one="images", none="images",
+        says={"model: too few classes": "labels"},
+    )  # fmt: skip
+    table |= compared()
+    table["attack_checks.LinearModel"] = Row(
+        attack_checks.LinearModel, {"seed": seed()}, given={"shape": (3, SIZE, SIZE)}
+    )
+
     # measures
     judged = {"model": model(training=False), "dataset": dataset(), "batch_size": whole(4, 1)}
     table["measures.predictions"] = Row(measures.predictions, judged | {"model": model()}, none="dataset")
@@ -461,6 +511,13 @@ def rows() -> dict[str, Row]:
     table["estimates.Estimate.of_rate"] = Row(estimates.Estimate.of_rate, {"hits": whole(3, most=8), "n": whole(8, 3)})
     table["estimates.Estimate.of_mean"] = Row(
         estimates.Estimate.of_mean, {"values": numbers(noise(N))}, one="values", none="values"
+    )
+    table["estimates.Estimate.of_median"] = Row(
+        estimates.Estimate.of_median,
+        {"values": numbers(noise(N))},
+        works=("values: infinite",),
+        one="values",
+        none="values",
     )
     table["estimates.Estimate.of_correlation"] = Row(
         estimates.Estimate.of_correlation, {"pairs": numbers(noise(N, 2))}, one="pairs", none="pairs"

@@ -138,6 +138,22 @@ def test_robust_accuracy_counts_what_the_attack_leaves(monkeypatch):
     assert len(asked) == 1
 
 
+def test_square_alone_asks_as_often_as_it_is_told(package):
+    model = linear(6)
+    data = greys(model, 4)
+    asked = []
+    model.register_forward_hook(lambda *_: asked.append(torch.is_grad_enabled()))
+    autoattack(model, data.images, data.labels, L2(0.01), attacks=["square"], queries=25)
+    used = package.AutoAttack.last
+    assert (used.attacks_to_run, used.square.n_queries) == (["square"], 25)
+    assert 25 <= len(asked) <= 45, "the queries, and the package's looks at the model"
+    for wrong in ([], ["cw"], "square"):
+        with pytest.raises((ValueError, TypeError), match="attacks must be"):
+            autoattack(model, data.images, data.labels, L2(0.1), attacks=wrong)
+    with pytest.raises(ValueError, match="queries must be 1 or more"):
+        autoattack(model, data.images, data.labels, L2(0.1), queries=0)
+
+
 def test_the_images_it_leaves_are_right_as_often_as_it_is_withstood(package):
     # Catches an attack on other images or labels, and pieces that come back in another order.
     model = linear(6)

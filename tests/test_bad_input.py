@@ -38,9 +38,11 @@ from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
-    "attacks", "authors_release", "autoattack", "construct", "corruptions", "data", "engine/fused_steps",
+    "attack_checks", "attacks", "authors_release", "autoattack", "comparisons", "construct",
+    "corruptions", "data", "engine/fused_steps",
     "evaluation_mode", "experiments/record_writing", "experiments/records", "features", "fourier", "gaussian",
-    "gradient_ascent", "gradient_masking", "hyperparameters", "image_files", "measures", "models", "onednn", "planted",
+    "gradient_ascent", "gradient_masking", "hyperparameters", "image_files", "measures", "minimum_norm", "models",
+    "onednn", "planted",
     "representations", "robustness", "shards", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
@@ -56,6 +58,8 @@ ELSEWHERE = {
     "fused_steps.NetworkInput.pixel_gradient": "runs inside a step: its input comes from the engine",
     "fused_steps.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
     "hyperparameters.TrainConfig.on": "hands on to fused_steps.fast_dtype",
+    "attack_checks.LinearModel.forward": "a network",
+    "attack_checks.LinearModel.rise": "hands on to the threat",
     "train.resumed_elsewhere": "reads the rows that train has written",
     "image_files.unit_range": "is given a reader's decoded images",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",
@@ -77,10 +81,12 @@ ELSEWHERE = {
     f"threats.{kind.__name__}.{method}": why
     for kind in (Threat, *Threat.__subclasses__())
     for method, why in (
-        ("step", "is a step of kernels"), ("reach", "behind features.linear_responses, which has looked at everything"),
+        ("step", "is a step of kernels"), ("step_each", "is a step of kernels"),
+        ("reach", "behind features.linear_responses, which has looked at everything"),
     )
 } | {
-    f"threats.Threat.{method}": "without a body" for method in sorted(Threat.__abstractmethods__ - {"step", "reach"})
+    f"threats.Threat.{method}": "without a body"
+    for method in sorted(Threat.__abstractmethods__ - {"step", "step_each", "reach"})
 }  # fmt: skip
 
 

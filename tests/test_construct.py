@@ -321,7 +321,7 @@ SCRIPT = textwrap.dedent(
     import os, signal, sys
     import torch, torch._dynamo
     from advfeat.experiments import tensor_files
-    from advfeat.attacks import L2
+    from advfeat.threats import L2
     from advfeat.construct import random_target_dataset
     from advfeat.data import Dataset
     from advfeat.models import build_model

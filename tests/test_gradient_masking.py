@@ -20,6 +20,8 @@ RULES = [
     "one step is not stronger",
     "the whole box is fatal",
     "no gradient is not better",
+    "another objective is not better",
+    "asked twice, it answers the same",
     "another network is not better",
 ]
 
@@ -76,6 +78,31 @@ def test_a_saturated_network_is_exposed(data):
     found = verdicts(network(scale=1e4), data, L2(0.3))
     assert not found["the whole box is fatal"]
     assert not found["no gradient is not better"]
+    # The margin does not saturate: catches a search that climbs the cross-entropy.
+    assert not found["another objective is not better"]
+
+
+class Ripple(nn.Module):
+    """The model with a fine wave over each logit, drawn anew for every call: the gradient points anywhere."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.draw = model, torch.Generator().manual_seed(0)
+        self.eval()
+
+    def forward(self, images):
+        logits = self.model(images)
+        waves = torch.randn(images[0].numel(), logits.shape[1], generator=self.draw)
+        return logits + 0.1 * torch.sin(1e4 * images.flatten(1) @ waves)
+
+
+def test_a_random_network_is_exposed(data):
+    model = network()
+    found = check_gradient_masking(Ripple(model), data, L2(0.3), steps=10, surrogate=model, pairs=20)
+    passed = {check.rule: check.passed for check in found}
+    assert not passed["asked twice, it answers the same"]
+    assert not passed["no gradient is not better"]
+    assert not passed["another network is not better"]
 
 
 def test_an_attack_that_has_not_converged_is_exposed(data):
@@ -93,7 +120,7 @@ def test_an_attack_that_has_not_converged_is_exposed(data):
 def test_the_numbers_are_said(data):
     model = network(Stairs())
     said = check_gradient_masking(model, data, Linf(0.04), steps=10, pairs=20)
-    assert len(said) == 4, "no surrogate, no fifth check"
+    assert len(said) == 6, "no surrogate, no seventh check"
     # Without a gradient the attack leaves the right answers right.
     right = accuracy(model, data).value
     assert said[2].found == f"with linf eps=1 PGD-10 leaves {right:.1%} of the images"

@@ -422,3 +422,22 @@ def test_a_model_in_training_mode_is_not_asked():
     data = drawn(1.0, [0, 1, 2], [0, 1, 2])
     with pytest.raises(ValueError, match="training mode"):
         predictions(build_model("cnn4", width=4, classes=3).train(), data)
+
+
+def test_a_median_has_the_interval_of_order_statistics():
+    # The second and the tenth: in eleven tosses at most one head has a probability of 0.6 %, at most two 3.3 %.
+    values = torch.arange(11.0)[torch.randperm(11, generator=torch.Generator().manual_seed(0))]
+    found = Estimate.of_median(values)
+    assert (found.low, found.value, found.high, found.n) == (1, 5, 9, 11)
+    assert not found.rate
+    assert Estimate.of_median(torch.arange(6.0)).low == 0
+    assert Estimate.of_median(torch.tensor([1.0, 2, 3, 4, math.inf, math.inf])).high == math.inf
+    for bad in (torch.arange(5.0), torch.tensor([1.0] * 6 + [math.nan])):
+        with pytest.raises(ValueError, match="values: a median needs six or more"):
+            Estimate.of_median(bad)
+
+
+def test_the_interval_of_a_median_holds_as_often_as_it_says():
+    draws = torch.randn(2000, 25, generator=torch.Generator().manual_seed(0)).exp()  # the true median is 1
+    held = [found.low <= 1 <= found.high for found in map(Estimate.of_median, draws)]
+    assert 0.95 <= sum(held) / len(held) <= 0.98  # 95.7 % by the binomial

@@ -48,6 +48,12 @@ class Taxicab(Threat):
             network.set_from(moved)
         return moved
 
+    def step_each(self, adv, origin, gradient, step_sizes, radii):
+        rows = zip(adv, origin, gradient, step_sizes.tolist(), radii.tolist(), strict=True)
+        return torch.cat(
+            [type(self)(radius).step(a[None], o[None], g[None], length) for a, o, g, length, radius in rows]
+        )
+
     def distance(self, adv, origin):
         return (adv - origin).flatten(1).abs().sum(1)
 
@@ -93,6 +99,14 @@ def test_a_norm_keeps_its_promises(threat):
     for inside in (adv, start):
         assert 0 < float(threat.distance(inside, images).max()) <= threat.eps * (1 + 1e-5)
         assert 0 <= float(inside.min()) <= float(inside.max()) <= 1
+    # With lengths and radii of its own each image ends where it ends under a threat of that radius.
+    radii = threat.eps * torch.linspace(0.1, 2, 6)
+    each = threat.step_each(start, images, gradient, radii / 3, radii)
+    alone = [
+        type(threat)(radius).step(start[k : k + 1], images[k : k + 1], gradient[k : k + 1], radius / 3)
+        for k, radius in enumerate(radii.tolist())
+    ]
+    assert torch.allclose(each, torch.cat(alone), rtol=0, atol=1e-6)
     # The dual norm is the most that a perturbation of length 1 does, so it is the reach where there is room.
     rows = gradient.flatten(1).double()
     reach = torch.cat([threat.reach(row.abs(), torch.ones(1, rows.shape[1]).double()) for row in rows])

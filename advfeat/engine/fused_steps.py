@@ -21,6 +21,9 @@ from torch import Tensor
 from advfeat import inputs
 from advfeat.engine.precision import fastest_dtype
 
+Size = float | Tensor
+"""A radius or the length of a step: one for all images, or one for each of them, of shape (n, 1, ..., 1)."""
+
 
 @dataclass(frozen=True)
 class NetworkInput:
@@ -54,8 +57,8 @@ def l2_step(
     origin: Float[Tensor, "n *shape"],
     gradient: Float[Tensor, "n *shape"],
     *,
-    eps: float,
-    step_size: float,
+    eps: Size,
+    step_size: Size,
     out: Tensor | None = None,
     network: NetworkInput | None = None,
 ) -> Float[Tensor, "n *shape"]:
@@ -68,17 +71,19 @@ def l2_step(
     looks valid.
 
     Args:
+        eps: one radius, or one for each image, of shape (n, 1, ..., 1); ``step_size`` likewise. The kernels of a GPU
+            know one for all only.
         out: where to write the result; it may be ``adv``.
         network: the gradient is with respect to this input, which is brought up to date.
 
     Raises:
         TypeError, ValueError: the three tensors differ in shape or are not floating, ``eps`` is negative or no number,
-            or ``step_size`` not positive. Values are not looked at: that would stop a GPU at every step.
+            or ``step_size`` not positive. Values of tensors are not looked at: that would stop a GPU at every step.
 
     Source: section 3 and appendix C of Ilyas et al. 2019; robustness/attack_steps.py of its authors.
     """
     _check_step(adv, origin, gradient, eps, step_size)
-    if _fused(adv):
+    if not isinstance(eps, Tensor) and not isinstance(step_size, Tensor) and _fused(adv):
         from advfeat.engine import triton_steps  # late: not every platform has Triton
 
         return triton_steps.l2_step(adv, origin, gradient, eps, step_size, out, _parts(network))
@@ -91,7 +96,7 @@ def l2_step(
     unit = gradient / torch.where(largest == 0, 1.0, largest)
     length = _norm(unit, dims)
     scale = step_size / torch.where(length == 0, 1.0, length)
-    if eps == math.inf:
+    if not isinstance(eps, Tensor) and eps == math.inf:
         moved = torch.addcmul(adv, unit, scale, out=out)
     else:
         moved = torch.sub(adv, origin, out=out).addcmul_(unit, scale)
@@ -111,8 +116,8 @@ def linf_step(
     origin: Float[Tensor, "n *shape"],
     gradient: Float[Tensor, "n *shape"],
     *,
-    eps: float,
-    step_size: float,
+    eps: Size,
+    step_size: Size,
     out: Tensor | None = None,
     network: NetworkInput | None = None,
 ) -> Float[Tensor, "n *shape"]:
@@ -124,7 +129,7 @@ def linf_step(
     Source: Madry et al. 2018, section 2.
     """
     _check_step(adv, origin, gradient, eps, step_size)
-    if _fused(adv):
+    if not isinstance(eps, Tensor) and not isinstance(step_size, Tensor) and _fused(adv):
         from advfeat.engine import triton_steps
 
         return triton_steps.linf_step(adv, origin, gradient, eps, step_size, out, _parts(network))
@@ -132,7 +137,10 @@ def linf_step(
         gradient = network.pixel_gradient(gradient)
     # sign(NaN) is 0 in PyTorch and sign(inf) is 1: both would hide the fault. g − g is 0, or NaN for just these.
     direction = gradient.sign().add_(gradient - gradient)
-    moved = torch.add(adv, direction, alpha=step_size, out=out)
+    if isinstance(step_size, Tensor):
+        moved = torch.add(adv, direction.mul_(step_size), out=out)
+    else:
+        moved = torch.add(adv, direction, alpha=step_size, out=out)
     torch.clamp(moved, origin - eps, origin + eps, out=moved).clamp_(0, 1)
     if network is not None:
         network.set_from(moved)
@@ -174,15 +182,22 @@ def augment_step(
     return images[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _check_step(adv: Tensor, origin: Tensor, gradient: Tensor, eps: float, step_size: float) -> None:
+def _check_step(adv: Tensor, origin: Tensor, gradient: Tensor, eps: Size, step_size: Size) -> None:
     """The checks that need no values: a wrong shape would be broadcast."""
     for name, values in (("adv", adv), ("origin", origin), ("gradient", gradient)):
         if not isinstance(values, Tensor) or not values.is_floating_point():
             inputs.tensor(name, values, "n", inputs.FLOATS)
         if values.shape != adv.shape:
             raise ValueError(f"{name} must have the shape of adv, {tuple(adv.shape)}, got {tuple(values.shape)}")
-    inputs.radius("eps", eps)
-    inputs.number("step_size", step_size, above=0)
+    each = (len(adv), *[1] * (adv.ndim - 1))
+    for name, size in (("eps", eps), ("step_size", step_size)):
+        if isinstance(size, Tensor):
+            if size.shape != each or not size.is_floating_point():
+                raise ValueError(f"{name} must be a number, or floats of shape {each}, got {tuple(size.shape)}")
+        elif name == "eps":
+            inputs.radius(name, size)
+        else:
+            inputs.number(name, size, above=0)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
