@@ -39,8 +39,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "attacks", "authors_release", "autoattack", "construct", "corruptions", "data", "engine/fused_steps",
     "evaluation_mode", "experiments/record_writing", "experiments/records", "features", "fourier", "gaussian",
-    "gradient_ascent", "gradient_masking", "hyperparameters", "image_files", "measures", "models", "onednn", "planted",
-    "representations", "robustness", "shards", "threats", "train", "transfer", "whitening",
+    "gradient_ascent", "gradient_masking", "hyperparameters", "image_files", "linear_features", "measures", "models",
+    "onednn", "planted", "representations", "robustness", "shards", "superposition", "threats", "train", "transfer",
+    "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
