@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import pandas as pd
+from IPython.display import Markdown
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -19,7 +19,7 @@ COMMENTS = ("gilmer", "goh", "nakano", "nakkiran", "wallace")
 _WIDTH = 6.4  # inches; on a phone a wider figure would be cut off
 
 
-def beside_the_comments(ours: Mapping[str, Estimate], reasons: Mapping[str, str]) -> pd.DataFrame:
+def beside_the_comments(ours: Mapping[str, Estimate], reasons: Mapping[str, str]) -> Markdown:
     """Every published number of the six comments, ours beside it, or the reason why there is none.
 
     Args:
@@ -32,16 +32,16 @@ def beside_the_comments(ours: Mapping[str, Estimate], reasons: Mapping[str, str]
     entries = {key: entry for key, entry in published_entries().items() if entry.get("by") in COMMENTS}
     if strange := [key for key in ours if key not in entries]:
         raise ValueError(f"ours must be of published numbers, and {', '.join(strange)} is of none")
-    rows = []
-    for key, entry in entries.items():
+    lines = ["| number | published | this run |", "|---|---|---|"]
+    for key, entry in sorted(entries.items(), key=lambda item: COMMENTS.index(item[1]["by"])):
         spec = entry.get("printed", ".1%")
         why = [text for begin, text in reasons.items() if key.startswith(begin)]
         if key not in ours and not why:
             raise ValueError(f"reasons must say why there is no number of ours for {key}")
         shown = format(entry["value"], spec) + (" (second-hand)" if "second-hand" in entry["where"] else "")
-        found = format(ours[key], spec if spec.endswith("f") else ".1%") if key in ours else why[0]
-        rows.append((entry["where"].split(";")[0], shown, found))
-    return pd.DataFrame(rows, columns=["number", "published", "this run"]).set_index("number")
+        found = format(ours[key], ".2f" if spec.endswith("f") else ".1%") if key in ours else why[0]
+        lines.append(f"| {entry['where'].split(';')[0]} | {shown} | {found} |")
+    return Markdown("\n".join(lines))
 
 
 def answers_bars(groups: Mapping[str, tuple[Interval, Interval]], *, names: tuple[str, str], chance: float) -> Figure:
@@ -71,18 +71,25 @@ def leakage(curves: Mapping[str, Mapping[float, Interval]], *, chance: float) ->
     axis.axhline(chance, color=GREY, ls=":", lw=1.2)
     axis.set(xlabel=r"radius $\epsilon$ of the linear model", ylabel="accuracy on ordinary images", ylim=(0, 1))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), title="trained on")
     return figure
 
 
 def features_in_the_plane(
-    groups: Mapping[str, tuple[Float[Tensor, " k"], Float[Tensor, " k"]]], *, lowest: float = -1.6
+    groups: Mapping[str, tuple[Float[Tensor, " k"], Float[Tensor, " k"]]], *, lowest: float = -60.0
 ) -> Figure:
-    """Features as points (ρ, γ), one colour a group; those below the plane are drawn on its lower edge."""
+    """Features as points (ρ, γ), one colour a group; γ on a scale that is logarithmic below −1.
+
+    Those below ``lowest`` are drawn on the lower edge.
+    """
     figure, axis = plt.subplots(figsize=(_WIDTH, 3.8))
     usefulness_plane(axis, lowest=lowest)
     for (name, (useful, robust)), marker, color in zip(groups.items(), ("o", "s", "D"), (GREY, RED, BLUE), strict=True):
-        axis.plot(useful, robust.clamp(min=lowest + 0.03), marker, color=color, ms=6, alpha=0.8, label=name)
-    axis.legend(fontsize=9, loc="upper left")
+        axis.plot(useful, robust.clamp(min=lowest), marker, color=color, ms=6, alpha=0.8, label=name)
+    axis.set_yscale("symlog", linthresh=1)
+    axis.set_yticks([1, 0, -1, -10], ["1", "0", "−1", "−10"])
+    axis.minorticks_off()
+    axis.legend(fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
@@ -101,11 +108,17 @@ def place_on_figure3(
 
 
 def by_layer(curves: Mapping[str, Sequence[Interval]]) -> Figure:
-    """R(f) of the first layers of several networks, with intervals."""
+    """R(f) of the first layers of several networks, with intervals, on a logarithmic scale."""
     figure, axis = plt.subplots(figsize=(_WIDTH, 3.0))
     for (name, items), color in zip(curves.items(), (BLUE, RED, GREEN), strict=False):
-        accuracy_curve(axis, list(range(1, len(items) + 1)), items, label=name, color=color)
-    axis.set(xlabel="layer", ylabel="R(f), lower is more robust", ylim=(0, None), xticks=range(1, len(items) + 1))
+        layers = range(1, len(items) + 1)
+        axis.plot(layers, [item.value for item in items], "o-", label=name, color=color)
+        low, high = ([getattr(item, end) for item in items] for end in ("low", "high"))
+        axis.fill_between(layers, low, high, color=color, alpha=0.18, lw=0)
+    most = max(map(len, curves.values()))
+    axis.set(xlabel="layer", ylabel="R(f), lower is more robust", xticks=range(1, most + 1), yscale="log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.legend()
     return figure
 
 
