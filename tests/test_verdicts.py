@@ -155,6 +155,9 @@ def test_every_number_of_a_claim_is_one_that_its_chapter_records():
     of_fourier = ("standard/rise", "robust/rise", "D_det/rise", "D_R/rise", "noise/corruption/noise")
     of_fourier += ("standard/corruption/noise", "robust/corruption/fog", "standard/corruption/fog")
     coming |= {f"fourier/{key}": "09-fourier-view" for key in of_fourier}
+    of_debate = ("goh/rand", "goh/det", "wallace/student", "layers/robust/1", "layers/standard/1")
+    of_debate += tuple(f"nakkiran/l2/{attack}{part}" for attack in ("", "pgd/") for part in ("transfer", "label"))
+    coming |= {f"debate/{key}": "10-bugs-or-features" for key in of_debate}
     for claim in CLAIMS:
         nothing = claim.get("no_effect", [])
         for key in (*claim.get("ids", []), *(nothing if isinstance(nothing, list) else [])):

@@ -117,7 +117,8 @@ def by_layer(curves: Mapping[str, Sequence[Interval]]) -> Figure:
         axis.fill_between(layers, low, high, color=color, alpha=0.18, lw=0)
     most = max(map(len, curves.values()))
     axis.set(xlabel="layer", ylabel="R(f), lower is more robust", xticks=range(1, most + 1), yscale="log")
-    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_yticks([0.2, 0.5, 1, 2, 4], ["0.2", "0.5", "1", "2", "4"])
+    axis.minorticks_off()
     axis.legend()
     return figure
 
