@@ -1,4 +1,4 @@
-"""Images from a model's gradient: PGD and FGSM, and matching of representations."""
+"""Images from a model's gradient: PGD and FGSM, perturbations that do not transfer, and matching of representations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import inputs
+from advfeat.evaluation_mode import check_eval
 from advfeat.gradient_ascent import Objective, ascend, check_attack
 from advfeat.models import Classifier
 from advfeat.threats import FREE, L2, Linf, Threat, check_threat, usual_step_size
 
 __all__ = [
-    "FREE", "L2", "Linf", "Threat", "fgsm", "gray_noise", "match_representation", "pgd", "usual_step_size",
+    "FREE", "L2", "Linf", "Threat", "fgsm", "gray_noise", "match_representation", "pgd", "unshared_pgd",
+    "usual_step_size",
 ]  # fmt: skip
 
 
@@ -121,6 +123,86 @@ def fgsm(
         raise ValueError(f"threat must have a finite radius, got {threat}")
     # Where nothing may move, a step of any length is as good.
     return pgd(model, images, labels, threat, steps=1, step_size=threat.eps or 1.0)
+
+
+def unshared_pgd(
+    model: nn.Module,
+    others: Sequence[nn.Module],
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    targets: Int[Tensor, " n"],
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float,
+) -> Float[Tensor, "n c h w"]:
+    """Targeted PGD for perturbations that do not transfer: they fool ``model`` and are to leave other networks right.
+
+    Each step lowers the cross-entropy of ``targets`` under ``model`` plus the mean, over the ``others``, of the
+    cross-entropy of ``labels``. Starts at the images and returns the last iterate.
+
+    Args:
+        model: the network that is to answer with ``targets``, in eval mode; ``models.freeze`` gives the fastest one.
+        others: one or more networks that are to answer with ``labels``, of as many classes as ``model``.
+        images: float32 in [0, 1].
+        labels: int64, the classes of the images.
+        targets: int64, the classes that ``model`` is to see.
+        step_size: length of a step (ℓ2) or change per pixel (ℓ∞), in pixel units.
+
+    Raises:
+        TypeError: an argument of another type or dtype, or a model that does not answer with logits.
+        ValueError: there are no ``others``, networks differ in their classes, a label or a target is no class, and from
+            ``pgd``.
+        FloatingPointError: a gradient was not finite.
+
+    Source: Nakkiran 2019 (Distill, adversarial examples are just bugs, too).
+    """
+    inputs.instance("others", others, (list, tuple), "the other networks")
+    if not others:
+        raise ValueError("others must be one network or more, got none")
+    for name, network in (("model", model), *(("others", one) for one in others)):
+        inputs.network(network, name)
+        if network.training:
+            raise ValueError(f"{name}: a network is in training mode; call its eval() or freeze it")
+        check_eval(network)
+    joint = _Joint([model, *others]).eval()
+    check_attack(joint, images, threat, steps, step_size, None)
+    classes = set()
+    with torch.no_grad():
+        for network in joint.networks:
+            answer = network(images[:1])
+            inputs.logits(answer, len(images[:1]))
+            classes.add(answer.shape[1])
+    if len(classes) > 1:
+        raise ValueError(f"others must have as many classes as model, got {sorted(classes)}")
+    most = next(iter(classes)) - 1
+    for name, values in (("labels", labels), ("targets", targets)):
+        inputs.labels(values, name, count=len(images))
+    looked = (("labels", labels, (0, most)), ("targets", targets, (0, most)))
+    inputs.look(("images", images, inputs.BOX), *looked)
+    wanted = torch.stack([targets, *[labels] * len(others)], dim=1)
+    return ascend(joint, _fool_the_first_alone, images, wanted, threat, steps, step_size)
+
+
+class _Joint(nn.Module):
+    """The logits of several networks side by side."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([network(images) for network in self.networks], dim=1)
+
+
+def _fool_the_first_alone(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Minus the cross-entropy of the first network's wanted class and the mean of the others'."""
+    count = wanted.shape[1]
+    losses = F.cross_entropy(
+        logits.unflatten(1, (count, logits.shape[1] // count)).flatten(0, 1), wanted.flatten(), reduction="none"
+    )
+    losses = losses.view(-1, count)
+    return -(losses[:, 0] + losses[:, 1:].mean(1)).sum()
 
 
 def match_representation(

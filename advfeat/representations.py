@@ -7,6 +7,7 @@ and the numbers by which another network judges both.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from advfeat import inputs
 from advfeat.attacks import match_representation
+from advfeat.estimates import Estimate
 from advfeat.evaluation_mode import check_eval
 from advfeat.gradient_ascent import maximize
 from advfeat.models import Classifier, freeze
-from advfeat.threats import FREE, check_step
+from advfeat.threats import FREE, Threat, check_step, check_threat
 
 
 def interpolate(
@@ -219,3 +221,69 @@ def matched_units(
         scores.append(torch.where(spread > 1e-12, centred / spread, 0))
     correlation, index = (scores[0].T @ scores[1]).max(dim=1)
     return index, correlation.float()
+
+
+def layer_robustness(
+    function: Callable[[Tensor], Tensor],
+    images: Float[Tensor, "n c h w"],
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float,
+    generator: torch.Generator,
+    batch_size: int = 500,
+) -> Estimate:
+    """R(f) = E[max ‖f(x′) − f(x)‖₂] / E‖f(x₁) − f(x₂)‖₂: how far a perturbation moves a layer, next to another image.
+
+    The maximum over the threat is searched by PGD from a random point of it, since the distance has no gradient at the
+    image itself. What PGD finds is at most the maximum, so R may be larger. Lower is more robust. The second images are
+    the first ones, moved on by one row.
+
+    Args:
+        function: images → (n, ...), differentiable, each row from its own image only, such as the first layers of a
+            network in eval mode; flattened here.
+        step_size: in pixel units.
+
+    Returns:
+        The ratio, with the interval of a ratio of two means over the same images (delta method).
+
+    Raises:
+        TypeError: an argument of another type or dtype.
+        ValueError: fewer than two images, images outside [0, 1], no steps, a threat without a bound, a step that is too
+            long, or layers that answer to all images alike.
+        FloatingPointError: a layer or its gradient was not finite.
+
+    Source: the authors' reply to Nakano 2019 (Distill, doi 10.23915/distill.00019.4).
+    """
+    inputs.function("function", function, "of images")
+    inputs.images(images, least=2)
+    check_threat(threat, finite=True)
+    inputs.whole("steps", steps, least=1)
+    check_step(step_size, threat, images)
+    inputs.generator(generator)
+    inputs.whole("batch_size", batch_size, least=1)
+    inputs.look(("images", images, inputs.BOX))
+    start = threat.random_start(images, generator)
+    found, layers = [], []
+    for origin, adv in zip(images.split(batch_size), start.split(batch_size), strict=True):
+        with torch.no_grad():
+            clean = function(origin).flatten(1)
+        layers.append(clean)
+        for _ in range(steps):
+            adv = adv.detach().requires_grad_()
+            with torch.enable_grad():
+                moved = (function(adv).flatten(1) - clean).norm(dim=1).sum()
+            if not moved.requires_grad:
+                raise ValueError("function must be differentiable: nothing leads from the images to its answer")
+            (gradient,) = torch.autograd.grad(moved, adv)
+            adv = threat.step(adv.detach(), origin, gradient, step_size)
+        with torch.no_grad():
+            found.append((function(adv).flatten(1) - clean).norm(dim=1))
+    moved, clean = torch.cat(found).double(), torch.cat(layers)
+    apart = (clean - clean.roll(1, 0)).norm(dim=1).double()
+    if not bool((moved.isfinite() & apart.isfinite()).all()):
+        raise FloatingPointError("function: a layer or its gradient was not finite")
+    if not float(apart.mean()) > 0:
+        raise ValueError("function: the layers answer to all images alike")
+    ratio = moved.mean() / apart.mean()
+    return Estimate.of_mean((ratio + (moved - ratio * apart) / apart.mean()).cpu())

@@ -285,6 +285,7 @@ def rows() -> dict[str, Row]:
         gradient_masking,
         hyperparameters,
         image_files,
+        linear_features,
         measures,
         minimum_norm,
         models,
@@ -294,6 +295,7 @@ def rows() -> dict[str, Row]:
         responses,
         robustness,
         shards,
+        superposition,
         threats,
         torchvision_networks,
         train,
@@ -348,6 +350,14 @@ def rows() -> dict[str, Row]:
         says={"model: too few classes": "labels"},
     )
     # Any further attack: the name of an argument tells its values.
+    table["attacks.unshared_pgd"] = Row(
+        attacks.unshared_pgd,
+        {**attack, **search, "others": other([classifier()], classifier(), none_at_all=[], not_a_network=[3],
+                                             training=[classifier(train=True)], classes=[classifier(classes=2)]),
+         "targets": labels()},
+        says={"model: too few classes": "others"},
+    )  # fmt: skip
+    # Any further attack: the name of an argument says what it takes.
     named = {**attack, **search, "targeted": flag(), "generator": generator(none=True)}
     for each, function in vars(attacks).items():
         wanted = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
@@ -930,6 +940,66 @@ def rows() -> dict[str, Row]:
         {"width": whole(64, 4), "patch": whole(2, 1), "depth": other(None, "deep", 1.5, none=True, negative=-1),
          "boost": real(1.0, 0.0, -1.0), "whitened": flag()},
     )  # fmt: skip
+    # linear features and the toy of superposition
+    vectors = numbers(noise(N, 6))
+    linear = linear_features.LinearClassifier(noise(3, 6), noise(3, seed=1))
+    table["linear_features.LinearClassifier"] = Row(
+        linear_features.LinearClassifier,
+        {"weights": numbers(noise(3, 6), rows=False), "bias": numbers(noise(3), rows=False)},
+        works=("weights: width 1",),
+        says={"weights: one row": "bias"},
+    )
+    answers_of = {"values": vectors}
+    table["linear_features.LinearClassifier.scores"] = Row(linear.scores, answers_of, works=("values: one row",))
+    table["linear_features.LinearClassifier.predictions"] = Row(
+        linear.predictions, answers_of, works=("values: one row",)
+    )
+    table["linear_features.LinearClassifier.certified"] = Row(
+        linear.certified, {**answers_of, "threat": threat()}, works=("values: one row", "threat: radius 0")
+    )
+    table["linear_features.fit_linear"] = Row(
+        linear_features.fit_linear,
+        {"values": vectors, "labels": labels(), "classes": whole(CLASSES, 2),
+         "threat": threat(), "penalty": real(0.1, -0.1), "iterations": whole(3, 1)},
+        works=("values: width 1", "threat: nothing", "threat: radius 0"),
+        none="values",
+    )  # fmt: skip
+    table["linear_features.principal_directions"] = Row(
+        linear_features.principal_directions, {"images": images(channels=False)}, one="images", none="images",
+    )  # fmt: skip
+    table["linear_features.signed_sum"] = Row(
+        linear_features.signed_sum,
+        {"directions": numbers(noise(3, 3, SIZE, SIZE), rows=False), "images": images(channels=False),
+         "positive": other(torch.arange(N) % 2 == 0, "cats", one_row=torch.ones(1, dtype=torch.bool),
+                           one_side=torch.ones(N, dtype=torch.bool), floats=noise(N))},
+        works=("directions: one row",),
+        one="images",
+        none="images",
+    )  # fmt: skip
+    table["superposition.ToyModels"] = Row(
+        superposition.ToyModels,
+        {"weights": numbers(noise(2, 3, 6), rows=False), "bias": numbers(noise(2, 6), rows=False)},
+        says={"weights: one row": "bias", "weights: width 1": "bias"},
+    )
+    toys = superposition.ToyModels(noise(2, 3, 6), noise(2, 6))
+    above = {"threshold": real(0.5, -0.1)}
+    table["superposition.ToyModels.kept"] = Row(toys.kept, above)
+    table["superposition.ToyModels.breaking_radius"] = Row(toys.breaking_radius, above)
+    table["superposition.train_toys"] = Row(
+        superposition.train_toys,
+        {"presence": other([0.1, 0.5], 0.1, above=[0.1, 1.5], zero=[0.0, 0.5], words=["a", "b"], empty=[]),
+         "radii": other([0.0, 0.1], 0.1, negative=[-0.1, 0.1], one=[0.1], words=["a", "b"], empty=[]),
+         "features": whole(5, 1), "units": whole(2, 1), "steps": whole(2, 1), "batch_size": whole(4, 1),
+         "lr": real(0.01, 0.0, -1.0), "seed": seed()},
+    )  # fmt: skip
+    table["representations.layer_robustness"] = Row(
+        representations.layer_robustness,
+        {"function": other(lambda pixels: pixels.flatten(1), 3, "layer"), "images": images(channels=False),
+         "threat": threat(), "steps": whole(2, 1), "step_size": length(), "generator": generator(),
+         "batch_size": whole(4, 1)},
+        one="images", none="images",
+    )  # fmt: skip
+
     return table
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from advfeat.attacks import fgsm, match_representation, pgd
+from advfeat.attacks import fgsm, match_representation, pgd, unshared_pgd
 from advfeat.models import Classifier, FrozenClassifier, build_model, freeze
 from advfeat.threats import L2, Linf, usual_step_size
 
@@ -522,3 +522,29 @@ def test_the_usual_step_size_needs_a_step():
     for steps in (0, -1):
         with pytest.raises(ValueError, match=f"steps must be 1 or more, got {steps}"):
             usual_step_size(L2(0.5), steps)
+
+
+def test_unshared_pgd_fools_the_first_network_alone():
+    """Linear networks on orthogonal pixels: the other network loses nothing where the first one is led astray."""
+
+    def reads(pixel):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 2, 2)).eval()
+        with torch.no_grad():
+            model[1].weight.zero_()
+            model[1].bias.zero_()
+            model[1].weight[1, pixel], model[1].weight[1, 11] = 20.0, 20.0
+            model[1].bias[1] = -15.0
+        return model
+
+    first, other = reads(0), reads(5)
+    images = torch.full((4, 3, 2, 2), 0.2)
+    labels, targets = torch.zeros(4).long(), torch.ones(4).long()
+    found = unshared_pgd(first, [other], images, labels, targets, L2(1.0), steps=30, step_size=0.1)
+    assert (first(found).argmax(1) == 1).all()
+    assert (other(found).argmax(1) == 0).all()
+    shared = pgd(first, images, targets, L2(1.0), steps=30, step_size=0.1, targeted=True)
+    change, plain = (found - images).flatten(1), (shared - images).flatten(1)
+    assert (plain[:, 11] > 0.1).all()
+    assert (change[:, 11] < plain[:, 11] - 0.1).all()  # what both read is left alone
+    with pytest.raises(ValueError, match="others must be one network or more"):
+        unshared_pgd(first, [], images, labels, targets, L2(1.0), steps=1, step_size=0.1)

@@ -41,9 +41,10 @@ MODULES = (
     "attack_checks", "attacks", "authors_release", "autoattack", "comparisons", "construct",
     "corruptions", "data", "engine/fused_steps",
     "evaluation_mode", "experiments/record_writing", "experiments/records", "features", "fourier", "gaussian",
-    "gradient_ascent", "gradient_masking", "hyperparameters", "image_files", "measures", "minimum_norm", "models",
+    "gradient_ascent", "gradient_masking", "hyperparameters", "image_files",
+    "linear_features", "measures", "minimum_norm", "models",
     "onednn", "planted",
-    "representations", "robustness", "shards", "threats", "train", "transfer", "whitening",
+    "representations", "robustness", "shards", "superposition", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {

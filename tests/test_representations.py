@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from advfeat.attacks import gray_noise
 from advfeat.models import Classifier, build_model
-from advfeat.representations import detour, excite, interpolate, match_distance, matched_units, relative_distance
+from advfeat.representations import (
+    detour,
+    excite,
+    interpolate,
+    layer_robustness,
+    match_distance,
+    matched_units,
+    relative_distance,
+)
+from advfeat.threats import L2
 
 pytestmark = pytest.mark.numbers
 
@@ -201,3 +210,23 @@ def test_gray_noise_is_gray_with_a_little_noise():
     assert abs(noise.double().mean() - 0.5) < 5 * 0.05 / count**0.5
     assert abs(noise.double().std() - 0.05) < 5 * 0.05 / (2 * count) ** 0.5
     assert torch.equal(noise, gray_noise((50, 3, 32, 32), torch.Generator().manual_seed(0)))
+
+
+def test_layer_robustness_of_linear_layers_is_the_ratio_of_norms():
+    """‖W δ‖ is largest along the first singular vector; in one direction only, which PGD has to find."""
+    images = 0.25 + 0.5 * torch.rand(200, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(7, 12, generator=torch.Generator().manual_seed(1))
+
+    def layer(pixels):
+        return pixels.flatten(1) @ weight.T
+
+    draw = torch.Generator().manual_seed(2)
+    search = {"steps": 60, "step_size": 0.02, "generator": draw}
+    found = layer_robustness(layer, images, L2(0.1), **search)
+    values = layer(images)
+    exact = 0.1 * torch.linalg.matrix_norm(weight, 2) / (values - values.roll(1, 0)).norm(dim=1).mean()
+    assert found.value == pytest.approx(float(exact), rel=0.01)
+    assert found.low < found.value < found.high
+    assert found.n == 200
+    with pytest.raises(ValueError, match="function: the layers answer to all images alike"):
+        layer_robustness(lambda pixels: 0 * layer(pixels), images, L2(0.1), **search)

@@ -136,7 +136,12 @@ def autoattack_accuracies(
     return {}
 
 
-def _published() -> dict[str, Any]:
+def published_entries() -> dict[str, Any]:
+    """The entries of ``book/paper.json``: id → value, who published it, where, and how it is printed there.
+
+    Raises:
+        FileNotFoundError: there is no checkout.
+    """
     if not PAPER.exists():
         raise FileNotFoundError(f"{PAPER} is not there: published numbers come with a checkout, not with the package")
     published: dict[str, Any] = json.loads(PAPER.read_text(encoding="utf-8"))
@@ -150,7 +155,7 @@ def paper_values(by: str = "paper") -> dict[str, float]:
     ``by`` is ``paper`` for the paper's own, ``library`` for those of the networks that its authors published with
     their library, probably the same ones, or another of the names in that file, for the numbers that others report.
     """
-    entries = _published()
+    entries = published_entries()
     return {
         key: entry["value"]
         for key, entry in entries.items()
@@ -178,7 +183,7 @@ def paper_and_ours(
         names: of the levels of the index; with several of them a row's name is a tuple.
         spec: format of a published value whose entry does not say how its source prints it.
     """
-    paper, entries = paper_values(by), _published()
+    paper, entries = paper_values(by), published_entries()
 
     def published(key: str) -> str:
         if key not in paper:
