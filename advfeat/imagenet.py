@@ -112,13 +112,17 @@ def imagenet_a(path: Path | str, *, into: Path | str, size: int = 224) -> Stream
         size: side of the images; the shorter side is resized to size · 256 / 224.
 
     Raises:
-        ValueError: there are not 200 such folders.
-        FileNotFoundError, ValueError, OSError: from ``streamed_folder``.
+        FileNotFoundError: there are not 200 such folders.
+        ValueError, OSError: from ``streamed_folder``.
     """
-    inputs.path("path", path)
+    for key, value in (("path", path), ("into", into)):
+        inputs.path(key, value)
+    inputs.whole("size", size, least=1)
     folders = _folders(Path(path).expanduser())
     if len(folders) != len(IMAGENET_A_CLASSES):
-        raise ValueError(f"path must hold {len(IMAGENET_A_CLASSES)} folders nXXXXXXXX, got {path} with {len(folders)}")
+        raise FileNotFoundError(
+            f"path must hold {len(IMAGENET_A_CLASSES)} folders nXXXXXXXX, got {path} with {len(folders)}"
+        )
     labels = {folder: label for label, folder in enumerate(folders)}
     return streamed_folder(path, size=size, into=into, classes=labels, name="ImageNet-A")
 

@@ -189,7 +189,7 @@ def test_imagenet_a_counts_only_its_own_logits(tmp_path):
     network = Told(lambda _: True, loud=foreign).eval()
     assert accuracy(RestrictedLogits(network, IMAGENET_A_CLASSES), found).value == 1
     assert set(predictions(network, found).tolist()) == {foreign}
-    with pytest.raises(ValueError, match=r"path must hold 200 folders nXXXXXXXX, got .* with 0"):
+    with pytest.raises(FileNotFoundError, match=r"path must hold 200 folders nXXXXXXXX, got .* with 0"):
         imagenet_a(tmp_path, into=tmp_path)
 
 
