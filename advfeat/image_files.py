@@ -192,7 +192,7 @@ def cropped(path: Path, *, size: int, resized: int | None = None) -> Tensor:
 
     # Resized in floating point: in whole levels torchvision rounds twice on some processors and once on others.
     whole = functional.resize(_read_image(path), [size if resized is None else resized], antialias=True)
-    return functional.center_crop(whole, [size]).clamp_(0, 1)
+    return functional.center_crop(whole, [size]).clamp(0, 1)  # a gray picture is one channel under three names
 
 
 def is_hidden(name: str) -> bool:
