@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from advfeat import inputs
 from advfeat.image_files import is_hidden
-from advfeat.streamed import StreamedDataset, streamed_folder
+from advfeat.streamed import StreamedDataset
+from advfeat.streamed_folders import streamed_folder
 
 CLASSES = 1000
 RESTRICTED_IMAGENET = {
@@ -79,7 +80,7 @@ def restricted_imagenet(
     Args:
         root: a copy of ImageNet, ``root/{train,val}/nXXXXXXXX/*.JPEG``; classes without a folder are left out.
         train: the images of ``train/``, otherwise those of ``val/``.
-        size: side of the images; ``into``, ``resized``: see ``streamed.streamed_folder``.
+        size: side of the images; ``into``, ``resized``: see ``streamed_folders.streamed_folder``.
 
     Raises:
         FileNotFoundError: ``root`` is no such copy, or holds none of the classes; the message says what is accepted.
@@ -108,7 +109,7 @@ def imagenet_a(path: Path | str, *, into: Path | str, size: int = 224) -> Stream
 
     Args:
         path: the unpacked folder, with one sub-folder nXXXXXXXX for each class.
-        into: the folder for the packed images, see ``streamed.streamed_folder``.
+        into: the folder for the packed images, see ``streamed_folders.streamed_folder``.
         size: side of the images; the shorter side is resized to size · 256 / 224.
 
     Raises:
@@ -136,7 +137,7 @@ def imagenet_o(
         path: the unpacked folder; its 200 sub-folders bear the WordNet ids of the classes that networks mistook the
             images for.
         imagenet: a copy of ImageNet, of which ``val/`` is read, see ``wordnet_ids``.
-        into: the folder for the packed images, see ``streamed.streamed_folder``.
+        into: the folder for the packed images, see ``streamed_folders.streamed_folder``.
         size: side of the images.
 
     Returns:

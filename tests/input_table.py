@@ -275,6 +275,7 @@ def rows() -> dict[str, Row]:
         robustness,
         shards,
         streamed,
+        streamed_folders,
         threats,
         torchvision_networks,
         train,
@@ -725,9 +726,11 @@ def rows() -> dict[str, Row]:
         {"train": flag(True), "root": other(folder, 3.5, [1], none=True)},
     )
     place, size = other(folder, 3, 0.5), whole(8, 1)
-    table["streamed.streamed_classes"] = Row(lambda path: _absent(streamed.streamed_classes, path), {"path": place})
-    table["streamed.streamed_folder"] = Row(
-        lambda path, **named: _absent(streamed.streamed_folder, path, **named),
+    table["streamed_folders.streamed_classes"] = Row(
+        lambda path: _absent(streamed_folders.streamed_classes, path), {"path": place}
+    )
+    table["streamed_folders.streamed_folder"] = Row(
+        lambda path, **named: _absent(streamed_folders.streamed_folder, path, **named),
         {"path": place, "into": place, "size": size, "resized": whole(9, 8, none=True)},
     )
     rows_of_file = {"type": [0, 1], "negative": torch.tensor([-1]), "floats": torch.zeros(2)}

@@ -33,7 +33,7 @@ def main(count: int) -> dict[str, float]:
     from advfeat.attacks import L2
     from advfeat.construct import deterministic_target_dataset
     from advfeat.models import build_model
-    from advfeat.streamed import streamed_folder
+    from advfeat.streamed_folders import streamed_folder
 
     torch.set_num_threads(1)
     clock, seconds = time.perf_counter(), {}

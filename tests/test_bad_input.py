@@ -41,7 +41,7 @@ MODULES = (
     "engine/fused_steps", "evaluation_mode", "experiments/record_writing", "experiments/records", "fashion_mnist",
     "features", "fourier", "gaussian", "gradient_ascent", "gradient_masking", "hyperparameters", "image_files",
     "imagenet", "measures", "models", "onednn", "planted", "representations", "robustness", "shards", "streamed",
-    "threats", "train", "transfer", "whitening",
+    "streamed_folders", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {

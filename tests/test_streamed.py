@@ -21,7 +21,8 @@ from advfeat.image_files import image_folder
 from advfeat.measures import accuracy
 from advfeat.models import build_model
 from advfeat.robustness import robust_accuracy
-from advfeat.streamed import StreamedDataset, StreamedImages, streamed_folder, write_in_pieces
+from advfeat.streamed import StreamedDataset, StreamedImages, write_in_pieces
+from advfeat.streamed_folders import streamed_folder
 from advfeat.train import train
 
 pytestmark = pytest.mark.numbers
@@ -214,7 +215,7 @@ def test_a_folder_is_packed_once_and_gives_each_picture_its_label(folder, tmp_pa
     assert torch.equal(red, 80 * whole.labels)
     assert sorted(zip(red.tolist(), row.tolist(), strict=True)) == [(80 * n, r) for n in range(3) for r in range(4)]
     assert whole.labels.tolist() != sorted(whole.labels.tolist())  # the first ones are not all of one class
-    monkeypatch.setattr("advfeat.streamed.cropped", lambda *_, **__: pytest.fail("read once more"))
+    monkeypatch.setattr("advfeat.streamed_folders.cropped", lambda *_, **__: pytest.fail("read once more"))
     assert streamed_folder(folder, size=8, into=into).fingerprint() == found.fingerprint()
     monkeypatch.undo()
     save(folder / "ant" / "0.png", np.full((20, 30, 3), 200, np.uint8))

@@ -12,7 +12,8 @@ from advfeat.fashion_mnist import fashion_mnist
 from advfeat.image_files import cifar10, data_root, image_folder
 from advfeat.imagenet import restricted_imagenet
 from advfeat.planted import PlantedWorld, planted
-from advfeat.streamed import StreamedDataset, streamed_classes, streamed_folder
+from advfeat.streamed import StreamedDataset
+from advfeat.streamed_folders import streamed_classes, streamed_folder
 
 SIDE = 32
 """Height and width of images in memory, in pixels: what step sizes and networks of the profiles are chosen for."""
