@@ -256,7 +256,7 @@ PROFILES: dict[str, Profile] = {
             ),
             targeting=Targeting(eps=1.0, steps=100, step_size=0.2),
             evaluation=Evaluation(
-                eps=(0.0, 0.2, 0.5, 1.0),
+                eps=(0.0, 0.25, 0.5, 1.0),
                 steps=50,
                 images=5000,
                 curve_eps=(0.0, 0.5, 1.0, 2.0, 4.0),
