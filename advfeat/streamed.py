@@ -100,9 +100,10 @@ class StreamedImages:
         return dataclasses.replace(self, device=torch.device(device))
 
     def split(self, count: int) -> Iterator[Float[Tensor, "n 3 h w"]]:
-        """The images in pieces of ``count``, one after the other."""
-        for start in range(0, len(self), count):
-            yield self[slice(start, start + count)]
+        """The images one after the other, in pieces of ``count`` at most, and of 100 MB."""
+        step = max(1, min(count, 100_000_000 // (4 * int(np.prod(self.sides)))))
+        for start in range(0, len(self), step):
+            yield self[slice(start, start + step)]
 
     def checksum(self) -> str:
         """CRC-32 of the file: eight hexadecimal digits."""
