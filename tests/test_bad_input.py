@@ -38,13 +38,12 @@ from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
-    "attack_checks", "attacks", "authors_release", "autoattack", "comparisons", "construct",
-    "corruptions", "data", "engine/fused_steps",
-    "evaluation_mode", "experiments/record_writing", "experiments/records", "features", "fourier", "gaussian",
-    "gradient_ascent", "gradient_masking", "hyperparameters", "image_files",
-    "linear_features", "measures", "minimum_norm", "models",
-    "onednn", "planted",
-    "representations", "robustness", "shards", "superposition", "threats", "train", "transfer", "whitening",
+    "attack_checks", "attacks", "authors_release", "autoattack", "comparisons", "confidence", "construct",
+    "corruptions", "data", "engine/fused_steps", "evaluation_mode", "experiments/record_writing",
+    "experiments/records", "fashion_mnist", "features", "fourier", "gaussian", "gradient_ascent",
+    "gradient_masking", "hyperparameters", "image_files", "imagenet", "linear_features", "measures", "minimum_norm",
+    "models", "onednn", "planted", "representations", "robustness", "shards", "streamed", "streamed_folders",
+    "superposition", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
@@ -62,6 +61,15 @@ ELSEWHERE = {
     "attack_checks.LinearModel.forward": "a network",
     "attack_checks.LinearModel.rise": "hands on to the threat",
     "train.resumed_elsewhere": "reads the rows that train has written",
+    "data.Dataset.rows_of_images": "behind subset, which has looked at the index",
+    "streamed.StreamedDataset.rows_of_images": "behind subset, which has looked at the index",
+    "streamed.StreamedImages.to": "behind Dataset.to, which has looked at the device",
+    "streamed.StreamedImages.split": "behind Dataset.fingerprint",
+    "streamed.write_in_pieces": "behind construct and streamed_folder, which have looked at everything",
+    "imagenet.RestrictedLogits.forward": "is asked through measures.predictions; test_imagenet",
+    "image_files.pictures_in": "behind image_folder and streamed_folder, which have looked at everything",
+    "image_files.cropped": "behind image_folder and streamed_folder, which have looked at everything",
+    "image_files.is_hidden": "is given names of files",
     "image_files.unit_range": "is given a reader's decoded images",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",
     "records.readable_records": "test_records",
