@@ -10,6 +10,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -115,6 +116,23 @@ def test_figures_have_caption_name_and_description(stem):
     assert names, "a chapter without a figure"
     assert len(set(names)) == len(names)
     assert all(name.startswith(f"fig-ch{stem[:2]}-") for name in names), names
+
+
+def test_drawings_are_described_and_legible_on_a_phone_and_in_the_dark():
+    text = "\n".join(pages().values())
+    for path in BOOK.glob("figures/*.svg"):
+        root = ElementTree.parse(path).getroot()
+        name = root.tag.removesuffix("svg")
+        assert root.findtext(f"{name}title"), path
+        assert root.findtext(f"{name}desc"), path
+        width, height = map(float, root.get("viewBox").split()[2:])
+        assert width <= 480, f"{path}: on a phone it is shrunk until nobody can read it"
+        paper = next(child for child in root if child.tag == f"{name}rect")
+        assert (paper.get("fill"), float(paper.get("width")), float(paper.get("height"))) == ("#FFFFFF", width, height)
+        assert min(float(part.get("font-size", 99)) for part in root.iter()) >= 11, path
+        shown = re.search(rf"^```\{{figure\}} figures/{path.name}\n:name: fig-\S+\n:alt: (.+)$", text, re.MULTILINE)
+        assert shown, f"{path} is on no page, or without :name: and :alt:"
+        assert len(shown[1]) >= 40
 
 
 @each_chapter
