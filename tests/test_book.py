@@ -65,6 +65,14 @@ def test_every_page_is_in_the_table_of_contents():
 
 
 @each_chapter
+def test_the_sidebar_numbers_a_chapter_as_the_text_calls_it(stem):
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    titles = {entry["file"]: entry.get("title") for part in toc["parts"] for entry in part["chapters"]}
+    heading = NOTEBOOKS[stem].cells[0].source.splitlines()[0].removeprefix("# ")
+    assert titles[f"book/{stem}"] == f"{int(stem[:2])} · {heading}", "give it this title in _toc.yml"
+
+
+@each_chapter
 def test_committed_outputs_are_complete_and_without_errors(stem):
     for number, cell in enumerate(code_cells(stem), 1):
         assert cell.execution_count == number, "not run from top to bottom: make refresh"

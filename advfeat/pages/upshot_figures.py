@@ -89,9 +89,9 @@ def effects(row: Row) -> list[tuple[float, float, float]]:
         scaled = [(end - nothing) / (row.published - nothing) for end in (ours.value, ours.low, ours.high)]
         return [(scaled[0], min(scaled[1:]), max(scaled[1:]))]
     sign, count = (1 if row.wanted == "higher" else -1), max(len(row.measured), len(row.against))
-    ours, against = ([*of] * (count // len(of)) for of in (row.measured, row.against))
+    measured, against = ([*of] * (count // len(of)) for of in (row.measured, row.against))
     found = []
-    for one, other in zip(ours, against, strict=True):
+    for one, other in zip(measured, against, strict=True):
         ends = sorted((sign * (one.low - other.high), sign * (one.high - other.low)))
         found.append((sign * (one.value - other.value), ends[0], ends[1]))
     return found
