@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -236,7 +237,7 @@ def recorded_answers(own: Record | None, five: Record | None) -> Figure | None:
         own: chapter 5's record.
         five: a record of chapter 6, with five architectures.
     """
-    found: dict[str, tuple[Interval, Interval]] = {}
+    found: dict[str, Any] = {}
     if own is not None and "table1/D_det/after" in own.ids():
         found["chapter 5"] = (own.summary("table1/D_det"), own.summary("table1/D_det/after"))
     for key, name in ARCHITECTURES.items() if five is not None else ():
