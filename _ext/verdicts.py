@@ -11,13 +11,14 @@ import json
 import os
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from advfeat.pages.verdicts import RULE, claim_table, rows_of_book
+from advfeat.pages.verdicts import RULE, claim_map, claim_table, rows_of_book
 
 PAPERS_DATA = "cifar10"  # as in advfeat.pages.notebook, which needs a notebook's packages
 PROFILE = "cifar10-cpu"  # the profile of a recorded number if the page does not name one
@@ -79,14 +80,27 @@ def _folders(env: Any) -> tuple[Path, Path]:
 
 
 class Verdicts(SphinxDirective):
-    """The claims of the front page with their verdicts, and the rule, parsed like the Markdown of the page."""
+    """The claims with their verdicts, parsed like the Markdown of the page: those of the front page, with the rule.
+
+    With ``:chapters:`` all claims of the chapters of these numbers, and with ``:map:`` those of all chapters, as a map
+    from claim to evidence and verdict; both without the rule.
+    """
+
+    option_spec: ClassVar = {"chapters": directives.positive_int_list, "map": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         """Called by Sphinx."""
         book, results = _folders(self.env)
-        rows = [row for row in rows_of_book(book, results) if row.front]
+        rows = rows_of_book(book, results)
+        if "map" in self.options:
+            pages = {str(int(path.stem[:2])): path.stem for path in sorted(book.glob("[0-9][0-9]-*.ipynb"))}
+            lines = claim_map([row for row in rows if row.chapter in pages], pages).splitlines()
+        elif "chapters" in self.options:
+            wanted = {str(of) for of in self.options["chapters"]}
+            lines = claim_table([row for row in rows if row.chapter in wanted], links=True, chapters=True).splitlines()
+        else:
+            lines = [*claim_table([row for row in rows if row.front], links=True).splitlines(), "", RULE]
         container = nodes.container(classes=["verdicts"])
-        lines = [*claim_table(rows, links=True).splitlines(), "", RULE]
         self.state.nested_parse(StringList(lines, str(book / "claims.json")), 0, container)
         return [container]
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -67,6 +68,14 @@ def test_every_page_is_in_the_table_of_contents():
 
 
 @each_chapter
+def test_the_sidebar_numbers_a_chapter_as_the_text_calls_it(stem):
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    titles = {entry["file"]: entry.get("title") for part in toc["parts"] for entry in part["chapters"]}
+    heading = NOTEBOOKS[stem].cells[0].source.splitlines()[0].removeprefix("# ")
+    assert titles[f"book/{stem}"] == f"{int(stem[:2])} · {heading}", "give it this title in _toc.yml"
+
+
+@each_chapter
 def test_committed_outputs_are_complete_and_without_errors(stem):
     for number, cell in enumerate(code_cells(stem), 1):
         assert cell.execution_count == number, "not run from top to bottom: make refresh"
@@ -118,6 +127,23 @@ def test_figures_have_caption_name_and_description(stem):
     assert names, "a chapter without a figure"
     assert len(set(names)) == len(names)
     assert all(name.startswith(f"fig-ch{stem[:2]}-") for name in names), names
+
+
+def test_drawings_are_described_and_legible_on_a_phone_and_in_the_dark():
+    text = "\n".join(pages().values())
+    for path in BOOK.glob("figures/*.svg"):
+        root = ElementTree.parse(path).getroot()
+        name = root.tag.removesuffix("svg")
+        assert root.findtext(f"{name}title"), path
+        assert root.findtext(f"{name}desc"), path
+        width, height = map(float, root.get("viewBox").split()[2:])
+        assert width <= 480, f"{path}: on a phone it is shrunk until nobody can read it"
+        paper = next(child for child in root if child.tag == f"{name}rect")
+        assert (paper.get("fill"), float(paper.get("width")), float(paper.get("height"))) == ("#FFFFFF", width, height)
+        assert min(float(part.get("font-size", 99)) for part in root.iter()) >= 11, path
+        shown = re.search(rf"^```\{{figure\}} figures/{path.name}\n:name: fig-\S+\n:alt: (.+)$", text, re.MULTILINE)
+        assert shown, f"{path} is on no page, or without :name: and :alt:"
+        assert len(shown[1]) >= 40
 
 
 @each_chapter

@@ -11,11 +11,11 @@ mpl.use("Agg")
 from matplotlib.container import BarContainer, ErrorbarContainer
 
 from advfeat.data import Dataset
-from advfeat.estimates import Estimate
+from advfeat.estimates import Estimate, Measured
 from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.records import load_record
 from advfeat.pages import dataset_figures
-from advfeat.pages.dataset_figures import ARCHITECTURES, FROM_NOISE, MATCHED_ROWS, SETS, SHORT
+from advfeat.pages.dataset_figures import ARCHITECTURES, BY_SOURCE, FROM_NOISE, MATCHED_ROWS, SETS, SHORT
 
 pytestmark = pytest.mark.usefixtures("figures_in_style")
 
@@ -64,8 +64,80 @@ def test_recorded_sheets_have_their_rows_and_classes(recorded):
         assert words(axis.get_xticklabels()) == ["a", "b"]
         assert axis.get_title() == "small"
     (axis,) = dataset_figures.relabelled_sheet(record).axes
-    assert words(axis.get_yticklabels()) == ["photograph", "training\nimage"]
+    assert words(axis.get_yticklabels()) == ["photograph", f"image in\n{SETS['D_rand']}"]
     assert axis.images[0].get_array().shape[:2] == (16, 16)
+
+
+def sheet_of(tmp_path, monkeypatch, *, data="folder", tables=None, sheets=("D_det",)):
+    """A record of chapter 5 with sheets of ten columns."""
+    monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path))
+    save_record(
+        "05-chapter", "small", seed=0, values={}, seconds={}, config={"released": "", "data": data},
+        provenance={"commit": "c0ffee", "device": "a processor"}, tables=tables or {},
+        sheets={name: torch.rand(3 if name == "by_source" else 2, 10, 3, 8, 8) for name in sheets},
+    )  # fmt: skip
+    return load_record("05-chapter", "small")
+
+
+def test_a_recorded_sheet_shows_the_new_labels_where_they_are_known(tmp_path, monkeypatch):
+    # Of an old record of D_det those of the classes themselves would hide the relabelling.
+    (axis,) = dataset_figures.relabelled_sheet(sheet_of(tmp_path, monkeypatch, data="cifar10"), "D_det").axes
+    shown = words(axis.get_xticklabels())
+    assert (shown[0], shown[8], shown[9]) == ("“automobile”", "“truck”", "“airplane”")
+    labels = {"D_det": [{"label": f"c{k}"} for k in range(10)]}
+    (axis,) = dataset_figures.relabelled_sheet(sheet_of(tmp_path, monkeypatch, tables=labels), "D_det").axes
+    assert words(axis.get_xticklabels()) == [f"“c{k}”" for k in range(10)]
+
+
+def test_a_sheet_of_two_sources_is_shown_once_it_is_recorded(tmp_path, monkeypatch):
+    assert dataset_figures.by_source_sheet(sheet_of(tmp_path, monkeypatch)) is None
+    (axis,) = dataset_figures.by_source_sheet(sheet_of(tmp_path, monkeypatch, sheets=("by_source",))).axes
+    assert words(axis.get_yticklabels()) == list(BY_SOURCE)
+
+
+def test_each_source_has_its_perturbation_above_its_image():
+    # Without the original subtracted, or from the other source, the middle rows would show something else.
+    base, made = torch.full((2, 3, 4, 4), 0.5), [torch.full((2, 3, 4, 4), 0.51), torch.full((2, 3, 4, 4), 0.47)]
+    figure = dataset_figures.by_source(base, made, ["to a", "to b"])
+    shades = [float(axis.images[0].get_array().mean()) for axis in figure.axes[::2]]
+    assert shades == pytest.approx([0.5, 0.6, 0.51, 0.2, 0.47], abs=1e-5)
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["to a", "to b"]
+
+
+def test_three_answers_make_up_all_answers():
+    # Bars beside each other, or the interval's ends in place of values, would not end at one.
+    shares = {"D_det": (rate(0.2), rate(0.5)), "mine": (rate(0.7), rate(0.1))}
+    (axis,) = dataset_figures.answer_shares(shares).axes
+    parts = {
+        bars.get_label(): [(round(bar.get_x(), 6), round(bar.get_width(), 6)) for bar in bars]
+        for bars in axis.containers
+        if type(bars) is BarContainer
+    }
+    assert parts["the label"] == [(0, 0.2), (0, 0.7)]
+    assert parts["the class after it"] == [(0.2, 0.5), (0.7, 0.1)]
+    assert parts["another class"] == [(0.7, 0.3), (0.8, 0.2)]
+    assert words(axis.get_yticklabels()) == [SETS["D_det"], "mine"]
+
+
+def test_recorded_answers_come_from_both_chapters(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path))
+    about = {"n": 100, "network": "a network", "attack": "none", "seed": 0}
+
+    def record(chapter, values):
+        measured = {key: Measured(value, **about) for key, value in values.items()}
+        save_record(
+            chapter, "small", seed=0, values=measured, seconds={}, config={},
+            provenance={"commit": "c0ffee", "device": "a processor"},
+        )  # fmt: skip
+        return load_record(chapter, "small")
+
+    old = record("05-chapter", {"table1/D_det": 0.2})
+    assert dataset_figures.recorded_answers(old, None) is None
+    assert dataset_figures.recorded_answers(None, None) is None
+    new = record("05-chapter", {"table1/D_det": 0.2, "table1/D_det/after": 0.4})
+    five = record("06-chapter", {"fig3/vgg16/det_accuracy": 0.1, "fig3/vgg16/visible": 0.3})
+    (axis,) = dataset_figures.recorded_answers(new, five).axes
+    assert words(axis.get_yticklabels()) == ["chapter 5", "VGG-16"]
 
 
 def test_of_released_sets_only_the_sets_themselves_are_shown(recorded):

@@ -13,6 +13,8 @@ from matplotlib.container import ErrorbarContainer
 
 from advfeat.bench import convolutions
 from advfeat.estimates import Estimate
+from advfeat.experiments.record_writing import save_record
+from advfeat.experiments.records import load_record
 from advfeat.gaussian import Gaussians, alignment, multiplier, robust_mle, worst_alignment
 from advfeat.pages import (
     engine_figures,
@@ -58,6 +60,26 @@ def test_textures_and_their_correlations():
     assert [axis.get_title() for axis in drawn_pictures[:10]] == list("abcdefghij")
     second = torch.as_tensor(drawn_pictures[1].images[0].get_array())
     assert torch.allclose(second, pictures.amplified(textures[1], factor=12).permute(1, 2, 0))
+
+
+def test_recorded_photographs_stand_above_both_answers(tmp_path, monkeypatch):
+    # The answers of the other column, or those after the attack alone, would tell another story.
+    monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path))
+    about = {"values": {}, "seconds": {}, "config": {}, "provenance": {"commit": "c0ffee", "device": "a processor"}}
+    answers = [{"before": "cat\n98%", "after": "dog\n70%"}, {"before": "owl\n60%", "after": "cat\n99%"}]
+    save_record("01-chapter", "bare", seed=0, **about)
+    assert feature_figures.attacked_sheet(load_record("01-chapter", "bare")) is None
+    sheets, tables = {"attacked": torch.rand(3, 2, 3, 8, 8)}, {"attacked": answers}
+    save_record("01-chapter", "small", seed=0, sheets=sheets, tables=tables, **about)
+    (axis,) = feature_figures.attacked_sheet(load_record("01-chapter", "small")).axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["cat\n98%\n↓\ndog\n70%", "owl\n60%\n↓\ncat\n99%"]
+    assert len(axis.get_yticklabels()) == 3
+
+
+def test_a_caption_of_two_lines_gets_their_room():
+    images = torch.rand(1, 2, 3, 4, 4)
+    one, two = (pictures.image_grid(images, captions=[[text, "a"]]).get_figheight() for text in ("a", "a\nb"))
+    assert two > one > pictures.image_grid(images).get_figheight()
 
 
 def test_the_reach_of_an_adversary_is_drawn_in_standard_deviations():

@@ -17,7 +17,7 @@ import yaml
 from advfeat.pages import notebook, readme, verdicts
 from advfeat.pages.notebook import answered
 from advfeat.pages.readme import END, MADE, parts_of, with_parts
-from advfeat.pages.verdicts import Comparand, claim_rows, claim_table, decide, rows_of_book
+from advfeat.pages.verdicts import Comparand, claim_map, claim_rows, claim_table, decide, rows_of_book
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -116,6 +116,30 @@ def test_a_claim_takes_the_records_of_its_data_that_hold_all_its_numbers():
     ]
     assert "| C (chapter 6), `cifar10-gpu` |" in claim_table(rows, chapters=True)
     assert "`cifar10-cpu`" not in claim_table(rows[:1])
+
+
+def test_a_row_holds_the_numbers_that_decided_it():
+    # So that another rule can be tried on them: the ends of the other interval would turn a claim round.
+    claims = [{"key": "k", "chapter": "6", "claim": "C", "ids": ["a"], "no_effect": ["b"], "wanted": "lower"}]
+    (row,) = claim_rows(claims, PAPER, [recorded("a", 0.2), recorded("b", 0.5)])
+    assert (row.measured[0].value, row.against[0].value, row.published, row.wanted) == (0.2, 0.5, None, "lower")
+    assert decide(row.measured, row.against, wanted=row.wanted, paper=row.published) == row.verdict == verdicts.SHOWN
+    for row in rows_of_book(BOOK, BOOK / "results"):
+        assert bool(row.measured) == (row.verdict not in (verdicts.NOT_RECORDED, verdicts.NOT_TRIED, verdicts.PROVED))
+
+
+def test_the_map_leads_from_chapter_and_claim_to_evidence_and_verdict():
+    claims = [
+        {"key": "late", "chapter": "12", "claim": "L", "figure": "fig-ch12-l", "ids": ["a"], "no_effect": 0.1},
+        {"key": "early", "chapter": "5", "claim": "E", "ids": ["a"], "no_effect": 0.1, "paper": "table1/D_rand"},
+        {"key": "none", "chapter": "5", "claim": "N", "ids": ["missing"], "no_effect": 0.1},
+    ]
+    rows = claim_rows(claims, PAPER, [recorded("a", 0.47)])
+    lines = claim_map(rows, {"5": "05-a", "12": "12-b"}).splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in lines] == ["{doc}`5 <05-a>`"] * 2 + ["{doc}`12 <12-b>`"]
+    assert "47.0% [46.0%, 48.0%] against 10.0%; paper 63.3%" in lines[0]
+    assert lines[1].endswith(f"| N | – | {verdicts.NOT_RECORDED} |")
+    assert "| {ref}`L <fig-ch12-l>` |" in lines[2]
 
 
 def test_no_claim_leans_on_a_number_that_is_not_confirmed():
@@ -271,6 +295,13 @@ def test_a_published_number_is_the_papers(extension):
 def glued(chapter):
     """The ids of the numbers that a chapter measures: each is glued where it is measured."""
     return set(re.findall(r'"name": "ch\d\d_([^"]+)"', chapter.read_text()))
+
+
+# Measured since the records were made. The page says that a dash stands for a number that is not recorded yet.
+NOT_RECORDED = {
+    "table1/D_det/after", "table1/control",
+    "table1/D_rand/robust-source/learned", "table1/D_rand/robust-source/reached",
+}  # fmt: skip
 
 
 def test_every_number_that_a_chapter_takes_from_its_record_or_the_paper_is_there(extension):

@@ -5,16 +5,23 @@ The chapters and the figures share the names below: a key of a chapter or a reco
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor
 
 from advfeat.data import Dataset
 from advfeat.experiments.records import Record
+from advfeat.image_files import CIFAR10_CLASSES
 from advfeat.pages import pictures, plots
 from advfeat.pages.plots import BLUE, GREY, ORANGE, RED, Interval
+
+LIGHT = "#D1D5DB"  # beside two strong colours, what is neither
 
 SETS = MappingProxyType(
     {
@@ -22,6 +29,7 @@ SETS = MappingProxyType(
         "D_R": r"$\hat{\mathcal{D}}_R$",
         "D_NR": r"$\hat{\mathcal{D}}_{NR}$",
         "D_rand": r"$\hat{\mathcal{D}}_{\mathrm{rand}}$",
+        "D_det": r"$\hat{\mathcal{D}}_{\mathrm{det}}$",
     }
 )
 """Training set → its symbol in the paper."""
@@ -44,6 +52,9 @@ MATCHED_ROWS = ("$x$", "$x'$", SETS["D_R"], SETS["D_NR"])
 
 FROM_NOISE = ("$x$", "robust,\nfrom noise", "ordinary,\nfrom noise")
 """Rows of chapter 4's pictures of searches that start from noise."""
+
+BY_SOURCE = ("image", "ordinary\nsource", "robust\nsource")
+"""Rows of chapter 5's pictures of what two sources make of the same images and targets."""
 
 ARCHITECTURES = MappingProxyType(
     {
@@ -144,11 +155,27 @@ def steps_curves(panels: Mapping[str, Mapping[int, Mapping[str, Interval]]], *, 
     return figure
 
 
-def relabelled_sheet(record: Record) -> Figure | None:
-    """Chapter 5: the recorded pictures of D_rand below their originals; None for the released sets, which have none."""
-    return (
-        None if _released(record) else pictures.picture_sheet(record.sheet("D_rand"), ["photograph", "training\nimage"])
-    )
+def relabelled_sheet(record: Record, kind: str = "D_rand") -> Figure | None:
+    """Chapter 5: the recorded pictures of a set below their originals, with the new labels where they are known; None
+    for the released sets, which have no originals.
+
+    Args:
+        kind: ``D_rand`` or ``D_det``.
+    """
+    if _released(record):
+        return None
+    labels = [row["label"] for row in record.first.get("tables", {}).get(kind, [])]
+    if not labels and kind == "D_det" and record.first["config"].get("data") == "cifar10":
+        labels = [*CIFAR10_CLASSES[1:], *CIFAR10_CLASSES[:1]]  # one image of each class, in their order
+    rows = ["photograph", f"image in\n{SETS[kind]}"]
+    shown = [f"“{label}”" for label in labels]
+    return pictures.picture_sheet(record.sheet(kind), rows, column_labels=shown, title=record.profile)
+
+
+def by_source_sheet(record: Record) -> Figure | None:
+    """Chapter 5: the recorded pictures as two sources perturb them: the paper's Figure 9; None if not recorded."""
+    known = (record.folder / "by_source.png").exists()
+    return pictures.picture_sheet(record.sheet("by_source"), BY_SOURCE, title=record.profile) if known else None
 
 
 def relabelled(dataset: Dataset, originals: Dataset | None = None) -> Figure:
@@ -168,6 +195,65 @@ def relabelled(dataset: Dataset, originals: Dataset | None = None) -> Figure:
         raise ValueError(f"originals must be {len(dataset)} images, as many as those of dataset, got {len(originals)}")
     before = [originals.classes[k] for k in originals.labels]
     return pictures.attack_panel(originals.images, dataset.images, before=before, after=after)
+
+
+def by_source(images: Tensor, made: Sequence[Tensor], captions: Sequence[str]) -> Figure:
+    """Chapter 5: images, and for each of two sources the perturbation, amplified, above the perturbed image.
+
+    Args:
+        images: the originals, (n, 3, h, w) in [0, 1].
+        made: the same images as the ordinary and as the robust source perturb them.
+        captions: the target of each image.
+    """
+    rows, names = [images], [BY_SOURCE[0]]
+    for perturbed, source in zip(made, BY_SOURCE[1:], strict=True):
+        rows += [pictures.amplified(perturbed - images, factor=10), perturbed]
+        names += ["perturbation\n× 10", source]
+    return pictures.image_grid(torch.stack(rows), row_labels=names, column_labels=captions)
+
+
+def answer_shares(networks: Mapping[str, tuple[Interval, Interval]], *, title: str = "") -> Figure:
+    """Chapter 5: for each network a bar in three parts: how often it names the label, the class after it, another.
+
+    Args:
+        networks: name, or key of ``SETS``, → the share of the label and that of the class after it.
+    """
+    figure, axis = plt.subplots(figsize=(6.2, 0.55 * len(networks) + 1.3))
+    names = [SETS.get(name, name) for name in networks]
+    label, after = ([both[part].value for both in networks.values()] for part in (0, 1))
+    other = [1 - one - two for one, two in zip(label, after, strict=True)]
+    parts = (("the label", label, BLUE), ("the class after it", after, RED), ("another class", other, LIGHT))
+    start = [0.0] * len(names)
+    for part, shares, color in parts:
+        axis.barh(names, shares, left=start, color=color, label=part, height=0.66)
+        for place, (left, share) in enumerate(zip(start, shares, strict=True)):
+            if share > 0.06:  # a narrower part has no room for its number
+                ink = "black" if color == LIGHT else "white"
+                axis.text(left + share / 2, place, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=10)
+        start = [left + share for left, share in zip(start, shares, strict=True)]
+    axis.set(xlim=(0, 1), xlabel="share of the ordinary test images")
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.invert_yaxis()
+    axis.grid(False, axis="y")
+    axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0), fontsize=10)
+    figure.suptitle(title)
+    return figure
+
+
+def recorded_answers(own: Record | None, five: Record | None) -> Figure | None:
+    """Chapter 5: ``answer_shares`` of recorded networks trained on D_det; None where nothing is recorded.
+
+    Args:
+        own: chapter 5's record.
+        five: a record of chapter 6, with five architectures.
+    """
+    found: dict[str, Any] = {}
+    if own is not None and "table1/D_det/after" in own.ids():
+        found["chapter 5"] = (own.summary("table1/D_det"), own.summary("table1/D_det/after"))
+    for key, name in ARCHITECTURES.items() if five is not None else ():
+        if five is not None and f"fig3/{key}/visible" in five.ids():
+            found[name] = (five.summary(f"fig3/{key}/det_accuracy"), five.summary(f"fig3/{key}/visible"))
+    return answer_shares(found, title="trained on D_det of CIFAR-10") if found else None
 
 
 def training_sets(

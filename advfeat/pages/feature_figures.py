@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from advfeat.experiments.records import Record
 from advfeat.pages import pictures, plots
 from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, RED, Interval
 
@@ -37,6 +38,16 @@ def texture_correlation(
     axis.grid(False)
     right.colorbar(image, label="correlation", shrink=0.8)
     return figure
+
+
+def attacked_sheet(record: Record) -> Figure | None:
+    """Chapter 1: recorded images, perturbations and attacked images with the answers; None if not recorded."""
+    answers = record.first.get("tables", {}).get("attacked")
+    if not answers:
+        return None
+    words = [f"{row['before']}\n↓\n{row['after']}" for row in answers]
+    rows = ["image", "perturbation\n× 10", "attacked"]
+    return pictures.picture_sheet(record.sheet("attacked"), rows, column_labels=words, title=record.profile)
 
 
 def planted_features(

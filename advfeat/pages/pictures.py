@@ -30,7 +30,8 @@ def image_grid(
     for name, labels, count in [*given, *(("captions", row, columns) for row in captions)]:
         if labels and len(labels) != count:
             raise ValueError(f"{name} must have {count} entries, got {len(labels)}")
-    height = 1.05 + (0.28 if captions else 0.0)
+    lines = max((text.count("\n") + 1 for row in captions for text in row), default=0)
+    height = 1.05 + (0.08 + 0.2 * lines if captions else 0.0)
     figure, axes = plt.subplots(
         rows, columns, figsize=(scale * 1.05 * columns + 0.9, scale * height * rows + 0.2), squeeze=False
     )

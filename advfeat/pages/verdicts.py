@@ -59,7 +59,8 @@ class ClaimRow:
 
     ``key`` names the claim, ``chapter`` is the number of its chapter as text, ``front`` says whether the front page
     shows it, ``label`` is the label of the figure that computes it, or empty, and ``value`` is our value without its
-    interval.
+    interval. ``measured``, ``against``, ``published`` and ``wanted`` are the arguments of ``decide``, as numbers; a
+    claim that no record decides has none.
     """
 
     key: str
@@ -73,6 +74,10 @@ class ClaimRow:
     paper: str
     verdict: str
     profile: str = ""
+    measured: tuple[Interval, ...] = ()
+    against: tuple[Interval, ...] = ()
+    published: float | None = None
+    wanted: str = "higher"
 
 
 def decide(
@@ -179,6 +184,10 @@ def claim_rows(
                         ours, against, wanted=claim.get("wanted", "higher"), paper=printed, rounding=rounding
                     ),
                     profile=at,
+                    measured=tuple(ours),
+                    against=tuple(against),
+                    published=printed,
+                    wanted=claim.get("wanted", "higher"),
                 )
             )
     return rows
@@ -224,6 +233,27 @@ def claim_table(rows: Sequence[ClaimRow], *, links: bool = False, chapters: bool
         claim += f" (chapter {row.chapter})" if chapters else ""
         claim += f", `{row.profile}`" if row.key in several else ""
         lines.append((claim, row.ours, row.no_effect, row.paper, row.verdict))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def claim_map(rows: Sequence[ClaimRow], documents: Mapping[str, str]) -> str:
+    """Chapter, claim, evidence and verdict of each row as a Markdown table, with links that only the book's pages know.
+
+    The evidence is our value and that of no effect, and the paper's number where there is one.
+
+    Args:
+        documents: number of a chapter → name of its page.
+    """
+    lines = [("chapter", "claim", "evidence", "verdict"), ("---",) * 4]
+    several = {row.key for row in rows if sum(row.key == other.key for other in rows) > 1}
+    for row in sorted(rows, key=lambda row: int(row.chapter)):
+        claim = f"{{ref}}`{row.claim} <{row.label}>`" if row.label else row.claim
+        claim += f", `{row.profile}`" if row.key in several else ""
+        evidence = [] if row.ours == "–" else [f"{row.ours} against {row.no_effect}"]
+        evidence += [] if row.paper == "–" else [f"paper {row.paper}"]
+        lines.append(
+            (f"{{doc}}`{row.chapter} <{documents[row.chapter]}>`", claim, "; ".join(evidence) or "–", row.verdict)
+        )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

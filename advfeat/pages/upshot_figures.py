@@ -1,0 +1,140 @@
+"""The figures of the closing chapter: the evidence for all claims of the book, and the price of robustness in data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from advfeat.pages import verdicts
+from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
+from advfeat.pages.verdicts import ClaimRow
+
+_LOOKS = {
+    verdicts.REPRODUCED: ("reproduced", BLUE, "o"),
+    verdicts.SHOWN: ("shown", GREEN, "s"),
+    verdicts.SMALLER: ("smaller", ORANGE, "D"),
+    verdicts.UNCERTAIN: ("size uncertain", PURPLE, "^"),
+    verdicts.NOT_ESTABLISHED: ("not established", GREY, "X"),
+    verdicts.CONTRARY: ("the other way round", RED, "v"),
+}
+_NAMES = {
+    "fragile": "an attack harms more than noise",
+    "units": "robust training makes robust features",
+    "dropped": "… and drops the others",
+    "autoattack": "robust training withstands AutoAttack",
+    "price": "robustness costs accuracy",
+    "r_clean": "D_R: accurate",
+    "r_robust": "D_R: robust",
+    "r_autoattack": "D_R: robust, AutoAttack",
+    "nr_clean": "D_NR: accurate",
+    "nr_robust": "D_NR: not robust",
+    "rand": "D_rand: accurate",
+    "det": "D_det: accurate",
+    "det_wins": "D_det: label over class after",
+    "rand_robust": "D_rand: not robust",
+    "det_robust": "D_det: not robust",
+    "same_mistake": "transfer to the same mistake",
+    "five_after": "D_det of five: label over class after",
+    "recognised": "robust drawings are recognised",
+}
+_COLORS = (BLUE, ORANGE, GREEN, RED)
+
+
+def forest(rows: Sequence[ClaimRow]) -> Figure:
+    """Every claim that a record decides, as a point with its interval, in the direction that it claims.
+
+    Above: claims with a number of the paper, in shares of the paper's effect (0: no effect, 1: the paper's). Below:
+    the other claims about rates, as the distance from no effect; the intervals of both numbers are added. A claim about
+    several networks, or against several values of no effect, is as many points in one line.
+
+    Args:
+        rows: of ``verdicts.rows_of_book``; claims about other numbers than rates without a number of the paper are left
+            out, since they have no common scale.
+    """
+    decided = [row for row in rows if row.measured]
+    with_paper = [row for row in decided if row.published is not None]
+    others = [row for row in decided if row.published is None and row.value.endswith("%")]
+    panels = (
+        (with_paper, "share of the paper's effect", True),
+        (others, "distance from no effect, in percentage points", False),
+    )
+    heights = [max(1, len(with_paper)), max(1, len(others))]
+    figure, axes = plt.subplots(2, 1, figsize=(6.6, 0.34 * sum(heights) + 2.2), height_ratios=heights)
+    for axis, (shown, xlabel, shares) in zip(axes, panels, strict=True):
+        for place, row in enumerate(shown):
+            found, (_, color, marker) = effects(row), _LOOKS[row.verdict]
+            for index, (value, low, high) in enumerate(found):
+                up = place + 0.14 * (index - (len(found) - 1) / 2)
+                whiskers = [[max(0.0, value - low)], [max(0.0, high - value)]]
+                axis.errorbar(value, up, xerr=whiskers, fmt=marker, ms=6, color=color, elinewidth=1.4, capsize=2)
+        axis.set(yticks=range(len(shown)), yticklabels=[_named(row, shown) for row in shown], xlabel=xlabel)
+        axis.tick_params("y", labelsize=9)
+        axis.axvline(0, color="black", lw=1)
+        if shares:
+            axis.axvline(1, color=GREY, lw=1.2, ls="--")
+        axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol="%" if shares else ""))
+        axis.set_ylim(len(shown) - 0.4, -0.6)
+    axes[0].legend(handles=_marks(decided), ncols=3, loc="lower center", bbox_to_anchor=(0.3, 1.0), fontsize=9)
+    return figure
+
+
+def effects(row: ClaimRow) -> list[tuple[float, float, float]]:
+    """The effects of one claim with their ends, positive in the claimed direction; see ``forest`` for the scale."""
+    if row.published is not None:
+        ours, nothing = row.measured[0], row.against[0].value
+        scaled = [(end - nothing) / (row.published - nothing) for end in (ours.value, ours.low, ours.high)]
+        return [(scaled[0], min(scaled[1:]), max(scaled[1:]))]
+    sign, count = (1 if row.wanted == "higher" else -1), max(len(row.measured), len(row.against))
+    measured, against = ([*of] * (count // len(of)) for of in (row.measured, row.against))
+    found = []
+    for one, other in zip(measured, against, strict=True):
+        ends = sorted((sign * (one.low - other.high), sign * (one.high - other.low)))
+        found.append((sign * (one.value - other.value), ends[0], ends[1]))
+    return found
+
+
+def sample_complexity(
+    curves: Mapping[int, Mapping[str, Sequence[float]]],
+    counts: Sequence[int],
+    needed: Mapping[str, Mapping[int, float]],
+) -> Figure:
+    """Accuracy, clean and attacked, by the number of examples for some dimensions; and the examples that are needed.
+
+    Args:
+        curves: dimension → ``clean`` and ``attacked`` → accuracy for each of ``counts``.
+        counts: numbers of examples.
+        needed: ``clean`` and ``attacked`` → dimension → number of examples.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.5))
+    for (dimension, found), color in zip(curves.items(), _COLORS, strict=False):
+        left.plot(counts, found["clean"], color=color, ls="--", lw=1.6)
+        left.plot(counts, found["attacked"], color=color, label=f"d = {dimension:,}")
+    left.set(xscale="log", xlabel="examples", ylabel="accuracy", ylim=(-0.02, 1.04))
+    left.yaxis.set_major_formatter(PercentFormatter(1.0))
+    left.legend(title="dashed: clean", fontsize=9, title_fontsize=9)
+    for (kind, by_dimension), color, marker in zip(needed.items(), (GREY, RED), "so", strict=True):
+        right.plot(list(by_dimension), list(by_dimension.values()), marker=marker, color=color, label=kind)
+    right.set(xscale="log", yscale="log", xlabel="dimension d", ylabel="examples needed")
+    right.legend(fontsize=9)
+    return figure
+
+
+def _named(row: ClaimRow, shown: Sequence[ClaimRow]) -> str:
+    """The claim in a few words with its chapter, and its profile where several recorded it."""
+    several = sum(row.key == other.key for other in shown) > 1
+    name = _NAMES.get(row.key, row.key.replace("_", " "))
+    return f"{row.chapter}: {name}" + (f"\n({row.profile})" if several else "")
+
+
+def _marks(rows: Sequence[ClaimRow]) -> list[Line2D]:
+    """One entry of the legend for each verdict that occurs."""
+    occurring = {row.verdict for row in rows}
+    return [
+        Line2D([], [], ls="", marker=marker, color=color, label=name)
+        for verdict, (name, color, marker) in _LOOKS.items()
+        if verdict in occurring
+    ]
