@@ -65,5 +65,5 @@ def test_bad_input_is_refused_by_name(unchecked_types, answers, labels, named):
 
 
 def test_a_judge_needs_images():
-    with pytest.raises(ValueError, match="^missed must hold one image or more"):
+    with pytest.raises(ValueError, match=r"^missed must hold one image or more"):
         judged(LABELS, LABELS, torch.zeros(6, dtype=torch.bool))

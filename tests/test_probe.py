@@ -134,7 +134,7 @@ def test_the_probe_refuses_bad_input(unchecked_types, changes, named):
 
 def test_features_of_another_width_are_refused():
     probe = linear_probe(*clouds(30), classes=3, penalties=[0.1])
-    with pytest.raises(ValueError, match="^features must have shape"):
+    with pytest.raises(ValueError, match=r"^features must have shape"):
         probe.logits(torch.rand(3, 5))
 
 
@@ -191,7 +191,7 @@ def test_every_layer_is_trained_whatever_was_fixed_before():
 
 
 def test_a_frozen_network_is_refused():
-    with pytest.raises(TypeError, match="^model must be a models.Classifier that can be trained"):
+    with pytest.raises(TypeError, match=r"^model must be a models.Classifier that can be trained"):
         fine_tuned(freeze(build_model("cnn4", width=8)), planted(PlantedWorld(), 40, seed=0), CONFIG, seed=0)
     assert issubclass(type(freeze(build_model("cnn4", width=8))), Classifier)
 
