@@ -155,15 +155,12 @@ def test_every_number_of_a_claim_is_one_that_its_chapter_records():
     of_fourier = ("standard/rise", "robust/rise", "D_det/rise", "D_R/rise", "noise/corruption/noise")
     of_fourier += ("standard/corruption/noise", "robust/corruption/fog", "standard/corruption/fog")
     coming |= {f"fourier/{key}": "09-fourier-view" for key in of_fourier}
-    coming |= {
-        key: "11-beyond-cifar10"
-        for key in (
-            "transfer-learning/held-out/robust-0.5/probe100", "transfer-learning/held-out/standard/probe100",
-            "transfer-learning/held-out/robust-0.5/tuned", "transfer-learning/held-out/standard/tuned",
-            "natural/missed", "natural/missed/chance", "natural/standard/accuracy", "natural/standard/chance",
-            "shortcut/robust-0.5/shape_bias", "shortcut/standard/shape_bias", "shortcut/dense/by_shape",
-        )
-    }  # fmt: skip
+    ways = [f"{of}/{way}" for of in ("standard", "robust-0.5") for way in ("probe100", "tuned")]
+    of_transfer = [f"transfer-learning/held-out/{way}" for way in ways]
+    of_others = ("missed", "missed/chance", "standard/accuracy", "standard/chance")
+    of_shortcuts = ("robust-0.5/shape_bias", "standard/shape_bias", "dense/by_shape")
+    of_others = (*(f"natural/{key}" for key in of_others), *(f"shortcut/{key}" for key in of_shortcuts))
+    coming |= dict.fromkeys((*of_transfer, *of_others), "11-beyond-cifar10")
     for claim in CLAIMS:
         nothing = claim.get("no_effect", [])
         for key in (*claim.get("ids", []), *(nothing if isinstance(nothing, list) else [])):
