@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from advfeat.pages.verdicts import RULE, rows_of_book, table
 
+PAPERS_DATA = "cifar10"  # as in advfeat.pages.notebook, which needs a notebook's packages
 PROFILE = "cifar10-cpu"  # the profile of a recorded number if the page does not name one
 
 
@@ -35,11 +36,17 @@ def by_seed(text: str, records: Path) -> str:
     Args:
         text: its id, perhaps its format (else ``.1%``), perhaps ``first``, of the lowest seed alone, or ``mean``, of
             all seeds (runs that share a network count as one).
-        records: folder of the chapter's records; of several that of the most training images counts.
+        records: folder of the chapter's records; of several that of the most training images counts, of CIFAR-10 where
+            that is recorded.
     """
     key, spec, which = _asked(text)
     runs = [json.loads(path.read_bytes())["runs"] for path in sorted(records.glob("*/record.json"))]
-    largest = max(runs, key=lambda of: max(run["config"].get("train_images", 0) for run in of.values()), default={})
+
+    def size(of: dict[str, Any]) -> tuple[bool, int]:
+        configs = [run["config"] for run in of.values()]
+        return configs[0].get("data") == PAPERS_DATA, max(config.get("train_images", 0) for config in configs)
+
+    largest = max(runs, key=size, default={})
     values = [largest[seed]["values"] for seed in sorted(largest, key=int)]
     found = [of[key] for of in values if key in of]
     if which == "mean" and found:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from advfeat.attacks import Threat, gray_noise, match_representation, pgd
 from advfeat.data import Dataset, check_dataset
 from advfeat.models import Classifier, freeze, ready
 from advfeat.shards import Shards, check_pieces, fill_in_pieces
+from advfeat.streamed import StreamedDataset, write_in_pieces
 from advfeat.threats import FREE, check_step
 
 
@@ -28,6 +31,7 @@ def robust_dataset(
     start: str = "other",
     batch_size: int = 500,
     shards: Shards | None = None,
+    into: Path | None = None,
     begun: Dataset | None = None,
 ) -> Dataset:
     """D_R: for every image another one that a *robust* model represents alike, with the label of the first.
@@ -44,6 +48,8 @@ def robust_dataset(
         start: ``other``, a different image of the dataset, each of them as likely as the next; or ``noise``, gray with
             normal noise, 0.5 + N(0, 1) / 20 per value, clamped to [0, 1].
         batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on.
+        into: the file for the images of a ``streamed.StreamedDataset``, in 16-bit levels (a value moves by 1/131,070 at
+            most), where a stopped run goes on by itself; other datasets take none.
         begun: the images of the same search with fewer steps. It goes on from them, to the same images: a step
             depends on nothing but the image that it starts from.
 
@@ -58,7 +64,7 @@ def robust_dataset(
 
     Source: section 3.1 of Ilyas et al. 2019; the noise is that of MadryLab/robust_representations, image_inversion.
     """
-    search = _Search(steps, step_size, batch_size, shards)
+    search = _Search(steps, step_size, batch_size, shards, into)
     return _represented_alike(model, dataset, "D_R", search, seed=seed, start=start, begun=begun)
 
 
@@ -72,6 +78,7 @@ def nonrobust_dataset(
     start: str = "other",
     batch_size: int = 500,
     shards: Shards | None = None,
+    into: Path | None = None,
     begun: Dataset | None = None,
 ) -> Dataset:
     """D_NR: the same with an *ordinary* model, whose representation holds its non-robust features, too.
@@ -81,7 +88,7 @@ def nonrobust_dataset(
 
     Source: section 3.1 of Ilyas et al. 2019.
     """
-    search = _Search(steps, step_size, batch_size, shards)
+    search = _Search(steps, step_size, batch_size, shards, into)
     return _represented_alike(model, dataset, "D_NR", search, seed=seed, start=start, begun=begun)
 
 
@@ -95,6 +102,7 @@ def random_target_dataset(
     seed: int,
     batch_size: int = 500,
     shards: Shards | None = None,
+    into: Path | None = None,
 ) -> Dataset:
     """D_rand: every image attacked towards a class drawn at random, and given that class as its label.
 
@@ -109,7 +117,7 @@ def random_target_dataset(
     inputs.seed(seed)
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(dataset.num_classes, (len(dataset),), generator=generator).to(dataset.labels.device)
-    search = _Search(steps, step_size, batch_size, shards)
+    search = _Search(steps, step_size, batch_size, shards, into)
     return _attacked_towards(model, dataset, targets, threat, "D_rand", search)
 
 
@@ -122,6 +130,7 @@ def deterministic_target_dataset(
     step_size: float,
     batch_size: int = 500,
     shards: Shards | None = None,
+    into: Path | None = None,
 ) -> Dataset:
     """D_det: every image attacked towards the next class, t = (y + 1) mod classes, and given it as its label.
 
@@ -133,6 +142,8 @@ def deterministic_target_dataset(
         steps: PGD steps, from the image itself.
         step_size: their length in pixel units.
         batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on.
+        into: the file for the images of a ``streamed.StreamedDataset``, in 16-bit levels (a value moves by 1/131,070 at
+            most), where a stopped run goes on by itself; other datasets take none.
 
     Returns:
         A dataset of the same size and order, whose ``truth["source_labels"]`` are the original labels.
@@ -144,7 +155,7 @@ def deterministic_target_dataset(
     """
     check_dataset(dataset)
     targets = (dataset.labels + 1) % dataset.num_classes
-    search = _Search(steps, step_size, batch_size, shards)
+    search = _Search(steps, step_size, batch_size, shards, into)
     return _attacked_towards(model, dataset, targets, threat, "D_det", search)
 
 
@@ -156,17 +167,31 @@ class _Search:
     step_size: float
     batch_size: int
     shards: Shards | None
+    into: Path | None
 
-    def check(self, threat: Threat, images: Tensor) -> None:
-        check_step(self.step_size, threat, images)
+    def check(self, threat: Threat, dataset: Dataset) -> None:
+        check_step(self.step_size, threat, dataset.images[:1])
         inputs.whole("steps", self.steps, least=0)
         check_pieces(self.batch_size, self.shards)
+        inputs.instance("into", self.into, (Path, type(None)), "the path of a file")
+        if (self.into is not None) != isinstance(dataset, StreamedDataset):
+            raise ValueError(f"into must name a file for a streamed dataset, and for no other, got {self.into}")
+
+    def make(self, dataset: Dataset, name: str, images_of: Callable[[slice], Tensor]) -> Any:
+        """The images piece by piece, in memory or in the file ``into``."""
+        if self.into is not None:
+            size, shape = self.batch_size, tuple(dataset.images.shape)
+            made = write_in_pieces(self.into, shape, images_of, white=65535, batch_size=size, name=name)
+            return made.to(dataset.images.device)
+        images = torch.empty_like(dataset.images)
+        fill_in_pieces(images, images_of, name, self.batch_size, self.shards)
+        return images
 
 
 def _attacked_towards(
     model: nn.Module, dataset: Dataset, targets: Int[Tensor, " n"], threat: Threat, name: str, search: _Search
 ) -> Dataset:
-    search.check(threat, dataset.images)
+    search.check(threat, dataset)
     frozen = ready(model)
     classes = getattr(getattr(frozen, "head", None), "out_features", dataset.num_classes)
     if classes < dataset.num_classes:
@@ -177,10 +202,8 @@ def _attacked_towards(
         moves: dict[str, Any] = {"steps": search.steps, "step_size": search.step_size}
         return pgd(frozen, attacked, targets[rows], threat, targeted=True, **moves)
 
-    images = torch.empty_like(dataset.images)
-    fill_in_pieces(images, attack, name, search.batch_size, search.shards)
     return dataset.replace(
-        images=images,
+        images=search.make(dataset, name, attack),
         labels=targets,
         name=name,
         truth={**dataset.truth, "source_labels": dataset.labels},
@@ -209,7 +232,7 @@ def _represented_alike(
     check_dataset(dataset)
     inputs.instance("model", model, Classifier, "a models.Classifier, whose representation is matched")
     inputs.seed(seed)
-    search.check(FREE, dataset.images)
+    search.check(FREE, dataset)
     generator = torch.Generator().manual_seed(seed)
     count = len(dataset)
     # A copy: two names for one tensor in memory would be refused by the file format of the store.
@@ -220,25 +243,29 @@ def _represented_alike(
         # Some 1 to count - 1 rows further on, around the end: every other image is as likely, the image itself is not.
         index = (torch.arange(count) + torch.randint(1, count, (count,), generator=generator)) % count
         truth["start_index"] = index.to(dataset.labels.device)
-        images = dataset.images[truth["start_index"]]
+    elif isinstance(dataset, StreamedDataset):
+        raise ValueError("start must be other for a streamed dataset: noise is drawn for all images at once")
     else:
-        images = gray_noise(dataset.images.shape, generator).to(dataset.images.device)
+        noise = gray_noise(dataset.images.shape, generator).to(dataset.images.device)
     about = {"step_size": search.step_size, "start": start, "seed": seed}
     info = {"from": dict(dataset.info), "steps": search.steps, **about}
-    whole = dataset.replace(images=images, name=name, truth=truth, info=info)
+    whole = dataset.replace(name=name, truth=truth, info=info)
     steps = search.steps
     if begun is not None:
         steps -= _steps_of(begun, whole)
-        images = begun.images.clone()
     frozen = freeze(model)
+
+    def first(rows: slice) -> Tensor:
+        if begun is not None:
+            return begun.images[rows]
+        return dataset.images[truth["start_index"][rows]] if start == "other" else noise[rows]
 
     def match(rows: slice) -> Tensor:
         with torch.no_grad():
             target = frozen.representation(dataset.images[rows])
-        return match_representation(frozen, images[rows], target, steps=steps, step_size=search.step_size)
+        return match_representation(frozen, first(rows), target, steps=steps, step_size=search.step_size)
 
-    fill_in_pieces(images, match, name, search.batch_size, search.shards)
-    return whole.replace(images=images)
+    return whole.replace(images=search.make(dataset, name, match))
 
 
 def _steps_of(begun: Dataset, whole: Dataset) -> int:

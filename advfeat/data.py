@@ -42,7 +42,7 @@ class Dataset:
     info: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        inputs.tensor("images", self.images, "n 3 h w")
+        self.check_images()
         inputs.labels(self.labels)
         inputs.instance("classes", self.classes, (tuple, list), "the names of the classes, in label order")
         for name in self.classes:
@@ -56,7 +56,12 @@ class Dataset:
             if values.ndim == 0 or len(values) != count:
                 rows = len(values) if values.ndim else "no"
                 raise ValueError(f"{key} has {rows} rows for {count} images")
-        inputs.look(("images", self.images, inputs.BOX), ("labels", self.labels, (0, len(self.classes) - 1)))
+        pixels = [("images", self.images, inputs.BOX)] if isinstance(self.images, Tensor) else []
+        inputs.look(*pixels, ("labels", self.labels, (0, len(self.classes) - 1)))
+
+    def check_images(self) -> None:
+        """Refuse images of another type or shape; their values are looked at together with the labels."""
+        inputs.tensor("images", self.images, "n 3 h w")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -84,10 +89,18 @@ class Dataset:
             else:
                 inputs.look(("index", index, (-len(self), len(self) - 1)))
         return self.replace(
-            images=self.images[index],
+            images=self.rows_of_images(index),
             labels=self.labels[index],
             truth={key: values[index] for key, values in self.truth.items()},
         )
+
+    def rows_of_images(self, index: slice | Tensor) -> Any:
+        """The images of some rows, as ``subset`` has checked them."""
+        return self.images[index]
+
+    def in_memory(self) -> Dataset:
+        """The dataset with its images in memory: itself, unless it is a ``streamed.StreamedDataset``."""
+        return self
 
     def of_each_class(self, count: int) -> Int[Tensor, "count classes"]:
         """Rows of the first ``count`` images of every class, one column per class.

@@ -6,7 +6,7 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -130,9 +130,6 @@ def image_folder(
             twice, or a file is damaged or has no scale, as floating point and 32 bits; the message names it.
         TypeError: ``classes`` is one text.
     """
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-    from torchvision.transforms.v2 import functional
-
     inputs.path("path", path)
     inputs.whole("size", size)
     if size < 1:
@@ -143,13 +140,8 @@ def image_folder(
     if not root.is_dir():
         raise FileNotFoundError(f"path must be a folder with one sub-folder per class, got {path}")
 
-    def counts(file: str) -> bool:
-        parts = Path(file).relative_to(root).parts
-        return file.lower().endswith(IMG_EXTENSIONS) and not any(_is_hidden(part) for part in parts)
-
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
-    numbers = {folder: number for number, folder in enumerate(folders)}
-    found = make_dataset(str(root), numbers, is_valid_file=counts, allow_empty=True) if folders else []
+    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+    found = pictures_in(root, {folder: number for number, folder in enumerate(folders)})
     filled = {folders[number] for _, number in found}
     if not filled:
         raise FileNotFoundError(f"{root} must have one sub-folder with images per class, and has none")
@@ -163,13 +155,9 @@ def image_folder(
             f"no image in {', '.join(str(root / folder) for folder in empty)}; remove folders "
             "that are no classes, or name the classes by classes="
         )
-    # Resized in floating point: in whole levels torchvision rounds twice on some processors and once on others.
-    images = [
-        functional.center_crop(functional.resize(_read_image(Path(file)), [size], antialias=True), [size])
-        for file, _ in found
-    ]
+    images = [cropped(Path(file), size=size) for file, _ in found]
     return Dataset(
-        images=torch.stack(images).clamp_(0, 1),
+        images=torch.stack(images),
         labels=torch.tensor([names.index(folders[number]) for _, number in found], dtype=torch.int64),
         classes=names,
         name=name or root.name,
@@ -177,7 +165,38 @@ def image_folder(
     )
 
 
-def _is_hidden(name: str) -> bool:
+def pictures_in(root: Path, numbers: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The image files in the sub-folders of ``root`` that ``numbers`` has, sorted, each with the number of its folder.
+
+    See ``image_folder`` for what is passed over.
+    """
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+    def counts(file: str) -> bool:
+        parts = Path(file).relative_to(root).parts
+        return file.lower().endswith(IMG_EXTENSIONS) and not any(is_hidden(part) for part in parts)
+
+    return make_dataset(str(root), dict(numbers), is_valid_file=counts, allow_empty=True) if numbers else []
+
+
+def cropped(path: Path, *, size: int, resized: int | None = None) -> Tensor:
+    """A picture with its shorter side resized to ``resized`` (default: ``size``), and its centre of ``size``×``size``.
+
+    Returns:
+        float32 (3, size, size), values in [0, 1].
+
+    Raises:
+        ValueError: it is damaged, or its values have no scale; see ``image_folder``.
+    """
+    from torchvision.transforms.v2 import functional
+
+    # Resized in floating point: in whole levels torchvision rounds twice on some processors and once on others.
+    whole = functional.resize(_read_image(path), [size if resized is None else resized], antialias=True)
+    return functional.center_crop(whole, [size]).clamp_(0, 1)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether programs put a file or folder of that name beside the pictures."""
     return name.startswith(".") or name == "__MACOSX"
 
 

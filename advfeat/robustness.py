@@ -124,6 +124,7 @@ def withstands(
     inputs.whole("restarts", restarts, least=0)
     inputs.flag("early_drop", early_drop)
     check_dataset(dataset, least=1)
+    dataset = dataset.in_memory()
     check_threat(threat)
     _check_choice(attack, steps, step_size, restarts)
     if attack == "pgd" and step_size is not None:

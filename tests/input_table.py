@@ -257,6 +257,7 @@ def rows() -> dict[str, Row]:
         corruptions,
         estimates,
         evaluation_mode,
+        fashion_mnist,
         features,
         fourier,
         gaussian,
@@ -264,6 +265,7 @@ def rows() -> dict[str, Row]:
         gradient_masking,
         hyperparameters,
         image_files,
+        imagenet,
         measures,
         models,
         onednn,
@@ -272,6 +274,7 @@ def rows() -> dict[str, Row]:
         responses,
         robustness,
         shards,
+        streamed,
         threats,
         torchvision_networks,
         train,
@@ -716,6 +719,44 @@ def rows() -> dict[str, Row]:
         lambda path, **named: _absent(image_files.image_folder, path, **named),
         {"path": other(folder, 3, 0.5), "size": whole(8, 1)},
     )
+    reads = fashion_mnist.fashion_mnist
+    table["fashion_mnist.fashion_mnist"] = Row(
+        lambda train, root: None if train is True and root == folder else reads(train=train, root=root),
+        {"train": flag(True), "root": other(folder, 3.5, [1], none=True)},
+    )
+    place, size = other(folder, 3, 0.5), whole(8, 1)
+    table["streamed.streamed_classes"] = Row(lambda path: _absent(streamed.streamed_classes, path), {"path": place})
+    table["streamed.streamed_folder"] = Row(
+        lambda path, **named: _absent(streamed.streamed_folder, path, **named),
+        {"path": place, "into": place, "size": size, "resized": whole(9, 8, none=True)},
+    )
+    rows_of_file = {"type": [0, 1], "negative": torch.tensor([-1]), "floats": torch.zeros(2)}
+    table["streamed.StreamedImages"] = Row(
+        streamed.StreamedImages,
+        {"path": other(Path(__file__), 3, 0.5), "rows": Argument(torch.arange(2), rows_of_file)},
+        given={"sides": (3, 2, 2)},
+    )
+    table["imagenet.wordnet_ids"] = Row(lambda root: _absent(imagenet.wordnet_ids, root), {"root": place})
+    table["imagenet.restricted_imagenet"] = Row(
+        lambda root, train: _absent(imagenet.restricted_imagenet, root, train=train, size=8, into=folder),
+        {"root": place, "train": flag(True)},
+    )
+    table["imagenet.imagenet_a"] = Row(
+        lambda path, **named: _absent(imagenet.imagenet_a, path, **named), {"path": place, "into": place, "size": size}
+    )
+    table["imagenet.imagenet_o"] = Row(
+        lambda path, imagenet_, into: _absent(imagenet.imagenet_o, path, imagenet=imagenet_, into=into),
+        {"path": place, "into": place},
+        given={"imagenet_": folder},
+    )
+    table["imagenet.RestrictedLogits"] = Row(
+        imagenet.RestrictedLogits,
+        {
+            "model": other(model(training=False).valid, "resnet", 3),
+            "classes": Argument((0, 2), {"none": (), "twice": (1, 1), "negative": (-1,), "fraction": (0.5,)}),
+        },
+    )
+    table |= _of_confidence()
     table["image_files.cifar10"] = Row(
         lambda train, root: None if train is True and root == folder else image_files.cifar10(train=train, root=root),
         {"train": flag(True), "root": other(folder, 3.5, [1], none=True)},
@@ -874,6 +915,29 @@ def rows() -> dict[str, Row]:
          "boost": real(1.0, 0.0, -1.0), "whitened": flag()},
     )  # fmt: skip
     return table
+
+
+def _of_confidence() -> dict[str, Row]:
+    from advfeat import confidence
+
+    certain, right = torch.linspace(0.1, 0.9, N), torch.arange(N) % 2 == 0
+    bad = {"type": "many", "integers": certain.long(), "NaN": spoiled(certain, NAN), "shape": certain[None]}
+    marks = {
+        "confidence": Argument(certain, bad | {"percent": 100 * certain}, rows=True),
+        "right": Argument(right, {"type": "yes", "integers": right.long(), "shape": right[None]}, rows=True),
+    }
+    scores = {key: Argument(certain, bad, rows=True) for key in ("foreign", "familiar")}
+    asked = {"model": model(training=False), "dataset": dataset(), "batch_size": whole(4, 1)}
+    return {
+        "confidence.confidences": Row(confidence.confidences, asked, none="dataset"),
+        "confidence.rms_calibration_error": Row(
+            confidence.rms_calibration_error, {**marks, "bin_size": whole(3, 1)}, none="confidence"
+        ),
+        "confidence.aurra": Row(confidence.aurra, marks, none="confidence"),
+        "confidence.auroc": Row(confidence.auroc, scores, none="foreign"),
+        "confidence.aupr": Row(confidence.aupr, scores, none="foreign"),
+        "confidence.fpr_at_tpr": Row(confidence.fpr_at_tpr, {**scores, "tpr": real(0.95, 0.0, 1.5)}, none="foreign"),
+    }
 
 
 def _absent(function: Callable[..., Any], *given: Any, **named: Any) -> None:

@@ -37,10 +37,11 @@ from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
-    "attacks", "authors_release", "autoattack", "construct", "corruptions", "data", "engine/fused_steps",
-    "evaluation_mode", "experiments/record_writing", "experiments/records", "features", "fourier", "gaussian",
-    "gradient_ascent", "gradient_masking", "hyperparameters", "image_files", "measures", "models", "onednn", "planted",
-    "representations", "robustness", "shards", "threats", "train", "transfer", "whitening",
+    "attacks", "authors_release", "autoattack", "confidence", "construct", "corruptions", "data",
+    "engine/fused_steps", "evaluation_mode", "experiments/record_writing", "experiments/records", "fashion_mnist",
+    "features", "fourier", "gaussian", "gradient_ascent", "gradient_masking", "hyperparameters", "image_files",
+    "imagenet", "measures", "models", "onednn", "planted", "representations", "robustness", "shards", "streamed",
+    "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
@@ -56,6 +57,15 @@ ELSEWHERE = {
     "fused_steps.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
     "hyperparameters.TrainConfig.on": "hands on to fused_steps.fast_dtype",
     "train.resumed_elsewhere": "reads the rows that train has written",
+    "data.Dataset.rows_of_images": "behind subset, which has looked at the index",
+    "streamed.StreamedDataset.rows_of_images": "behind subset, which has looked at the index",
+    "streamed.StreamedImages.to": "behind Dataset.to, which has looked at the device",
+    "streamed.StreamedImages.split": "behind Dataset.fingerprint",
+    "streamed.write_in_pieces": "behind construct and streamed_folder, which have looked at everything",
+    "imagenet.RestrictedLogits.forward": "is asked through measures.predictions; test_imagenet",
+    "image_files.pictures_in": "behind image_folder and streamed_folder, which have looked at everything",
+    "image_files.cropped": "behind image_folder and streamed_folder, which have looked at everything",
+    "image_files.is_hidden": "is given names of files",
     "image_files.unit_range": "is given what a reader has decoded",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",
     "records.readable_records": "test_records",

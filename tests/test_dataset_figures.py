@@ -174,3 +174,10 @@ def test_a_matrix_has_who_made_the_images_in_rows():
     assert shades[0].tolist() == [0, 0.01, 0.02, 0.03, 0.04, 0.05]
     assert shades[2][1] == 0.21
     assert words(axis.get_xticklabels()) == words(axis.get_yticklabels()) == list(SHORT.values())
+
+
+def test_another_radius_than_the_papers_has_its_name_and_is_not_listed():
+    assert dataset_figures.ATTACKS["eps1.5"] == "ε = 1.5"
+    assert list(dataset_figures.ATTACKS) == ["clean", "eps0.25", "eps0.5"]
+    with pytest.raises(KeyError, match="cleaned"):
+        dataset_figures.ATTACKS["cleaned"]

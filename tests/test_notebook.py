@@ -66,6 +66,31 @@ def test_the_largest_profile_comes_first(results):
     assert found == ["b-large", "c-middle", "a-small"]
 
 
+def test_a_larger_record_of_other_images_does_not_stand_beside_the_papers_numbers(results, monkeypatch):
+    shown = []
+    monkeypatch.setattr(notebook, "display", shown.append)
+
+    def keep(profile, count, data):
+        save_record(
+            "05-chapter", profile, seed=0, values={}, config={"train_images": count, "data": data}, seconds={},
+            provenance={"commit": "c0ffee", "device": "a processor"},
+        )  # fmt: skip
+
+    def found(**asked):
+        return [record.profile for record in notebook.recorded("05-chapter", **asked)]
+
+    keep("clothes", 60_000, "fashion")
+    keep("pets", 100, "folder")
+    assert found() == ["clothes", "pets"]  # without the paper's images all there is
+    keep("small", 10_000, "cifar10")
+    keep("large", 50_000, "cifar10")
+    assert found() == ["large", "small"]
+    assert found(data="fashion") == ["clothes"]
+    assert not shown
+    assert found(data="planted", by="make it so") == []
+    assert "make it so" in shown[0].data
+
+
 def test_nothing_recorded_is_said(results, monkeypatch):
     shown = []
     monkeypatch.setattr(notebook, "display", shown.append)

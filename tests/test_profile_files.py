@@ -115,7 +115,7 @@ def test_a_file_may_name_another_data_set_and_the_table_stays(write):
         ('extends = "planted"\ndescription = 3', TypeError, "description must be a text, got 3"),
         ('extends = "planted"\neval_images = 0', ValueError, "eval_images=0 must be a whole number, 1 or more"),
         ('extends = "planted"\neps = nan', ValueError, "eps=nan must be a positive number"),
-        ('extends = "planted"\ndata = "mnist"', ValueError, "data='mnist' must be one of planted, cifar10, folder"),
+        ('extends = "planted"\ndata = "mnist"', ValueError, "data='mnist' must be one of planted, cifar10, fashion"),
         ('extends = "planted"\n[standard]\nlr = -1', ValueError, "standard: lr=-1.0 is out of range; it must be a pos"),
         ('extends = "planted"\neps = 0.25\n[targeting]\neps = 0.25', ValueError, "'eps' in targeting is given twice"),
         ("eps = 0.25", ValueError, "extends must name the profile .* planted, .*cifar10-gpu or a file, got nothing"),

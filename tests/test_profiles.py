@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from advfeat.attacks import L2
+from advfeat.experiments.datasets import DATASETS
 from advfeat.experiments.profiles import PROFILES, get_profile
 from advfeat.models import build_model
 from advfeat.torchvision_networks import TORCHVISION
@@ -20,7 +21,7 @@ def test_every_profile_can_be_run(name):
     assert profile == PROFILES[name]
     assert profile.name == name
     assert profile.description
-    assert profile.data.name in ("planted", "cifar10")
+    assert profile.data.name in DATASETS
     build_model(profile.network.name, width=profile.network.width)  # raises where network or width do not exist
     build_model(profile.network.name, width=profile.network.source_width)
     training = profile.training
@@ -46,7 +47,8 @@ def test_every_profile_can_be_run(name):
     assert set(profile.transfer.architectures) <= set(TORCHVISION)
     for architecture, scale in profile.transfer.architectures.items():
         with torch.device("meta"):
-            build_model(architecture, **dataclasses.asdict(scale)).eval()(torch.empty(1, 3, 32, 32))
+            side = DATASETS[profile.data.name].side
+            build_model(architecture, **dataclasses.asdict(scale)).eval()(torch.empty(1, 3, side, side))
     for radii in (evaluation.eps, evaluation.curve_eps, training.robust_eps, evaluation.autoattack_eps):
         assert list(radii) == sorted(radii)
     # The attack can reach the edge of its ball, and so can the one that trains the robust network.

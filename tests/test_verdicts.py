@@ -14,7 +14,7 @@ import nbformat
 import pytest
 import yaml
 
-from advfeat.pages import readme, verdicts
+from advfeat.pages import notebook, readme, verdicts
 from advfeat.pages.notebook import answered
 from advfeat.pages.readme import END, MADE, parts_of, with_parts
 from advfeat.pages.verdicts import Interval, claim_rows, decide, rows_of_book, table
@@ -247,9 +247,10 @@ def test_a_number_in_a_sentence_is_the_recorded_one(extension):
 
 
 def test_a_number_seed_by_seed_is_that_of_the_record_of_the_most_images(extension, tmp_path):
-    def keep(profile, images, **values):
+    def keep(profile, images, data="folder", **values):
+        config = {"train_images": images, "data": data}
         runs = {
-            seed: {"config": {"train_images": images}, "values": {"table1/D": {"value": value, "seed": int(seed) % 9}}}
+            seed: {"config": config, "values": {"table1/D": {"value": value, "seed": int(seed) % 9}}}
             for seed, value in values.items()
         }
         (tmp_path / profile).mkdir()
@@ -267,6 +268,9 @@ def test_a_number_seed_by_seed_is_that_of_the_record_of_the_most_images(extensio
     assert extension.by_seed("table1/D .2% mean", tmp_path) == "42.80%"
     keep("b-larger", 90_000, **{"0": 0.1, "9": 0.3, "1": 0.6})  # two of one network, of seed 0, count once
     assert extension.by_seed("table1/D .0% mean", tmp_path) == "40%"
+    keep("c-photographs", 10, "cifar10", **{"0": 0.7})  # the paper's images come first, as in notebook.recorded
+    assert extension.by_seed("table1/D .0% mean", tmp_path) == "70%"
+    assert extension.PAPERS_DATA == notebook.PAPERS_DATA
 
 
 def test_a_published_number_is_the_papers(extension):

@@ -13,6 +13,9 @@ from torch import Tensor
 from advfeat.experiments.tensor_files import read_tensors, write_tensors
 from advfeat.files import load_tensors, write_whole
 
+IMAGES_FILE = "images.levels"
+"""Name of the file of a streamed dataset's images."""
+
 
 class TrainingCheckpoint:
     """The state of an unfinished training run, in one file; ``recipe`` is the key of the model's recipe."""
@@ -98,6 +101,11 @@ class DatasetShards:
     def save(self, start: int, images: Tensor) -> None:
         """Keep a finished piece."""
         write_tensors(self._path(start), {"images": images}, of=self._of(start))
+
+    @property
+    def images_file(self) -> Path:
+        """The file for the images of a streamed dataset, which is no piece but grows until it is whole."""
+        return self.folder / IMAGES_FILE
 
     def clear(self) -> None:
         """Delete the pieces, once the whole dataset is written."""

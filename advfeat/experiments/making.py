@@ -11,12 +11,14 @@ import torch
 from advfeat.autoattack import autoattacked_dataset
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
 from advfeat.data import Dataset
+from advfeat.experiments.checkpoints import DatasetShards
 from advfeat.experiments.recipes import AutoAttackRecipe, MatchedRecipe, NetworkRecipe, TargetedRecipe
 from advfeat.experiments.store import Store
 from advfeat.measures import accuracy
 from advfeat.models import Classifier, build_model
 from advfeat.robustness import robust_accuracy
 from advfeat.shards import Shards
+from advfeat.streamed import StreamedDataset
 from advfeat.threats import Threat
 from advfeat.train import Checkpoint, train
 from advfeat.whitening import whiten
@@ -74,7 +76,7 @@ def train_network(
 
     def fit(model: Classifier, checkpoint: Checkpoint) -> list[dict[str, float]]:
         dataset = images()
-        whiten(model, dataset.images)
+        whiten(model, dataset.images[:5000])  # as many as it looks at
         evaluate = watch if recipe.watched else None
         about: dict[str, Any] = {"checkpoint": checkpoint, "evaluate": evaluate, "description": str(recipe)}
         return train(model, dataset, recipe.training, seed=recipe.seed, **about)
@@ -113,6 +115,10 @@ def construct_dataset(
             model, images, recipe.threat, seed=recipe.seed, batch_size=recipe.batch_size, shards=shards
         )
     search: dict[str, Any] = {"steps": recipe.steps, "step_size": recipe.step_size, "shards": shards}
+    if isinstance(images, StreamedDataset):
+        if not isinstance(shards, DatasetShards):
+            raise ValueError("shards must name the folder for the images of a streamed dataset, got none")
+        search |= {"into": shards.images_file}
     if isinstance(recipe, MatchedRecipe):
         build = robust_dataset if recipe.kind == "D_R" else nonrobust_dataset
         return build(model, images, seed=recipe.source.seed, start=recipe.start, begun=begun, **search)

@@ -45,7 +45,30 @@ _CPU_ARCHITECTURES = {
     "densenet": ArchitectureScale(16, depth=2, whitened=True),
     "vgg16": ArchitectureScale(16, whitened=True),
 }
+# One block a stage on patches of 4×4, at widths of about the same cost.
+_PATCHED_ARCHITECTURES = {
+    "resnet50": ArchitectureScale(12, depth=1, patch=4, boost=32.0),
+    "inception_v3": ArchitectureScale(8, depth=1, patch=4, boost=32.0),
+    "resnet18": ArchitectureScale(16, depth=1, patch=4, boost=32.0),
+    "densenet": ArchitectureScale(16, depth=2, patch=4, boost=32.0),
+    "vgg16": ArchitectureScale(16, depth=1, patch=4, boost=32.0),
+}
 _GPU = TrainConfig(epochs=40, batch_size=250, lr=0.2, shift=4, flip=True, precision="bfloat16")
+
+_FASHION = TrainConfig(epochs=10, batch_size=100, lr=0.1, shift=2, flip=True)
+# The radius follows a rule that was written down before the trial: the largest of 0.25, 0.5, 1, 2, 4 at which a network
+# trained adversarially withstands PGD-20 on half as many images as the ordinary network classifies; both trained on
+# the first 20,000 training images, and measured on 2,000 other training images. On CIFAR-10 (chapter 3) the same rule
+# gives the paper's 0.5. Here 64 % withstood at 2 and 42 % at 4, and half of the ordinary accuracy is 45 %. Every other
+# length is that of cifar10-cpu times the ratio of the two radii.
+_FASHION_EPS = 2.0
+_FASHION_ADVERSARIAL = dataclasses.replace(
+    _FASHION, epochs=6, threat=L2(_FASHION_EPS), attack_steps=3, attack_step_size=_FASHION_EPS / 2
+)
+_FASHION_DECAY = dataclasses.replace(_FASHION, weight_decay=5e-3)
+# With four times as many values in an image, a radius of 1 moves each as far as 0.5 does at 32×32.
+_IMAGENET = dataclasses.replace(_GPU, epochs=20, shift=8)
+_IMAGENET_ADVERSARIAL = dataclasses.replace(_IMAGENET, threat=L2(1.0), attack_steps=7, attack_step_size=0.2)
 
 PROFILES: dict[str, Profile] = {
     profile.name: profile
@@ -84,15 +107,8 @@ PROFILES: dict[str, Profile] = {
             features=Features(images=100, steps=3),
             inversion=Inversion(images=50, steps=60, step_size=0.35),
             transfer=Transfer(
-                # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five
-                # learn the shapes alone in so short a training.
-                architectures={
-                    "resnet50": ArchitectureScale(12, depth=1, patch=4, boost=32.0),
-                    "inception_v3": ArchitectureScale(8, depth=1, patch=4, boost=32.0),
-                    "resnet18": ArchitectureScale(16, depth=1, patch=4, boost=32.0),
-                    "densenet": ArchitectureScale(16, depth=2, patch=4, boost=32.0),
-                    "vgg16": ArchitectureScale(16, depth=1, patch=4, boost=32.0),
-                },
+                # Without the boost all five learn the shapes alone in so short a training.
+                architectures=_PATCHED_ARCHITECTURES,
                 standard=_PLANTED_ARCHITECTURES,
                 det=dataclasses.replace(_PLANTED_ARCHITECTURES, epochs=2),
                 images=200,
@@ -168,6 +184,88 @@ PROFILES: dict[str, Profile] = {
                 architectures=_CPU_ARCHITECTURES,
                 standard=dataclasses.replace(_CIFAR, epochs=6, lr=0.1),
                 det=dataclasses.replace(_CIFAR, epochs=6, lr=0.1, weight_decay=5e-3),
+            ),
+        ),
+        Profile(
+            name="fashion-cpu",
+            description="all of Fashion-MNIST and the small network of the planted world, an hour on two cores",
+            data=Data(name="fashion", train_images=60_000, test_images=10_000),
+            network=Network(name="cnn4", width=32, source_width=32),
+            training=Training(
+                standard=_FASHION,
+                robust=_FASHION_ADVERSARIAL,
+                robust_eps=(_FASHION_EPS / 2, _FASHION_EPS, 2 * _FASHION_EPS),
+                overfit=dataclasses.replace(_FASHION_ADVERSARIAL, epochs=40),
+                overfit_images=2000,
+                on_matched=_FASHION,
+                on_rand=_FASHION_DECAY,
+                on_det=_FASHION_DECAY,
+            ),
+            matching=Matching(
+                source=_FASHION_ADVERSARIAL,
+                images=20_000,
+                eps=_FASHION_EPS,
+                steps=40,
+                step_size=0.3 * _FASHION_EPS / 0.5,
+                nonrobust_step_size=0.1 * _FASHION_EPS / 0.5,
+                sweep=(10, 20, 80),
+                sweep_images=5000,
+            ),
+            targeting=Targeting(eps=_FASHION_EPS, steps=10, step_size=0.2 * _FASHION_EPS),
+            evaluation=Evaluation(
+                eps=(0.0, 0.2 * _FASHION_EPS, 0.5 * _FASHION_EPS, _FASHION_EPS),
+                images=2000,
+                curve_eps=(0.0, 0.5 * _FASHION_EPS, _FASHION_EPS, 2 * _FASHION_EPS, 4 * _FASHION_EPS),
+                autoattack_eps=(0.5 * _FASHION_EPS,),
+                autoattack_images=500,
+            ),
+            features=Features(images=250, steps=5),
+            transfer=Transfer(
+                architectures={
+                    name: dataclasses.replace(scale, boost=1.7) for name, scale in _PATCHED_ARCHITECTURES.items()
+                },
+                standard=dataclasses.replace(_FASHION, epochs=4),
+                det=dataclasses.replace(_FASHION_DECAY, epochs=4),
+                source="",
+            ),
+        ),
+        Profile(
+            name="restricted-imagenet",
+            description="Restricted ImageNet at 64×64 from a copy of ImageNet, in a file, and ResNet-18 on a large GPU",
+            data=Data(name="restricted-imagenet", train_images=250_000, test_images=10_000),
+            network=Network(name="resnet18", width=64, source_width=64),
+            training=Training(
+                standard=_IMAGENET,
+                robust=_IMAGENET_ADVERSARIAL,
+                robust_eps=(0.5, 1.0, 2.0),
+                overfit=dataclasses.replace(_IMAGENET_ADVERSARIAL, epochs=100),
+                overfit_images=20_000,
+                on_matched=_IMAGENET,
+                on_rand=dataclasses.replace(_IMAGENET, lr=0.02),
+                on_det=dataclasses.replace(_IMAGENET, shift=0, flip=False),
+            ),
+            matching=Matching(
+                source=_IMAGENET_ADVERSARIAL,
+                images=100_000,
+                eps=1.0,
+                steps=300,
+                step_size=0.2,
+                nonrobust_step_size=0.2,
+                sweep=(30, 100),
+                sweep_images=20_000,
+            ),
+            targeting=Targeting(eps=1.0, steps=100, step_size=0.2),
+            evaluation=Evaluation(
+                eps=(0.0, 0.2, 0.5, 1.0),
+                steps=50,
+                images=5000,
+                curve_eps=(0.0, 0.5, 1.0, 2.0, 4.0),
+                autoattack_eps=(0.5,),
+            ),
+            transfer=Transfer(
+                architectures=dict.fromkeys(_CPU_ARCHITECTURES, ArchitectureScale(patch=2)),
+                standard=dataclasses.replace(_IMAGENET, lr=0.1),
+                det=dataclasses.replace(_IMAGENET, lr=0.1, shift=0, flip=False),
             ),
         ),
         Profile(

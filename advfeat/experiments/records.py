@@ -43,6 +43,11 @@ class Record:
         """The run of the lowest seed: its curves and pictures are shown; all runs have its settings."""
         return self.runs[min(self.runs)]
 
+    @property
+    def data(self) -> str:
+        """The data set, as a profile's ``data`` has it; empty where the record names none."""
+        return str(self.first["config"].get("data", ""))
+
     def only(self, seed: int) -> Record:
         """The same record with the run of one seed only: its intervals leave out the spread between seeds.
 

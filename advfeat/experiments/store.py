@@ -25,16 +25,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
 from torch import Tensor
 
 from advfeat.data import Dataset
-from advfeat.experiments.checkpoints import DatasetShards, TrainingCheckpoint
+from advfeat.experiments.checkpoints import IMAGES_FILE, DatasetShards, TrainingCheckpoint
 from advfeat.experiments.tensor_files import read_tensors, write_tensors
 from advfeat.files import refusal, sweep, write_whole
 from advfeat.models import Classifier
 from advfeat.shards import Shards
+from advfeat.streamed import StreamedDataset, StreamedImages
 from advfeat.train import Checkpoint
 
 # Part of every key. Raise it when the meaning of a recipe changes (another algorithm under the same numbers), so that
@@ -97,12 +99,14 @@ class Store:
 
         def construct() -> None:
             built = build(DatasetShards(made.folder, made.key))
-            parts = {
-                "images": built.images,
-                "labels": built.labels,
-                **{f"truth.{k}": v for k, v in built.truth.items()},
-            }
-            made.write(parts, {"classes": built.classes, "name": built.name, "info": built.info})
+            parts = {"labels": built.labels, **{f"truth.{k}": v for k, v in built.truth.items()}}
+            about: dict[str, Any] = {"classes": built.classes, "name": built.name, "info": built.info}
+            if isinstance(built, StreamedDataset):
+                images = built.images
+                about["images"] = {"sides": images.sides, "white": images.white, "crc32": images.checksum()}
+            else:
+                parts = {"images": built.images, **parts}
+            made.write(parts, about)
 
         made.ensure(construct)
         return _read_dataset(made)
@@ -231,13 +235,19 @@ class _Artifact:
 def _read_dataset(made: _Artifact) -> Dataset:
     parts, about = made.read()
     try:
-        return Dataset(
-            images=parts["images"],
-            labels=parts["labels"],
-            classes=tuple(about["classes"]),
-            name=about["name"],
-            truth={key.removeprefix("truth."): value for key, value in parts.items() if key.startswith("truth.")},
-            info=about["info"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        fields: dict[str, Any] = {
+            "labels": parts["labels"],
+            "classes": tuple(about["classes"]),
+            "name": about["name"],
+            "truth": {key.removeprefix("truth."): value for key, value in parts.items() if key.startswith("truth.")},
+            "info": about["info"],
+        }
+        if "images" not in about:
+            return Dataset(images=parts["images"], **fields)
+        of, rows = about["images"], torch.arange(len(parts["labels"]))
+        images = StreamedImages(made.folder / IMAGES_FILE, tuple(of["sides"]), rows, of["white"])
+        if images.checksum() != of["crc32"]:
+            raise ValueError(f"the checksum of {IMAGES_FILE} is wrong")
+        return StreamedDataset(images=images, **fields)
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
         raise made.damaged(made.tensors, str(error)) from error

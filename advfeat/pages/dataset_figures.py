@@ -26,8 +26,18 @@ SETS = MappingProxyType(
 )
 """Training set → its symbol in the paper."""
 
-ATTACKS = MappingProxyType({"clean": "clean", "eps0.25": "ε = 0.25", "eps0.5": "ε = 0.5"})
-"""Last word of the id of an accuracy → the attack in words."""
+
+class _Attacks(dict[str, str]):
+    """Names of attacks, among which a further radius, ``eps1``, has one, too."""
+
+    def __missing__(self, key: str) -> str:
+        if not key.startswith("eps"):
+            raise KeyError(key)
+        return f"ε = {key.removeprefix('eps')}"
+
+
+ATTACKS = MappingProxyType(_Attacks({"clean": "clean", "eps0.25": "ε = 0.25", "eps0.5": "ε = 0.5"}))
+"""Last word of the id of an accuracy → the attack in words. The paper's are listed; any other radius has its name."""
 
 MATCHED = ("$x$", "$x'$", SETS["D_R"], SETS["D_NR"])
 """Rows of chapter 4's pictures: the image to be matched, the start of both searches, and the ends."""

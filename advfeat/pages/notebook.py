@@ -17,6 +17,8 @@ from advfeat.experiments.run import Run, Trained
 from advfeat.measures import accuracy
 from advfeat.pages.verdicts import rows_of_book, table
 
+PAPERS_DATA = "cifar10"
+"""The data set that the paper's numbers are of, with few exceptions."""
 PAPER = BOOK / "paper.json"
 """The paper's own numbers: id → value and where it stands."""
 
@@ -67,12 +69,19 @@ def check_record(
     readable_records()
 
 
-def recorded(chapter: str, *, by: str = "") -> list[Record]:
-    """Every record of a chapter, largest profile first; where there is none, says so and names the command, ``by``.
+def recorded(chapter: str, *, by: str = "", data: str = "") -> list[Record]:
+    """The records of a chapter on one data set, largest profile first; without one, says so and names the command.
 
     One that cannot be read is left out, with a warning that names it.
+
+    Args:
+        by: the command.
+        data: the data set, a name of ``datasets.DATASETS``. Default: CIFAR-10, on which the paper's numbers are; where
+            that is not recorded, whatever is.
     """
     found = readable_records(chapter)
+    asked = [record for record in found if record.data == (data or PAPERS_DATA)]
+    found = asked if asked or data else found
     if not found:
         command = by or f"make record CHAPTER={chapter[:2]} PROFILE=cifar10-cpu"
         display(Markdown(f"*Nothing is recorded yet. `{command}` does it.*"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advfeat.autoattack import installed
-from advfeat.experiments.datasets import DATASETS, SIDE
+from advfeat.experiments.datasets import DATASETS
 from advfeat.experiments.records import results_root
 from advfeat.experiments.run import Run
 from advfeat.pages.notebook import check_record
@@ -89,7 +89,7 @@ def _check_recording(chapter: Path, run: Run, code: str, given: Mapping[str, Any
 
 def _bytes_of_a_dataset(run: Run) -> int:
     # Pieces and whole lie side by side until the whole is written, as 32-bit numbers in three channels.
-    return 2 * run.profile.data.train_images * 3 * SIDE * SIDE * 4
+    return 2 * run.profile.data.train_images * 3 * DATASETS[run.profile.data.name].side ** 2 * 4
 
 
 def _unwritable(folder: Path) -> str:
