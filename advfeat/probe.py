@@ -23,7 +23,7 @@ from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, FrozenClassifier, freeze
 from advfeat.train import train
 
-PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
+PENALTIES = (1.0, 0.1, 0.01, 1e-3)
 """The regularisation that ``linear_probe`` chooses from, by default."""
 
 _MOST_STEPS = 20_000  # of L-BFGS; fits of thousands of images take some hundred
@@ -171,7 +171,7 @@ def _fit(
     first = np.zeros((classes, width + 1))
     if start is not None:
         first = np.concatenate([start.weight.numpy(), start.bias.numpy()[:, None]], 1)
-    options = {"maxiter": _MOST_STEPS, "maxfun": 2 * _MOST_STEPS, "gtol": _FLAT / 10, "ftol": 0.0, "maxcor": 20}
+    options = {"maxiter": _MOST_STEPS, "maxfun": 2 * _MOST_STEPS, "gtol": _FLAT / 10, "ftol": 0.0}
     found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     if not np.abs(found.jac).max() <= _FLAT:  # catches NaN as well
         raise FloatingPointError(

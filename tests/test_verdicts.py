@@ -160,7 +160,8 @@ def test_every_number_of_a_claim_is_one_that_its_chapter_records():
     of_others = ("missed", "missed/chance", "standard/accuracy", "standard/chance")
     of_shortcuts = ("robust-0.5/shape_bias", "standard/shape_bias", "dense/by_shape")
     of_others = (*(f"natural/{key}" for key in of_others), *(f"shortcut/{key}" for key in of_shortcuts))
-    coming |= dict.fromkeys((*of_transfer, *of_others), "11-beyond-cifar10")
+    of_fashion = ("fig2/D_R/eps1", "fig2/standard/eps1")
+    coming |= dict.fromkeys((*of_transfer, *of_others, *of_fashion), "11-beyond-cifar10")
     for claim in CLAIMS:
         nothing = claim.get("no_effect", [])
         for key in (*claim.get("ids", []), *(nothing if isinstance(nothing, list) else [])):
