@@ -67,7 +67,9 @@ class LinearProbe:
             TypeError, ValueError: as in ``logits``; labels that are no classes of the probe, or no image.
         """
         logits = self.logits(features)
-        inputs.labels(labels, count=len(features))
+        inputs.labels(labels, count=len(features), beside="features")
+        if not len(features):
+            raise ValueError("features must be of one image or more, got none")
         inputs.look(("labels", labels, (0, len(self.bias) - 1)))
         return Estimate.of_rate(int((logits.argmax(1) == labels.cpu()).sum()), len(labels))
 
@@ -128,6 +130,8 @@ def linear_probe(
     if not penalties:
         raise ValueError("penalties must name one number or more, got none")
     inputs.number("held_out", held_out, above=0, most=1)
+    if held_out == 1:
+        raise ValueError("held_out must be in (0, 1), got 1: nothing would be left to learn from")
     inputs.seed(seed)
     inputs.look(("features", features, inputs.FINITE), ("labels", labels, (0, classes - 1)))
     apart = round(held_out * known["n"])

@@ -104,9 +104,10 @@ def shape_response(images: Float[Tensor, "n 3 32 32"]) -> Float[Tensor, "n 1"]:
     two templates (of mean 0 and length 1) and a maximum over all places.
 
     Raises:
-        TypeError, ValueError: no float32 images of 32×32 pixels.
+        TypeError, ValueError: no float32 images of 32×32 pixels in [0, 1].
     """
     inputs.tensor("images", images, f"n 3 {SIZE} {SIZE}")
+    inputs.look(("images", images, inputs.BOX))
     matches = F.conv2d(
         -images.mean(1, keepdim=True), _templates().to(images.device), padding=_templates().shape[-1] // 2
     )

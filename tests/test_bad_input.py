@@ -39,9 +39,9 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "attacks", "authors_release", "autoattack", "confidence", "construct", "corruptions", "data",
     "engine/fused_steps", "evaluation_mode", "experiments/record_writing", "experiments/records", "fashion_mnist",
-    "features", "fourier", "gaussian", "gradient_ascent", "gradient_masking", "hyperparameters", "image_files",
-    "imagenet", "measures", "models", "onednn", "planted", "representations", "robustness", "shards", "streamed",
-    "threats", "train", "transfer", "whitening",
+    "features", "filtration", "fourier", "gaussian", "gradient_ascent", "gradient_masking", "hyperparameters",
+    "image_files", "imagenet", "measures", "models", "onednn", "planted", "probe", "representations", "robustness", "shards",
+    "shortcuts", "streamed", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
@@ -77,6 +77,7 @@ ELSEWHERE = {
     "evaluation_mode.batch_statistics": "runs inside training, on a model that train has looked at",
     "models.Classifier.represent": "behind the normalisation: what it is given belongs to the engine",
     "models.Classifier.classify": "behind the normalisation: what it is given belongs to the engine",
+    "planted.PlantedWorld.silhouettes": "counts on from what masks takes, which has looked at nothing either",
     "records.Record.matching": "test_records",
     "records.Record.summary": "test_records",
     "records.engine_of": "test_records",

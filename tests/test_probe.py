@@ -119,7 +119,7 @@ def test_accuracy_is_that_of_the_logits():
         ({"penalties": [0.0]}, "penalties"),
         ({"penalties": 0.1}, "penalties"),
         ({"held_out": 0.0}, "held_out"),
-        ({"held_out": 1.0}, "features"),
+        ({"held_out": 1.0}, "held_out"),
         ({"held_out": 0.01}, "features"),
         ({"classes": 1}, "classes"),
         ({"features": torch.full((9, 2), torch.nan)}, "features"),
