@@ -40,8 +40,8 @@ MODULES = (
     "attacks", "authors_release", "autoattack", "confidence", "construct", "corruptions", "data",
     "engine/fused_steps", "evaluation_mode", "experiments/record_writing", "experiments/records", "fashion_mnist",
     "features", "filtration", "fourier", "gaussian", "gradient_ascent", "gradient_masking", "hyperparameters",
-    "image_files", "imagenet", "measures", "models", "onednn", "planted", "probe", "representations", "robustness", "shards",
-    "shortcuts", "streamed", "threats", "train", "transfer", "whitening",
+    "image_files", "imagenet", "measures", "models", "onednn", "planted", "probe", "representations", "robustness",
+    "shards", "shortcuts", "streamed", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
