@@ -107,7 +107,7 @@ def test_a_spread_goes_from_the_smallest_to_the_largest():
 def test_published_values_are_rates_with_their_place():
     entries = json.loads(notebook.PAPER.read_text())
     known = {key for key, entry in entries.items() if entry["value"] is not None}
-    others = ("paper", "library", "reruns", "replications", "nakkiran", "gilmer", "salman", "geirhos")
+    others = ("paper", "library", "reruns", "replications", "nakkiran", "gilmer", "salman", "geirhos", "hendrycks")
     assert set().union(*(notebook.paper_values(by) for by in others)) == known
     assert set(entries) - known == {"fig3/correlation"}
     for entry in entries.values():
