@@ -19,7 +19,7 @@ from advfeat.image_files import is_hidden
 from advfeat.streamed import StreamedDataset
 from advfeat.streamed_folders import streamed_folder
 
-CLASSES = 1000
+IMAGENET_CLASSES = 1000
 RESTRICTED_IMAGENET = {
     "dog": (151, 268), "cat": (281, 285), "frog": (30, 32), "turtle": (33, 37), "bird": (80, 100),
     "monkey": (365, 382), "fish": (389, 397), "crab": (118, 121), "insect": (300, 319),
@@ -56,17 +56,17 @@ def wordnet_ids(root: Path | str) -> list[str]:
     folder, counts = Path(root).expanduser(), []
     for half in ("train", "val"):
         found = _folders(folder / half)
-        if len(found) == CLASSES:
+        if len(found) == IMAGENET_CLASSES:
             return found
         counts.append(f"{len(found)} in {half}/")
     listed = folder / "LOC_synset_mapping.txt"
     if listed.is_file():
         ids = sorted({line.split()[0] for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()})
-        if len(ids) == CLASSES and all(map(_WORDNET_ID.fullmatch, ids)):
+        if len(ids) == IMAGENET_CLASSES and all(map(_WORDNET_ID.fullmatch, ids)):
             return ids
         counts.append(f"{len(ids)} in {listed.name}")
     raise FileNotFoundError(
-        f"root must be a copy of ImageNet with a folder nXXXXXXXX for each of its {CLASSES} classes in train/ or val/, "
+        f"root must be a copy of ImageNet with a folder nXXXXXXXX for each of its {IMAGENET_CLASSES} classes in train/ or val/, "
         f"or with some of them and LOC_synset_mapping.txt, got {root} with {', '.join(counts)}. The number of a class "
         "is the place of its folder among all of them, so a part of the folders alone does not tell which is which"
     )

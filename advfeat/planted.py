@@ -18,39 +18,25 @@ from dataclasses import dataclass
 from numbers import Real
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from advfeat import inputs
+from advfeat.backgrounds import CLOUD_DEPTH, INKS, PAPERS, backgrounds, blends, clouds
 from advfeat.data import Dataset
-from advfeat.silhouettes import SHAPES, SIZE, masks, pixels
+from advfeat.silhouettes import SHAPE_SETS, SIZE, masks, pixels
+
+CLASSES = 10
+"""Classes of every planted world."""
 
 # Wave vectors in cycles per image, near the top of the spectrum and spread over the half circle of orientations.
 # Different integer vectors give exactly orthogonal gratings on a 32x32 grid. Multiples of 4 make every period divide
 # 8 pixels, so that a network with a total stride of 8 sees each cell in the same phase and need not learn energies.
-_WAVE_VECTORS = ((12, 0), (12, 4), (12, 8), (8, 8), (8, 12), (4, 12), (0, 12), (-4, 12), (-8, 8), (-12, 4))
-
-# Deep colours for the shapes, pale ones for the backgrounds: every pair has the same polarity and about the same
-# contrast, so that the colour says nothing about the class and the shape is never lost in the background.
-_INKS = (
-    (0.12, 0.30, 0.42),  # petrol
-    (0.62, 0.20, 0.22),  # brick
-    (0.16, 0.38, 0.30),  # pine
-    (0.32, 0.20, 0.44),  # plum
-    (0.66, 0.34, 0.12),  # rust
-    (0.14, 0.22, 0.50),  # navy
-    (0.52, 0.16, 0.36),  # berry
-    (0.24, 0.26, 0.30),  # slate
+# The two sets are all such vectors with 8 or 12 as their larger number: no grating is in both, and all are orthogonal.
+_WAVE_VECTORS = (
+    ((12, 0), (12, 4), (12, 8), (8, 8), (8, 12), (4, 12), (0, 12), (-4, 12), (-8, 8), (-12, 4)),
+    ((8, 0), (8, 4), (12, 12), (4, 8), (0, 8), (-4, 8), (-8, 12), (-12, 12), (-12, 8), (-8, 4)),
 )
-_PAPERS = (
-    (0.86, 0.82, 0.72),  # cream
-    (0.74, 0.84, 0.86),  # ice
-    (0.86, 0.76, 0.74),  # rose
-    (0.76, 0.84, 0.74),  # sage
-    (0.80, 0.78, 0.86),  # lilac
-    (0.87, 0.80, 0.68),  # sand
-)
-_CLOUD_DEPTH = 0.10  # largest change of brightness by the cloud
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +53,10 @@ class PlantedWorld:
         shift: largest move of a shape from the centre, pixels along each axis.
         turn: largest rotation of a shape, degrees to either side.
         seed: fixes which grating, in which phase, belongs to which class.
+        shape_set: which ten silhouettes there are, a number of ``silhouettes.SHAPE_SETS``. Worlds of different sets
+            share no shape.
+        texture_set: which ten wave vectors the gratings have, 0 or 1. Every texture of one set is orthogonal to every
+            texture of the other, so worlds of different sets share no texture.
 
     Raises:
         ValueError: a number outside its range, named.
@@ -80,6 +70,8 @@ class PlantedWorld:
     shift: float = 2.0
     turn: float = 12.0
     seed: int = 0
+    shape_set: int = 0
+    texture_set: int = 0
 
     def __post_init__(self) -> None:
         for name in ("shape_reliability", "texture_reliability", "texture_norm", "noise", "shift", "turn"):
@@ -97,11 +89,17 @@ class PlantedWorld:
         _require(0 <= self.shift <= SIZE / 4, "shift", self.shift, f"in [0, {SIZE // 4}] pixels")
         _require(0 <= self.turn <= 45, "turn", self.turn, "in [0, 45] degrees")
         inputs.seed(self.seed)
+        inputs.whole("shape_set", self.shape_set, least=0, most=len(SHAPE_SETS) - 1)
+        inputs.whole("texture_set", self.texture_set, least=0, most=len(_WAVE_VECTORS) - 1)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in label order: the names of their shapes."""
-        return SHAPES
+        return SHAPE_SETS[self.shape_set]
+
+    def silhouettes(self, shape: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The numbers, as ``silhouettes.masks`` counts them, of the shapes of some classes."""
+        return shape + CLASSES * self.shape_set
 
     def textures(self) -> Float[Tensor, "classes 3 32 32"]:
         """The exact gratings that are added to images, one per class: grey, zero mean, l2 norm ``texture_norm``.
@@ -110,9 +108,9 @@ class PlantedWorld:
         image x holds.
         """
         generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(len(_WAVE_VECTORS), generator=generator)
-        phase = 2 * math.pi * torch.rand(len(SHAPES), 1, 1, generator=generator, dtype=torch.float64)
-        waves = torch.tensor(_WAVE_VECTORS, dtype=torch.float64)[order]
+        order = torch.randperm(CLASSES, generator=generator)
+        phase = 2 * math.pi * torch.rand(CLASSES, 1, 1, generator=generator, dtype=torch.float64)
+        waves = torch.tensor(_WAVE_VECTORS[self.texture_set], dtype=torch.float64)[order]
         y, x = pixels(torch.float64)
         angle = 2 * math.pi / SIZE * (waves[:, 0, None, None] * x + waves[:, 1, None, None] * y)
         gratings = torch.cos(angle + phase)[:, None].expand(-1, 3, -1, -1)
@@ -125,10 +123,10 @@ class PlantedWorld:
 
         The canonical shape is centred, upright and of mean size; the drawn ones move, turn, grow and change colour.
         """
-        count = len(SHAPES)
-        radius = torch.full((count,), sum(self.radius) / 2)
-        silhouettes = masks(torch.arange(count), radius, centre=torch.zeros(count, 2), angle=torch.zeros(count))
-        contrast = torch.tensor(_INKS).mean(0) - torch.tensor(_PAPERS).mean(0)
+        shape, still = self.silhouettes(torch.arange(CLASSES)), torch.zeros(CLASSES)
+        radius = torch.full((CLASSES,), sum(self.radius) / 2)
+        silhouettes = masks(shape, radius, centre=torch.zeros(CLASSES, 2), angle=still)
+        contrast = torch.tensor(INKS).mean(0) - torch.tensor(PAPERS).mean(0)
         return silhouettes * contrast[:, None, None]
 
     def moments(
@@ -147,7 +145,7 @@ class PlantedWorld:
         inputs.whole("points", points, least=1)
         inputs.look(("weights", weights, inputs.FINITE))
         rows = weights.double().cpu()
-        shape_mean, shape_square = zip(*(self._scene_moments(rows, s, points) for s in range(len(SHAPES))), strict=True)
+        shape_mean, shape_square = zip(*(self._scene_moments(rows, s, points) for s in range(CLASSES)), strict=True)
         in_shape = _chances(self.shape_reliability) @ torch.stack(shape_mean)
         in_shape_square = _chances(self.shape_reliability) @ torch.stack(shape_square)
         texture = self.textures().double().flatten(1) @ rows.flatten(1).T
@@ -163,17 +161,17 @@ class PlantedWorld:
         radius = self.radius[0] + (self.radius[1] - self.radius[0]) * cube[:, 0]
         angle = math.radians(self.turn) * (2 * cube[:, 1] - 1)
         centre = self.shift * (2 * cube[:, 2:4] - 1)
-        mask = masks(torch.full((points,), shape), radius, centre=centre, angle=angle)[:, 0].double()
+        mask = masks(self.silhouettes(torch.full((points,), shape)), radius, centre=centre, angle=angle)[:, 0].double()
         # The scene is ink · m + (first · (1 − b) + second · b + depth · cloud) · (1 − m). It is linear in ink, first,
         # second and depth, which are independent, so their means and covariances suffice.
-        ink, paper = torch.tensor(_INKS).double(), torch.tensor(_PAPERS).double()
-        blend = (1 - mask) * _blends(2 * math.pi * cube[:, 4])
-        cloud = (1 - mask) * _clouds(SIZE * (cube[:, 5:7] - 0.5))
+        ink, paper = torch.tensor(INKS).double(), torch.tensor(PAPERS).double()
+        blend = (1 - mask) * blends(2 * math.pi * cube[:, 4])
+        cloud = (1 - mask) * clouds(SIZE * (cube[:, 5:7] - 0.5))
         on_ink, on_second = (torch.einsum("nhw,kchw->nkc", part, weights) for part in (mask, blend))
         on_first = weights.sum((2, 3)) - on_ink - on_second
         on_cloud = torch.einsum("nhw,kchw->nk", cloud, weights)
         mean = on_ink @ ink.mean(0) + (on_first + on_second) @ paper.mean(0)
-        spread = _CLOUD_DEPTH**2 / 3 * on_cloud.square()
+        spread = CLOUD_DEPTH**2 / 3 * on_cloud.square()
         for part, colours in ((on_ink, ink), (on_first, paper), (on_second, paper)):
             spread += torch.einsum("nkc,cd,nkd->nk", part, torch.cov(colours.T, correction=0), part)
         return mean.mean(0), (mean.square() + spread).mean(0)
@@ -212,17 +210,18 @@ def planted(world: PlantedWorld, n: int, *, seed: int, shapes: bool = True, text
     inputs.flag("shapes", shapes)
     inputs.flag("textures", textures)
     generator = torch.Generator().manual_seed(seed)
-    labels = (torch.arange(n) % len(SHAPES))[torch.randperm(n, generator=generator)]
+    labels = (torch.arange(n) % CLASSES)[torch.randperm(n, generator=generator)]
     shape = _drawn_class(labels, world.shape_reliability, generator)
     texture = _drawn_class(labels, world.texture_reliability, generator)
 
-    images = _backgrounds(n, generator)
+    images = backgrounds(n, generator)
     radius = world.radius[0] + (world.radius[1] - world.radius[0]) * torch.rand(n, generator=generator)
     centre = world.shift * (2 * torch.rand(n, 2, generator=generator) - 1)
     angle = math.radians(world.turn) * (2 * torch.rand(n, generator=generator) - 1)
-    ink = torch.tensor(_INKS)[torch.randint(len(_INKS), (n,), generator=generator)][:, :, None, None]
+    ink = torch.tensor(INKS)[torch.randint(len(INKS), (n,), generator=generator)][:, :, None, None]
     if shapes:
-        images = torch.lerp(images, ink.expand_as(images), masks(shape, radius, centre=centre, angle=angle))
+        silhouettes = masks(world.silhouettes(shape), radius, centre=centre, angle=angle)
+        images = torch.lerp(images, ink.expand_as(images), silhouettes)
     images.add_(torch.randn(images.shape, generator=generator), alpha=world.noise)
     gratings = world.textures()
     # Clipping comes before the texture and leaves room for it, so every image holds its texture exactly.
@@ -234,17 +233,24 @@ def planted(world: PlantedWorld, n: int, *, seed: int, shapes: bool = True, text
     return Dataset(
         images=images,
         labels=labels,
-        classes=SHAPES,
+        classes=world.classes,
         name="planted",
         truth={"shape": shape, "texture": texture},
         info={
             "dataset": "planted",
-            "world": dataclasses.asdict(world),
+            "world": _numbers(world),
             "seed": seed,
             "shapes": shapes,
             "textures": textures,
         },
     )
+
+
+def _numbers(world: PlantedWorld) -> dict[str, object]:
+    """The numbers of a world for ``info``; which sets it has only where they are not the first, as before there were
+    others: a search that goes on from stored images compares what they were made from."""
+    numbers = dataclasses.asdict(world)
+    return {name: value for name, value in numbers.items() if value or name not in ("shape_set", "texture_set")}
 
 
 def _require(accepted: bool, name: str, value: object, condition: str) -> None:
@@ -255,40 +261,12 @@ def _require(accepted: bool, name: str, value: object, condition: str) -> None:
 
 def _chances(reliability: float) -> Tensor:
     """Row y: the probability of each drawn class given the label y."""
-    count = len(SHAPES)
-    off = (1 - reliability) / (count - 1)
-    return torch.full((count, count), off, dtype=torch.float64).fill_diagonal_(reliability)
+    off = (1 - reliability) / (CLASSES - 1)
+    return torch.full((CLASSES, CLASSES), off, dtype=torch.float64).fill_diagonal_(reliability)
 
 
 def _drawn_class(labels: Tensor, reliability: float, generator: torch.Generator) -> Tensor:
     """The label with probability ``reliability``, otherwise one of the other classes, each equally likely."""
     wrong = torch.rand(labels.shape, generator=generator) >= reliability
-    step = torch.randint(1, len(SHAPES), labels.shape, generator=generator)
-    return torch.where(wrong, (labels + step) % len(SHAPES), labels)
-
-
-def _backgrounds(n: int, generator: torch.Generator) -> Tensor:
-    """Two pale colours blended along a random direction, and one broad, brighter or darker cloud."""
-    papers = torch.tensor(_PAPERS)
-    first = torch.randint(len(papers), (n,), generator=generator)
-    second = torch.randint(len(papers), (n,), generator=generator)
-    direction = 2 * math.pi * torch.rand(n, generator=generator)
-    blend = _blends(direction)[:, None]
-    images = torch.lerp(papers[first][:, :, None, None], papers[second][:, :, None, None], blend)
-    centre = SIZE * (torch.rand(n, 2, generator=generator) - 0.5)
-    depth = _CLOUD_DEPTH * (2 * torch.rand(n, generator=generator) - 1)
-    return images + (depth[:, None, None] * _clouds(centre))[:, None]
-
-
-def _blends(direction: Tensor) -> Tensor:
-    """Share of the second colour (n, 32, 32): half in the middle, rising along ``direction`` (n,), in radians."""
-    rows, columns = pixels()
-    ramp = torch.cos(direction)[:, None, None] * columns + torch.sin(direction)[:, None, None] * rows
-    return torch.sigmoid(ramp / 5)
-
-
-def _clouds(centre: Tensor) -> Tensor:
-    """Clouds of height 1 (n, 32, 32) around ``centre`` (n, 2), in pixels from the middle of the image."""
-    rows, columns = pixels()
-    y, x = rows - centre[:, 0, None, None], columns - centre[:, 1, None, None]
-    return torch.exp(-(x * x + y * y) / (2 * 8.0**2))
+    step = torch.randint(1, CLASSES, labels.shape, generator=generator)
+    return torch.where(wrong, (labels + step) % CLASSES, labels)

@@ -1,4 +1,4 @@
-"""Ten soft silhouettes on a 32×32 grid, the shapes of the planted world."""
+"""Two sets of ten soft silhouettes on a 32×32 grid, the shapes of planted worlds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ SIZE = 32
 SHAPES = ("disc", "ring", "triangle", "square", "cross", "star", "crescent", "bars", "heart", "arrow")
 """The shapes of classes 0 to 9, which are also the names of the classes."""
 
+OTHER_SHAPES = ("hourglass", "chevron", "tee", "ell", "zigzag", "diamond", "frame", "dome", "dots", "trough")
+"""A second set of ten, none of them a shape of the first."""
+
+SHAPE_SETS = (SHAPES, OTHER_SHAPES)
+"""The sets by number. ``masks`` counts through them: shapes 0 to 9 are of the first set, 10 to 19 of the second."""
+
 
 def pixels(dtype: torch.dtype = torch.float32) -> tuple[Float[Tensor, "32 32"], Float[Tensor, "32 32"]]:
     """Pixel centres relative to the image centre: row and column offsets."""
@@ -25,7 +31,7 @@ def pixels(dtype: torch.dtype = torch.float32) -> tuple[Float[Tensor, "32 32"], 
 def masks(
     shape: Int[Tensor, " n"], radius: Float[Tensor, " n"], *, centre: Float[Tensor, "n 2"], angle: Float[Tensor, " n"]
 ) -> Float[Tensor, "n 1 32 32"]:
-    """Soft-edged masks in [0, 1] of the classes ``shape``.
+    """Soft-edged masks in [0, 1] of the shapes with the numbers ``shape``, see ``SHAPE_SETS``.
 
     Args:
         radius: half the extent of each, in pixels.
@@ -120,6 +126,52 @@ def _arrow(x: Tensor, y: Tensor) -> Tensor:
     return _polygon(x, y, corners) - 0.04
 
 
-# In the order of SHAPES. Each maps coordinates in units of the radius (y downwards) to a signed distance, negative
-# inside; near the outline the distance is exact enough for a soft edge of even width.
-_DISTANCES = (_disc, _ring, _triangle, _square, _cross, _star, _crescent, _bars, _heart, _arrow)
+def _hourglass(x: Tensor, y: Tensor) -> Tensor:
+    return _polygon(x, y, [(-0.85, -0.95), (0.85, -0.95), (-0.85, 0.95), (0.85, 0.95)]) - 0.06
+
+
+def _chevron(x: Tensor, y: Tensor) -> Tensor:
+    corners = [(-1.0, -0.8), (-0.45, -0.8), (0.0, 0.25), (0.45, -0.8), (1.0, -0.8), (0.3, 0.85), (-0.3, 0.85)]
+    return _polygon(x, y, corners) - 0.04
+
+
+def _tee(x: Tensor, y: Tensor) -> Tensor:
+    return torch.minimum(_box(x, y + 0.68, 0.95, 0.24), _box(x, y - 0.1, 0.25, 0.82)) - 0.04
+
+
+def _ell(x: Tensor, y: Tensor) -> Tensor:
+    return torch.minimum(_box(x + 0.6, y, 0.24, 0.92), _box(x, y - 0.68, 0.84, 0.24)) - 0.04
+
+
+def _zigzag(x: Tensor, y: Tensor) -> Tensor:
+    half = [(-0.9, -0.92), (0.9, -0.92), (0.9, -0.5), (-0.2, 0.5), (0.9, 0.5)]
+    return _polygon(x, y, half + [(-across, -down) for across, down in half]) - 0.03
+
+
+def _diamond(x: Tensor, y: Tensor) -> Tensor:
+    return _polygon(x, y, [(0.0, -1.0), (0.7, 0.0), (0.0, 1.0), (-0.7, 0.0)]) - 0.06
+
+
+def _frame(x: Tensor, y: Tensor) -> Tensor:
+    return _box(x, y, 0.68, 0.68).abs() - 0.19
+
+
+def _dome(x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(torch.hypot(x, y - 0.5) - 1.0, y - 0.55)
+
+
+def _dots(x: Tensor, y: Tensor) -> Tensor:
+    return torch.hypot(x.abs() - 0.52, y) - 0.44
+
+
+def _trough(x: Tensor, y: Tensor) -> Tensor:
+    half_width, wall = x.abs(), 0.22  # two walls and a floor
+    return torch.minimum(_box(half_width - 0.68, y, wall, 0.9), _box(x, y - 0.68, 0.68, wall)) - 0.04
+
+
+# In the order of SHAPES, then of OTHER_SHAPES. Each maps coordinates in units of the radius (y downwards) to a signed
+# distance, negative inside; near the outline the distance is exact enough for a soft edge of even width.
+_DISTANCES = (
+    _disc, _ring, _triangle, _square, _cross, _star, _crescent, _bars, _heart, _arrow,
+    _hourglass, _chevron, _tee, _ell, _zigzag, _diamond, _frame, _dome, _dots, _trough,
+)  # fmt: skip

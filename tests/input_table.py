@@ -825,7 +825,7 @@ def rows() -> dict[str, Row]:
             "classes": Argument((0, 2), {"none": (), "twice": (1, 1), "negative": (-1,), "fraction": (0.5,)}),
         },
     )
-    table |= _of_confidence()
+    table |= _of_confidence() | _of_probe() | _of_cues()
     table["image_files.cifar10"] = Row(
         lambda train, root: None if train is True and root == folder else image_files.cifar10(train=train, root=root),
         {"train": flag(True), "root": other(folder, 3.5, [1], none=True)},
@@ -1044,6 +1044,79 @@ def rows() -> dict[str, Row]:
     )  # fmt: skip
 
     return table
+
+
+def _of_probe() -> dict[str, Row]:
+    from advfeat import probe
+    from advfeat.hyperparameters import TrainConfig
+
+    units, classes = noise(N, UNITS), torch.arange(N) % CLASSES
+    layer = probe.linear_probe(units, classes, classes=CLASSES, penalties=[0.1])
+    config = TrainConfig(epochs=1, batch_size=4, lr=0.01)
+    # Other widths, classes and numbers of images are as good: nothing is fixed before.
+    return {
+        "probe.frozen_features": Row(
+            probe.frozen_features,
+            {"model": model(inside=True, training=False, logits=False), "dataset": dataset(),
+             "batch_size": whole(4, 1)},
+            none="dataset",
+        ),
+        "probe.linear_probe": Row(
+            probe.linear_probe,
+            {"features": numbers(units), "labels": labels(), "classes": whole(CLASSES, 2), "seed": seed(),
+             "penalties": other([0.1, 0.01], 0.1, "0.1", empty=[], zero=[0.0], text=["a"]),
+             "held_out": real(0.25, 0.0, 1.0, -0.5, 2.0)},
+            works=("features: width 1",), one="features", none="features",
+        ),
+        "probe.LinearProbe.logits": Row(
+            layer.logits, {"features": numbers(units)}, works=("features: one row",)
+        ),
+        "probe.LinearProbe.accuracy": Row(
+            layer.accuracy, {"features": numbers(units), "labels": labels()}, none="features"
+        ),
+        "probe.fine_tuned": Row(
+            probe.fine_tuned,
+            {"model": other(classifier(), "resnet18", 3, Plain()), "dataset": dataset(),
+             "config": other(config, 3, "quick"), "seed": seed()},
+            one="dataset", none="dataset",
+        ),
+    }  # fmt: skip
+
+
+def _of_cues() -> dict[str, Row]:
+    from advfeat import filtration, shortcuts
+
+    truth, missed = torch.arange(N) % CLASSES, torch.arange(N) % 2 == 0
+    given = other({"a": truth}, "a", truth, none_of_them={}, text={"answers": "a"}, short={"a": truth[:1]})
+    rows = Argument(
+        missed, {"type": "yes", "nothing": None, "int64": missed.long(), "one row": missed[:1], "none": missed & False},
+        rows=True,
+    )  # fmt: skip
+    after = Argument((truth + 1) % CLASSES, labels().bad, rows=True)
+    return {
+        # Nobody says how many classes there are.
+        "filtration.filtered": Row(
+            filtration.filtered, {"answers": given, "labels": labels()}, works=("labels: no class",), one="answers",
+            none="labels", says={"labels: one row": "answers"},
+        ),
+        "filtration.judged": Row(
+            filtration.judged, {"answers": labels(), "labels": labels(), "missed": rows},
+            works=("labels: no class", "answers: no class"), none="labels", says={"labels: one row": "answers"},
+        ),
+        "shortcuts.corners": Row(
+            shortcuts.corners,
+            {"n": whole(4), "seed": seed(), "texture_norm": real(0.3, -0.1, 5.0),
+             "telling": other(("shape",), "shape", 3, unknown=("colour",), numbers=(3,))},
+        ),
+        "shortcuts.shape_response": Row(
+            shortcuts.shape_response, {"images": images(noise(N, 3, 32, 32))}, works=("images: one row",)
+        ),
+        "shortcuts.shape_bias": Row(
+            shortcuts.shape_bias, {"answers": labels(), "shape": labels(), "texture": after},
+            works=("answers: no class", "texture: no class"), none="answers",
+            says={"shape: one row": "texture"},
+        ),
+    }  # fmt: skip
 
 
 def _of_confidence() -> dict[str, Row]:

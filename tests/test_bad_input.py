@@ -40,10 +40,10 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "attack_checks", "attacks", "authors_release", "autoattack", "comparisons", "confidence", "construct",
     "corruptions", "data", "engine/fused_steps", "evaluation_mode", "experiments/record_writing",
-    "experiments/records", "fashion_mnist", "features", "fourier", "gaussian", "gradient_ascent",
+    "experiments/records", "fashion_mnist", "features", "filtration", "fourier", "gaussian", "gradient_ascent",
     "gradient_masking", "hyperparameters", "image_files", "imagenet", "linear_features", "measures", "minimum_norm",
-    "models", "onednn", "planted", "representations", "robustness", "shards", "streamed", "streamed_folders",
-    "superposition", "threats", "train", "transfer", "whitening",
+    "models", "onednn", "planted", "probe", "representations", "robustness", "shards", "shortcuts", "streamed",
+    "streamed_folders", "superposition", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
@@ -70,6 +70,7 @@ ELSEWHERE = {
     "image_files.pictures_in": "behind image_folder and streamed_folder, which have looked at everything",
     "image_files.cropped": "behind image_folder and streamed_folder, which have looked at everything",
     "image_files.is_hidden": "is given names of files",
+    "planted.PlantedWorld.silhouettes": "counts on from the images of masks, which has looked at nothing either",
     "image_files.unit_range": "is given a reader's decoded images",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",
     "records.readable_records": "test_records",

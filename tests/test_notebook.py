@@ -118,6 +118,8 @@ def test_published_values_are_rates_with_their_place():
         "goh",
         "nakano",
         "wallace",
+        "salman",
+        "geirhos",
         "fort",
         "hendrycks",
     )

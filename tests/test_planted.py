@@ -56,6 +56,36 @@ def test_world_seed_changes_textures_only():
     assert difference <= (other.textures().abs().max() - WORLD.textures().abs().max()).abs() + 1e-6
 
 
+def test_worlds_share_exactly_what_their_sets_share():
+    """Nothing else than the named feature changes, neither labels nor backgrounds nor what each image draws."""
+    worlds = {key: PlantedWorld(shape_set=key[0], texture_set=key[1]) for key in ((0, 0), (0, 1), (1, 0), (1, 1))}
+    drawn = {key: planted(world, 30, seed=0) for key, world in worlds.items()}
+    for first, second in ((0, 1), (1, 0)):
+        same_shapes, same_textures = worlds[0, second], worlds[first, 0]
+        assert torch.equal(same_shapes.shapes(), WORLD.shapes())
+        assert torch.equal(same_textures.textures(), WORLD.textures())
+    assert (WORLD.textures().flatten(1) @ worlds[0, 1].textures().flatten(1).T).abs().max() < 1e-6
+    # A shape of the other set is farther from all of the first than the adversary can go.
+    assert torch.cdist(WORLD.shapes().flatten(1), worlds[1, 0].shapes().flatten(1)).min() > 8 * 0.5
+    assert torch.pdist(worlds[1, 0].shapes().flatten(1)).min() > 8 * 0.5
+    for dataset in drawn.values():
+        assert torch.equal(dataset.labels, drawn[0, 0].labels)
+        assert all(torch.equal(dataset.truth[key], drawn[0, 0].truth[key]) for key in dataset.truth)
+    bare = {key: planted(world, 30, seed=0, shapes=False, textures=False) for key, world in worlds.items()}
+    room = max(world.textures().abs().max() for world in worlds.values())
+    assert all((of.images - bare[0, 0].images).abs().max() <= room for of in bare.values())
+    assert set(drawn[1, 0].classes).isdisjoint(drawn[0, 0].classes)
+
+
+def test_the_default_world_is_that_of_earlier_records():
+    """Its info says nothing of sets, as it did not before there were others: constructed datasets hold it."""
+    assert set(planted(WORLD, 1, seed=0).info["world"]) == {
+        "shape_reliability", "texture_reliability", "texture_norm", "noise", "radius", "shift", "turn", "seed",
+    }  # fmt: skip
+    assert planted(WORLD, 300, seed=1).images.double().sum().item() == pytest.approx(605_926.626, abs=0.1)
+    assert planted(PlantedWorld(texture_set=1), 1, seed=0).info["world"]["texture_set"] == 1
+
+
 @settings(max_examples=10, deadline=None)
 @given(
     n=st.integers(0, 12),
@@ -96,7 +126,7 @@ def test_truth_survives_subset():
 
 
 def test_info_rebuilds_the_dataset():
-    dataset = planted(PlantedWorld(noise=0.1, seed=5), 20, seed=7, shapes=False)
+    dataset = planted(PlantedWorld(noise=0.1, seed=5, shape_set=1), 20, seed=7, shapes=False)
     info = json.loads(json.dumps(dataset.info))
     world = PlantedWorld(
         **{key: tuple(value) if isinstance(value, list) else value for key, value in info["world"].items()}
@@ -118,6 +148,8 @@ def test_info_rebuilds_the_dataset():
         ("shift", 9.0),
         ("turn", -1.0),
         ("seed", -1),
+        ("shape_set", 2),
+        ("texture_set", -1),
     ],
 )
 def test_world_refuses_bad_numbers(name, value):

@@ -112,7 +112,6 @@ ALLOWED: dict[str, dict[str, str]] = {
         "amplified ten times": SETTING,
     },
     "02-features-model": {
-        "The threshold 0.2": SETTING,
         "within a tenth of it": SETTING,
         "One image in a hundred": WORLD,
         "one image in a hundred": WORLD,
@@ -160,6 +159,18 @@ ALLOWED: dict[str, dict[str, str]] = {
     "09-fourier-view": {
         "a quarter of a period": PROVED,
         "four times as long": SETTING,
+    },
+    "11-beyond-cifar10": {
+        "ten times their texture": SETTING,
+        "Chance is one in ten": CHANCE,
+        "a quarter of a million pictures": COUNTED,
+        "ten times as many pictures": SETTING,
+        "where 95 % of the foreign ones are found": SETTING,
+        "a texture of length 0.3": WORLD,
+        "(about nine in ten)": WORLD,
+        "one image in a thousand": CHANCE,
+        "accuracy of about 2 %": SOURCE,
+        "An accuracy of 2 % is four times chance": SOURCE,
     },
     "13-fast-attacks": {
         "A third of the arithmetic": COUNTED,

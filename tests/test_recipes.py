@@ -124,3 +124,18 @@ def test_a_source_is_found_under_the_key_of_its_own_recipe(run):
     source = run.source(seed=0)
     assert run.recipes.constructed("D_det", source_seed=0).source == source.recipe
     assert (run.store.root / "models" / run.store.key(source.recipe.key_parts())).is_dir()
+
+
+def test_a_network_of_some_classes_sees_them_only(run):
+    """Its key says which, and nothing changes for networks of all classes."""
+    part = run.recipes.standard(seed=0, classes=(0, 2, 5))
+    assert part.key_parts()["data"] == {**run.recipes.standard(seed=0).key_parts()["data"], "classes": [0, 2, 5]}
+    assert "classes" not in run.recipes.robust(seed=0).key_parts()["data"]
+    assert run.recipes.robust(seed=0, eps=0.25, classes=[1]).data.classes == (1,)
+    assert not part.watched
+    assert str(part) == "standard, 3 classes"
+    seen = run._images(part.data)
+    assert seen.labels.unique().tolist() == [0, 2, 5]
+    assert len(seen) == int(torch.isin(run.train_set.labels, torch.tensor([0, 2, 5])).sum())
+    with pytest.raises(ValueError, match="own network"):
+        run.recipes.standard(seed=0, architecture="vgg16", classes=(0,))

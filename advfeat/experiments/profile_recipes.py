@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advfeat.experiments.recipes import (
@@ -39,10 +40,14 @@ class Recipes:
     fingerprint: str
     precision: str
 
-    def standard(self, *, seed: int, architecture: str | None = None) -> NetworkRecipe:
+    def standard(
+        self, *, seed: int, architecture: str | None = None, classes: Sequence[int] | None = None
+    ) -> NetworkRecipe:
         """See ``run.Run.standard``."""
         if architecture is None:
-            return self._own(self.profile.training.standard, seed)
+            return self._own(self.profile.training.standard, seed, classes=classes)
+        if classes is not None:
+            raise ValueError(f"the profile's own network can see some classes only, got architecture={architecture!r}")
         # An architecture by the name of the profile's own would begin with the weights of the network that it is to be
         # compared with.
         twin = architecture == self.profile.network.name
@@ -54,10 +59,10 @@ class Recipes:
             return dataclasses.replace(self.standard(seed=seed), scale=self.profile.network.source_width)
         return self._other(architecture, self.profile.transfer.standard, seed, apart=2 * INIT_SEED_OFFSET)
 
-    def robust(self, *, seed: int, eps: float | None = None) -> NetworkRecipe:
+    def robust(self, *, seed: int, eps: float | None = None, classes: Sequence[int] | None = None) -> NetworkRecipe:
         """See ``run.Run.robust``."""
         training = self.profile.training.robust
-        return self._own(training if eps is None else training.at_radius(eps), seed)
+        return self._own(training if eps is None else training.at_radius(eps), seed, classes=classes)
 
     def match_source(self, *, seed: int) -> NetworkRecipe:
         """See ``run.Run.match_source``."""
@@ -110,9 +115,12 @@ class Recipes:
             raise ValueError(f"architectures are trained on D_det, got kind={data.kind!r}")
         return dataclasses.replace(recipe, data=data, init_seed=seed + INIT_SEED_OFFSET)
 
-    def _own(self, training: TrainConfig, seed: int, images: int | None = None) -> NetworkRecipe:
+    def _own(
+        self, training: TrainConfig, seed: int, images: int | None = None, classes: Sequence[int] | None = None
+    ) -> NetworkRecipe:
         """The profile's own network, on ordinary images."""
-        network, data = self.profile.network, ImagesRecipe(self.fingerprint, images)
+        kept = None if classes is None else tuple(classes)
+        network, data = self.profile.network, ImagesRecipe(self.fingerprint, images, kept)
         return NetworkRecipe(network.name, network.width, data, training, seed, init_seed=seed)
 
     def _other(self, architecture: str, training: TrainConfig, seed: int, *, apart: int = 0) -> NetworkRecipe:

@@ -28,14 +28,18 @@ class ImagesRecipe:
     Attributes:
         fingerprint: of the whole training set, see ``data.Dataset.fingerprint``.
         images: how many of them, from the first on; None for all.
+        classes: the classes, by their numbers, whose images alone are kept of these; None for all.
     """
 
     fingerprint: str
     images: int | None = None
+    classes: tuple[int, ...] | None = None
 
     def key_parts(self) -> dict[str, Any]:
-        """The recipe in JSON types."""
-        return {"fingerprint": self.fingerprint, **({} if self.images is None else {"images": self.images})}
+        """The recipe in JSON types; what is not restricted is not named."""
+        parts: dict[str, Any] = {"fingerprint": self.fingerprint}
+        parts |= {} if self.images is None else {"images": self.images}
+        return parts | ({} if self.classes is None else {"classes": list(self.classes)})
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,11 @@ class NetworkRecipe:
 
     @property
     def watched(self) -> bool:
-        """Whether test accuracies are measured after every epoch: of the profile's own network on ordinary images."""
-        return isinstance(self.data, ImagesRecipe) and isinstance(self.scale, int)
+        """Whether test accuracies are measured after every epoch: of the profile's own network on ordinary images.
+
+        Not where it sees some of the classes only, since the test images are of all.
+        """
+        return isinstance(self.data, ImagesRecipe) and self.data.classes is None and isinstance(self.scale, int)
 
     def key_parts(self) -> dict[str, Any]:
         """The recipe in JSON types; ``weights`` is the seed of the first weights, where it is another one."""
@@ -90,7 +97,8 @@ class NetworkRecipe:
             return self.data.kind if own else f"{self.architecture} on {self.data.kind}"
         trained = f"robust, {self.training.threat}" if self.training.threat else "standard"
         words = trained if own else f"{self.architecture}, {trained}"
-        return words if self.data.images is None else f"{words}, {self.data.images} images"
+        words += "" if self.data.images is None else f", {self.data.images} images"
+        return words if self.data.classes is None else f"{words}, {len(self.data.classes)} classes"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ it itself: chapters can be run in any order. ``profile_recipes`` has the recipes
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,12 @@ class Run:
         precision = str(fused_steps.fast_dtype(self.device.type))
         return Recipes(self.profile, self.train_set.fingerprint(), precision)
 
-    def standard(self, *, seed: int, architecture: str | None = None) -> Trained:
-        """The network trained on the ordinary images: the profile's own, or one of its ``architectures``."""
-        return self.make_network(self.recipes.standard(seed=seed, architecture=architecture))
+    def standard(self, *, seed: int, architecture: str | None = None, classes: Sequence[int] | None = None) -> Trained:
+        """The network trained on the ordinary images: the profile's own, or one of its ``architectures``.
+
+        With ``classes`` the profile's own sees the images of these classes only. Its answers keep their numbers.
+        """
+        return self.make_network(self.recipes.standard(seed=seed, architecture=architecture, classes=classes))
 
     def source(self, *, seed: int, architecture: str | None = None) -> Trained:
         """The ordinary network that D_rand and D_det are made with: ``standard`` at the profile's ``source_width``.
@@ -113,9 +116,12 @@ class Run:
         """
         return self.make_network(self.recipes.source(seed=seed, architecture=architecture))
 
-    def robust(self, *, seed: int, eps: float | None = None) -> Trained:
-        """The network trained on adversarial images: of the profile's radius, or of ``eps`` with steps to match."""
-        return self.make_network(self.recipes.robust(seed=seed, eps=eps))
+    def robust(self, *, seed: int, eps: float | None = None, classes: Sequence[int] | None = None) -> Trained:
+        """The network trained on adversarial images: of the profile's radius, or of ``eps`` with steps to match.
+
+        With ``classes`` it sees the images of these classes only, see ``standard``.
+        """
+        return self.make_network(self.recipes.robust(seed=seed, eps=eps, classes=classes))
 
     def match_source(self, *, seed: int) -> Trained:
         """The network trained on adversarial images that D_R is made with; in some profiles one of the ``robust``."""
@@ -214,7 +220,10 @@ class Run:
         if not isinstance(recipe, ImagesRecipe):
             return self.make_dataset(recipe)
         _check_same("training images", self.recipes.fingerprint, recipe.fingerprint)
-        return self.train_set.subset(slice(0, recipe.images))
+        found = self.train_set.subset(slice(0, recipe.images))
+        if recipe.classes is None:
+            return found
+        return found.subset(torch.isin(found.labels, torch.tensor(recipe.classes, device=found.labels.device)))
 
     def _test_fingerprint(self, count: int) -> str:
         """The fingerprint of the first ``count`` test images, computed once for all radii and networks."""
