@@ -22,14 +22,23 @@ from advfeat.paper.report import clock, estimated, show, write_table
 TINY = {"train_images": 100, "test_images": 100, "standard": {"epochs": 1}}
 
 
+def toml(value) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + "}"
+    return "[" + ", ".join(map(toml, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
 def write_grid(folder: Path, **given) -> Path:
     path = folder / "mine.toml"
-    lines = [f"{key} = {json.dumps(value)}" for key, value in given.items() if not isinstance(value, dict)]
-    for name, table in given.items():
-        if isinstance(table, dict):
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(f"{key} = {toml(value)}" for key, value in given.items()))
     return path
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    """Plans and notes are kept beside the test's other files, not in the checkout."""
+    monkeypatch.setattr("advfeat.paper.grid.RUNS", tmp_path / "runs")
 
 
 @pytest.fixture
@@ -39,11 +48,11 @@ def store(tmp_path, monkeypatch):
 
 
 def test_a_grid_is_every_combination_of_its_values(tmp_path):
-    sweep = {"eps": [0.25, 0.5], "attack_steps": [5, 10, 20]}
+    sweep = {"eps": [0.25, 0.5], "construct_steps": [5, 10, 20]}
     grid = read_grid(write_grid(tmp_path, chapters=["05", "4"], seeds=[0, 3], sweep=sweep))
     assert grid.chapters == ("05-non-robust-features", "04-robust-datasets")
     assert [one.overrides for one in grid.settings] == [
-        {"eps": eps, "attack_steps": steps} for eps in (0.25, 0.5) for steps in (5, 10, 20)
+        {"eps": eps, "construct_steps": steps} for eps in (0.25, 0.5) for steps in (5, 10, 20)
     ]
     assert len({grid.results_of(one) for one in grid.settings}) == 6
     alone = read_grid(write_grid(tmp_path, chapters=["05"], seeds=[0], results="elsewhere"))
@@ -58,7 +67,7 @@ def test_a_grid_is_every_combination_of_its_values(tmp_path):
         ({"chapters": ["05"], "seeds": [-1]}, "seed"),
         ({"chapters": ["99"], "seeds": [0]}, "no chapter '99'; there are"),
         ({"chapters": ["05", "5"], "seeds": [0], "sweeps": {}}, "unknown 'sweeps'; there are chapters, profile, seeds"),
-        ({"chapters": ["05"], "seeds": [0, 0]}, r"seeds must name each thing once, got \[0, 0\]"),
+        ({"chapters": ["05"], "seeds": [0, 0]}, "seeds must name each thing once, got 0, 0"),
         ({"chapters": ["05", "5"], "seeds": [0]}, "chapters must name each thing once"),
         ({"chapters": ["05"], "seeds": [0], "profile": "planetd"}, "unknown profile 'planetd'; there are planted"),
         ({"chapters": ["05"], "seeds": [0], "sweep": {"eps": 0.5}}, "sweep must be a table of lists such as eps ="),
@@ -136,8 +145,9 @@ def test_the_dry_run_counts_disk_and_time_and_makes_nothing(tmp_path, store, cap
     # A thousand pictures of 3 x 32 x 32 float32 numbers.
     assert [job.megabytes for job in jobs if job.kind == "dataset"] == [pytest.approx(12.288)] * 2
     text = show(plan, 2)
-    assert "0 of 7 are there" in text and "with 2 at a time" in text and "1 chapters that have no record" in text
-    assert not (store.root / "models").exists() and not (store.root / "datasets").exists()
+    for words in ("0 of 7 are there", "with 2 at a time", "1 chapters that have no record"):
+        assert words in text
+    assert not list(store.root.glob("*/*/*.safetensors"))
 
 
 def test_a_training_twice_as_long_is_estimated_twice_as_long(tmp_path, store):
@@ -150,7 +160,9 @@ def test_a_training_twice_as_long_is_estimated_twice_as_long(tmp_path, store):
     assert training(14) == pytest.approx(2 * training(7), rel=1e-6)
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(None, "?"), (0.0, "0 s"), (0.4, "< 1 s"), (90, "2 min"), (5400, "1.5 h")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(None, "?"), (0.0, "0 s"), (0.4, "< 1 s"), (90, "2 min"), (5400, "1.5 h")]
+)
 def test_times_in_words(seconds, words):
     assert clock(seconds) == words
 
@@ -160,7 +172,7 @@ def record_of(folder: Path, seed: int, *, chapter="05-non-robust-features", conf
         "provenance": {"device": "cpu", "commit": "c", "engine": engine},
         "config": config or {"eps": 0.5},
         "seconds": {},
-        "values": {"table1/D_rand": {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 100}},
+        "values": {"table1/D_rand": {"value": value, "n": 100, "network": "cnn4", "seed": seed}},
         "series": {},
     }
     place = folder / chapter / "planted"
@@ -209,12 +221,12 @@ def test_a_sweep_ends_in_a_table_and_a_figure(tmp_path, store):
         with results_in(plan.grid.results_of(setting)):
             join_record("05-non-robust-features", "planted", [part])
     write_table(plan)
-    rows = list(csv.DictReader((tmp_path / "results" / "table.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "results" / "table.csv").read_text().splitlines()))
     assert [(row["eps"], row["id"], float(row["value"])) for row in rows] == [
         ("0.25", "table1/D_rand", 0.3),
         ("0.5", "table1/D_rand", 0.4),
     ]
-    assert "table1/D_rand" in (tmp_path / "results" / "sweep.svg").read_text() or (tmp_path / "results" / "sweep.svg").stat().st_size > 5000
+    assert "table1/D_rand" in (tmp_path / "results" / "sweep.svg").read_text()  # the title of its panel
 
 
 @pytest.mark.pages
@@ -224,9 +236,9 @@ def test_needs_are_what_the_chapters_left_in_the_store():
     A chapter that asks for one more network, or for none of those listed, breaks this.
     """
     run = Run("planted", device="cpu")
-    said = {
-        job_name(recipe, run) for path in chapters() for recipe in needed(path.stem, run, seed=0, source_seed=0)
-    }
+    said = {job_name(recipe, run) for path in chapters() for recipe in needed(path.stem, run, seed=0, source_seed=0)}
     kinds = {"models": "network", "datasets": "dataset"}
-    there = {f"{kinds[path.parent.parent.name]}/{path.parent.name}" for path in run.store.root.glob("*/*/*.safetensors")}
+    there = {
+        f"{kinds[path.parent.parent.name]}/{path.parent.name}" for path in run.store.root.glob("*/*/*.safetensors")
+    }
     assert there == said

@@ -1,6 +1,7 @@
 """The toy grid with the real Snakemake: killed in the middle, it goes on and ends as if nothing had happened."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,8 @@ def toy(tmp_path, monkeypatch):
             (CHECKOUT / "workflow" / name).read_text()
         )
     grid = tmp_path / f"toy-{os.getpid()}.toml"
-    return grid, [sys.executable, "-m", "advfeat.paper", "run", str(grid)]
+    yield grid, [sys.executable, "-m", "advfeat.paper", "run", str(grid)]
+    shutil.rmtree(read_grid(grid).folder, ignore_errors=True)
 
 
 def notes(folder):

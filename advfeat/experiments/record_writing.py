@@ -143,9 +143,9 @@ def _incomparable(seed: int | str, one: Mapping[str, Any], other_seed: int, othe
     """How two runs differ so that a mean over both would mean nothing, in words; "" if they do not."""
     if one["config"] != other["config"]:
         return f"seed {seed} with other settings than seed {other_seed}"
-    engines = engine_of(one), engine_of(other)
-    if engines[0] != engines[1]:
-        return f"seed {seed} computed with the engine {engines[0]}, but seed {other_seed} was computed with {engines[1]}"
+    engine, another = engine_of(one), engine_of(other)
+    if engine != another:
+        return f"seed {seed} computed with the engine {engine}, but seed {other_seed} was computed with {another}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""``python -m advfeat.paper run GRID`` makes the records of a grid; ``make paper`` calls it. ``job`` is one step of it."""
+"""``python -m advfeat.paper run GRID`` makes the records of a grid, as ``make paper`` does; ``job`` is a step of it."""
 
 from __future__ import annotations
 
@@ -90,8 +90,7 @@ def job(path: str, name: str, note: Path) -> int:
             raise Refused(f"grid {path} has no job {name!r}")
         recipe, setting = plan.recipes[name]
         make = plan.runs[setting]
-        made = make.make_network(recipe) if isinstance(recipe, NetworkRecipe) else make.make_dataset(recipe)
-        print(made if isinstance(recipe, NetworkRecipe) else f"{len(made)} images")
+        print(make.make_network(recipe) if isinstance(recipe, NetworkRecipe) else make.make_dataset(recipe))
     note.parent.mkdir(parents=True, exist_ok=True)
     write_whole(note, f"{time.perf_counter() - began:.1f} seconds\n")
     return 0
@@ -114,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     whole = commands.add_parser("run", help="all jobs of a grid; other arguments go to Snakemake")
     whole.add_argument("grid")
-    whole.add_argument("--dry-run", "-n", action="store_true", help="show what exists, what is to be made, at which cost")
+    whole.add_argument("--dry-run", "-n", action="store_true", help="show what exists and what the rest costs")
     whole.add_argument("--jobs", "-j", type=int, default=cores(), help="jobs at a time (default: as many as cores)")
     one = commands.add_parser("job", help="one job of a grid, as Snakemake calls it")
     one.add_argument("grid")
@@ -123,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, more = parser.parse_known_args(argv)
     if more and arguments.command == "job":
         parser.error(f"unrecognized arguments: {' '.join(more)}")
+    os.environ.setdefault("ADVFEAT_PROGRESS", "off")  # several jobs at a time would draw their bars over each other
     prepare_environment()
     try:
         if arguments.command == "run":

@@ -81,7 +81,7 @@ def read_grid(path: Path | str) -> Grid:
         raise Refused(f"grid {path} cannot be read: {error}") from error
     if not re.fullmatch(r"\w[\w.-]*", path.stem):
         raise Refused(
-            f"the name of a grid's file must be letters, digits, '.', '-' and '_', since a folder is called so: {path.stem!r}"
+            f"a grid's file must be named by letters, digits, '.', '-' and '_', as its folder will be: {path.stem!r}"
         )
     try:
         return _checked(path, given)
@@ -97,11 +97,9 @@ def _checked(path: Path, given: Mapping[str, Any]) -> Grid:
     inputs.text("profile", profile)
     if profile.endswith(".toml"):
         profile = str((path.parent / profile).resolve())
-    chapters, seeds, sweep = given.get("chapters"), given.get("seeds"), given.get("sweep", {})
-    if not _list_of(str, chapters):
-        raise ValueError(f'chapters must be a list such as ["03", "05"], got {chapters!r}')
-    if not _list_of(int, seeds):
-        raise ValueError(f"seeds must be a list of whole numbers such as [0, 1], got {seeds!r}")
+    sweep = given.get("sweep", {})
+    chapters: list[str] = _list_of(str, "chapters", given, 'a list such as ["03", "05"]')
+    seeds: list[int] = _list_of(int, "seeds", given, "a list of whole numbers such as [0, 1]")
     for seed in seeds:
         inputs.seed(seed)
     if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
@@ -115,10 +113,11 @@ def _checked(path: Path, given: Mapping[str, Any]) -> Grid:
     )
     for setting in settings:
         get_profile(profile, setting.overrides)
-    for what, values in (("chapters", chapters), ("seeds", seeds), ("sweep", [one.name for one in settings])):
-        if len(set(values)) < len(values):
-            raise ValueError(f"{what} must name each thing once, got {values!r}")
     stems = tuple(find_chapter(name).stem for name in chapters)
+    names = [setting.name for setting in settings]
+    for what, given_names in (("chapters", list(stems)), ("seeds", list(map(str, seeds))), ("sweep", names)):
+        if len(set(given_names)) < len(given_names):
+            raise ValueError(f"{what} must name each thing once, got {', '.join(given_names)}")
     for stem in stems:
         if "seed" not in parameters_of(find_chapter(stem)):
             raise ValueError(f"chapter {stem} has no seed")
@@ -126,11 +125,14 @@ def _checked(path: Path, given: Mapping[str, Any]) -> Grid:
     return Grid(path.stem, profile, stems, tuple(seeds), settings, folder)
 
 
-def _list_of(kind: type, value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(item) is kind for item in value)
+def _list_of(kind: type, key: str, given: Mapping[str, Any], accepted: str) -> list[Any]:
+    value = given.get(key)
+    if not isinstance(value, list) or not value or any(type(item) is not kind for item in value):
+        raise ValueError(f"{key} must be {accepted}, got {value!r}")
+    return value
 
 
 def _named(overrides: Mapping[str, Any]) -> str:
     """The name of a setting, which is that of a folder."""
-    text = ",".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in overrides.items())
-    return re.sub(r"[^\w.,=-]+", "_", text) or "as-is"
+    parts = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in overrides.items()]
+    return re.sub(r"[^\w.,=-]+", "_", ",".join(parts)) or "as-is"

@@ -96,7 +96,10 @@ class Plan:
         return self.grid.folder / "done" / f"{job.name}.done"
 
     def write(self, path: Path, file: Path) -> None:
-        """Write the jobs of the grid in ``file`` for the engine, and take back the notes of jobs whose results are gone."""
+        """Write the jobs of the grid in ``file`` for the engine of the workflow.
+
+        A note of a job whose result is gone is taken back, and a result without a note gets one.
+        """
         for job in self.jobs.values():
             note = self.note(job)
             if job.kind == "join":

@@ -25,7 +25,7 @@ def estimated(plan: Plan) -> None:
             continue
         if job.kind == "record":
             _, setting, chapter, _ = name.split("/")
-            plan.jobs[name] = dataclasses.replace(job, seconds=costs.chapter(chapter, plan.runs[setting]), megabytes=5.0)
+            plan.jobs[name] = dataclasses.replace(job, seconds=costs.chapter(chapter, plan.runs[setting]))
         else:
             recipe, setting = plan.recipes[name]
             run = plan.runs[setting]
@@ -44,9 +44,10 @@ def show(plan: Plan, at_a_time: int) -> str:
     total = sum(job.seconds or 0 for job in to_do)
     space = sum(job.megabytes for job in to_do)
     unknown = sum(job.seconds is None for job in to_do)
+    store = next(iter(plan.runs.values())).store.root
     lines.append(
-        f"{len(plan.jobs) - len(to_do)} of {len(plan.jobs)} are there; the others take about {total / 3600:.2g} core-hours, "
-        f"{clock(total / at_a_time)} with {at_a_time} at a time, and {space / 1000:.2g} GB in {next(iter(plan.runs.values())).store.root}"
+        f"{len(plan.jobs) - len(to_do)} of {len(plan.jobs)} are there; the others take about {total / 3600:.2g} "
+        f"core-hours ({clock(total / at_a_time)} with {at_a_time} at a time) and {space / 1000:.2g} GB in {store}"
     )
     if unknown:
         lines.append(f"(without the measurements of {unknown} chapters that have no record at this profile yet)")
@@ -97,9 +98,9 @@ def _figure(plan: Plan, rows: list[dict[str, Any]], swept: str) -> None:
     others = [name for name in plan.grid.settings[0].overrides if name != swept]
     plots.use_style()
     columns = min(3, len(shown))
-    figure, axes = plt.subplots(
-        -(-len(shown) // columns), columns, figsize=(3.2 * columns, 2.6 * -(-len(shown) // columns)), squeeze=False
-    )
+    lines_of_panels = -(-len(shown) // columns)
+    size = (3.2 * columns, 2.6 * lines_of_panels)
+    figure, axes = plt.subplots(lines_of_panels, columns, figsize=size, squeeze=False)
     for axis, key in zip(axes.flat, shown, strict=False):
         lines: dict[str, list[dict[str, Any]]] = {}
         for row in (row for row in rows if row["id"] == key):
@@ -114,6 +115,5 @@ def _figure(plan: Plan, rows: list[dict[str, Any]], swept: str) -> None:
         axis.set_axis_off()
     if others:
         axes.flat[0].legend()
-    figure.tight_layout()
     figure.savefig(plan.grid.results / "sweep.svg")
     plt.close(figure)
