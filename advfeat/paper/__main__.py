@@ -58,7 +58,8 @@ def run(path: str, *, dry: bool, jobs: int, more: Sequence[str]) -> int:
             command = [snakemake, "-s", str(SNAKEFILE), "--config", f"plan={written}", "-d", str(grid.folder)]
             # A process that was killed leaves Snakemake's lock behind. Ours went with it, so nobody else is at work.
             subprocess.run([*command, "--unlock", "--quiet", "all"], check=False, capture_output=True)
-            how = ["--rerun-incomplete", "--rerun-triggers", "mtime", "--keep-going", "--quiet", "rules"]
+            # Our notes are whole or absent, so a job that Snakemake did not see end has ended if its note is there.
+            how = ["--ignore-incomplete", "--rerun-triggers", "mtime", "--keep-going", "--quiet", "rules"]
             code = subprocess.run([*command, "--cores", str(jobs), *how, *more], check=False).returncode
     except Timeout:
         raise Refused(f"another process runs the grid {grid.name}: {grid.folder / 'lock'} is held") from None
