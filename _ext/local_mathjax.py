@@ -1,6 +1,6 @@
 """Serve MathJax from the pages themselves, so that formulas show without a network.
 
-The files come from an installed package; only what the pages load is copied: the script and its fonts.
+The files come from an installed package; only the script and its fonts are copied, which the pages load.
 """
 
 from __future__ import annotations

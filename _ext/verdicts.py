@@ -1,4 +1,4 @@
-"""The directive ``verdicts``, a box that says what came out and what did not, and three roles for one number each.
+"""The directive ``verdicts``, a box with the verdicts on the front page's claims, and three roles for one number each.
 
 ``recorded`` is a recorded number with its interval, ``seeds`` one of the page's own record seed by seed, ``published``
 one of the paper. All are made when the pages are built, from ``claims.json``, ``paper.json`` and ``results`` beside the
@@ -17,7 +17,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from advfeat.pages.verdicts import RULE, rows_of_book, table
+from advfeat.pages.verdicts import RULE, claim_table, rows_of_book
 
 PROFILE = "cifar10-cpu"  # the profile of a recorded number if the page does not name one
 
@@ -79,7 +79,7 @@ class Verdicts(SphinxDirective):
         book, results = _folders(self.env)
         rows = [row for row in rows_of_book(book, results) if row.front]
         container = nodes.container(classes=["verdicts"])
-        lines = [*table(rows, links=True).splitlines(), "", RULE]
+        lines = [*claim_table(rows, links=True).splitlines(), "", RULE]
         self.state.nested_parse(StringList(lines, str(book / "claims.json")), 0, container)
         return [container]
 

@@ -158,7 +158,7 @@ def match_representation(
         raise ValueError(f"start and target must match, got {len(start)} images but {len(target)} targets")
     inputs.look(("start", start, inputs.BOX))
     size = target.norm(dim=1, keepdim=True)
-    # One tensor says what to reach and in which unit to measure the distance.
+    # One tensor holds the aim, and the unit in which its distance is measured.
     scaled = torch.cat([target, torch.where(size == 0, 1.0, size)], dim=1)
 
     def check(representation: Tensor) -> None:
@@ -174,7 +174,8 @@ def match_representation(
 
 
 def _approach(representation: Tensor, scaled: Tensor) -> Tensor:
-    return -((representation - scaled[:, :-1]).norm(dim=1) / scaled[:, -1]).sum()
+    nearness: Tensor = -((representation - scaled[:, :-1]).norm(dim=1) / scaled[:, -1]).sum()
+    return nearness
 
 
 def gray_noise(shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "n c h w"]:

@@ -16,12 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from advfeat import inputs
-from advfeat.attacks import Threat
 from advfeat.data import Dataset, check_dataset
 from advfeat.evaluation_mode import check_eval
 from advfeat.models import ready
 from advfeat.shards import Shards, check_pieces, fill_in_pieces
-from advfeat.threats import check_threat
+from advfeat.threats import Threat, check_threat
 
 NORMS = ("L2", "Linf")
 """In which it runs here. The package knows ℓ1, too, by another search than the one described below."""
@@ -113,7 +112,8 @@ def autoattack(
         sys.settrace(tracer)
         for parameter in learning:
             parameter.requires_grad_(True)
-    return found.detach()
+    adv: Tensor = found.detach()
+    return adv
 
 
 def autoattacked_dataset(
@@ -133,8 +133,8 @@ def autoattacked_dataset(
         model: the model that is attacked, in float32.
         threat: the ball around each image, such as ``L2(0.25)``.
         seed: of AutoAttack's draws, begun anew for every piece.
-        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on. What
-            AutoAttack finds depends on it, so ``info`` names it beside threat and seed.
+        batch_size: images per piece; finished pieces go to ``shards``, so that a run that was stopped goes on.
+            AutoAttack's images depend on it, so ``info`` names it beside threat and seed.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.

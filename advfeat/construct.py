@@ -11,11 +11,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from advfeat import inputs
-from advfeat.attacks import Threat, gray_noise, match_representation, pgd
+from advfeat.attacks import gray_noise, match_representation, pgd
 from advfeat.data import Dataset, check_dataset
 from advfeat.models import Classifier, freeze, ready
 from advfeat.shards import Shards, check_pieces, fill_in_pieces
-from advfeat.threats import FREE, check_step
+from advfeat.threats import FREE, Threat, check_step
 
 
 def robust_dataset(
@@ -33,8 +33,8 @@ def robust_dataset(
     """D_R: for every image another one that a *robust* model represents alike, with the label of the first.
 
     x_R = argmin over z in [0, 1]^d of ‖g(z) − g(x)‖₂ / ‖g(x)‖₂, with g the representation of ``model`` and z starting
-    at x', drawn independently of x; the pair (x_R, y) is kept. What g does not see stays that of x', and so has nothing
-    to do with y: x_R ties to its label only the features that the robust model uses.
+    at x', drawn independently of x; the pair (x_R, y) is kept. Features that g does not see stay those of x', and so
+    have nothing to do with y: x_R ties to its label only the features that the robust model uses.
 
     Args:
         model: the robust model that represents the images.

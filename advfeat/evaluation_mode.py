@@ -14,8 +14,8 @@ from advfeat import inputs
 def check_eval(model: nn.Module) -> None:
     """Refuse a network that would mix the images of a batch, and remember them, by the modes of all its layers.
 
-    What a network computes by functions of its own, such as a mean over the batch, is not looked at: only ``freeze``
-    finds that.
+    The functions of a network outside its layers, such as a mean over the batch, are not looked at: only ``freeze``
+    finds those.
 
     Raises:
         ValueError: the model, or a layer of it, is in training mode, or a BatchNorm keeps no running statistics.
@@ -44,7 +44,7 @@ def check_eval(model: nn.Module) -> None:
 def batch_statistics(model: nn.Module) -> Iterator[None]:
     """Eval mode, except that BatchNorm computes with the statistics of the batch, which it does not keep.
 
-    Images then depend on each other. ``check_eval`` lets the model pass, since here that is what is wanted.
+    Images then depend on each other. ``check_eval`` lets the model pass, since here that is wanted.
     """
     model.eval()
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]

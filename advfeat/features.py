@@ -15,11 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from advfeat import inputs
-from advfeat.attacks import Threat
 from advfeat.estimates import Estimate
 from advfeat.progress import progress
 from advfeat.responses import Responses, by_class, check_labelled, check_responses, mean_worst
-from advfeat.threats import check_step, check_threat
+from advfeat.threats import Threat, check_step, check_threat
 
 
 def linear_responses(

@@ -205,11 +205,12 @@ def low_pass(images: Float[Tensor, "n c h w"], bandwidth: int) -> Float[Tensor, 
     inputs.look(("images", images, inputs.FINITE))
     waves = (torch.arange(size) for size in images.shape[2:])
     rows, columns = (torch.minimum(of, len(of) - of) <= bandwidth // 2 for of in waves)
-    return torch.fft.ifft2(torch.fft.fft2(images) * torch.outer(rows, columns).to(images)).real
+    passed: Tensor = torch.fft.ifft2(torch.fft.fft2(images) * torch.outer(rows, columns).to(images)).real
+    return passed
 
 
 def high_pass(images: Float[Tensor, "n c h w"], bandwidth: int) -> Float[Tensor, "n c h w"]:
-    """What ``low_pass`` with the same ``bandwidth`` takes away, the mean of each channel included; values around 0.
+    """The images minus their ``low_pass`` of the same ``bandwidth``, which holds every channel's mean: values around 0.
 
     Raises:
         TypeError, ValueError: from ``low_pass``.
@@ -238,7 +239,8 @@ def power_spectrum(pictures: Float[Tensor, "n c h w"]) -> Float[Tensor, "h w"]:
     total = torch.zeros(pictures.shape[2:], dtype=torch.float64, device=pictures.device)
     for piece in pictures.split(1000):
         total += torch.fft.fft2(piece.double(), norm="ortho").abs().square().sum((0, 1))
-    return torch.fft.fftshift(total / (len(pictures) * pictures.shape[1])).cpu()
+    spectrum: Tensor = torch.fft.fftshift(total / (len(pictures) * pictures.shape[1])).cpu()
+    return spectrum
 
 
 def power_share(pictures: Float[Tensor, "n c h w"], frequencies: Bool[Tensor, "h w"]) -> Float[Tensor, " n"]:
@@ -259,7 +261,8 @@ def power_share(pictures: Float[Tensor, "n c h w"], frequencies: Bool[Tensor, "h
             f"pictures must not be zero everywhere, got {int((whole == 0).sum())} of {len(whole)} that are"
         )
     chosen = torch.fft.ifftshift(frequencies).to(power.device)
-    return ((power * chosen).sum((1, 2)) / whole).clamp(0, 1).cpu()
+    share: Tensor = ((power * chosen).sum((1, 2)) / whole).clamp(0, 1).cpu()
+    return share
 
 
 def radial_average(spectrum: Float[Tensor, "h w"]) -> Float[Tensor, " radii"]:

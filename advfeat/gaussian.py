@@ -58,11 +58,13 @@ class Gaussians:
         root = torch.linalg.cholesky(self.covariance)
         white = torch.linalg.solve_triangular(root, (x - y[:, None] * self.mean).T, upper=False)
         constant = root.diagonal().log().sum() + 0.5 * len(self.mean) * math.log(2 * math.pi)
-        return constant + 0.5 * white.square().sum(0)
+        loss: Tensor = constant + 0.5 * white.square().sum(0)
+        return loss
 
     def weights(self) -> Float64[Tensor, " d"]:
         """w = Σ⁻¹ μ: the rule sign(wᵀ x) is the likelier class, and w is the direction of its gradient in x."""
-        return torch.linalg.solve(self.covariance, self.mean)
+        weights: Tensor = torch.linalg.solve(self.covariance, self.mean)
+        return weights
 
     def _check_weights(self, weights: Tensor, eps: float) -> None:
         inputs.tensor("weights", weights, "d", inputs.FLOAT64, like="mean", d=len(self.mean))
@@ -330,7 +332,8 @@ def _compose(basis: Tensor, s: Tensor) -> Tensor:
 
 def _inflated(s: np.ndarray, price: float) -> np.ndarray:
     """Eigenvalues of Σ_r: the formula of Theorem 2, written as the square that it is, which loses no digits."""
-    return np.square(0.5 * (np.sqrt(s) + np.sqrt(s + 4 / price)))
+    eigenvalues: np.ndarray = np.square(0.5 * (np.sqrt(s) + np.sqrt(s + 4 / price)))
+    return eigenvalues
 
 
 def _check_fit(fit: Gaussians, eps: float = 0.0) -> None:

@@ -39,12 +39,12 @@ def maximize(
 
     Everything happens in memory that is laid out once, and nothing is read back to the host before the end. A frozen
     classifier consists of known operations only, so its steps can be recorded (see ``replay``); and it is entered
-    behind its normalisation, because a step normalises on the fly. Any other model simply runs. What that does, without
+    behind its normalisation, because a step normalises on the fly. Any other model simply runs. The same loop, without
     memory laid out and without recordings, is written in ``bench.reference.reference_pgd``.
 
     A recording is found again by the objective itself. So define it once, in a module: a function that is made anew,
-    such as a lambda, is recorded anew. And let it depend on its two arguments only: what else it reads is recorded as
-    it is at the time.
+    such as a lambda, is recorded anew. And let it depend on its two arguments only: any other value that it reads is
+    recorded as it is at the time.
 
     Args:
         objective: ``objective(output, target)``, a sum over images. It must treat each image on its own, and read no
@@ -135,7 +135,7 @@ def ascend(
         if not isinstance(total, Tensor) or total.ndim:
             raise TypeError(f"objective must return a sum over the images, one number, got {type(total).__name__}")
         if not total.requires_grad:
-            raise ValueError("model has no gradient: nothing leads from the images to what it answers")
+            raise ValueError("model has no gradient: nothing leads from the images to its answer")
         (gradient,) = torch.autograd.grad(total, inputs)
         threat.step(adv, origin, gradient, step_size, out=adv, network=network)
 

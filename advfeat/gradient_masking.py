@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from advfeat import inputs
-from advfeat.attacks import Threat, pgd, usual_step_size
+from advfeat.attacks import pgd
 from advfeat.data import Dataset, batches, check_dataset
 from advfeat.measures import predictions
 from advfeat.models import ready
 from advfeat.robustness import VanishedGradients, withstands
-from advfeat.threats import check_threat
+from advfeat.threats import Threat, check_threat, usual_step_size
 
 
 @dataclass(frozen=True)

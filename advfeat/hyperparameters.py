@@ -29,7 +29,7 @@ class TrainConfig:
         threat: train on images attacked within this threat (adversarial training), or None.
         attack_steps: PGD steps per batch.
         attack_step_size: length of each, in pixel units.
-        attack_mode: what BatchNorm computes with during the attack. ``eval``: its running statistics, so that images
+        attack_mode: the statistics of BatchNorm during the attack. ``eval``: its running statistics, so that images
             do not depend on each other. ``train``: the statistics of the batch, as in the training step that follows.
             Where weights change fast the running statistics lag behind them, and with few steps the network can then
             learn to withstand the attack on its lagging copy alone.

@@ -93,7 +93,7 @@ def _missing_from_cifar10(folder: Path) -> list[str]:
     sums = {**dict(OFFICIAL.train_list), **dict(OFFICIAL.test_list), OFFICIAL.meta["filename"]: OFFICIAL.meta["md5"]}
     there = {name for name in sums if (place / name).exists()}
     damaged = [name for name in sums if name in there and _md5(place / name) != sums[name]]
-    # An archive that is whole is what a download leaves that was killed while unpacking; torchvision unpacks it again.
+    # A download that was killed while unpacking leaves a whole archive; torchvision unpacks it again.
     if damaged and (_md5(folder / OFFICIAL.filename) != OFFICIAL.tgz_md5 or damaged == [OFFICIAL.meta["filename"]]):
         raise ValueError(
             f"damaged in {place}: {', '.join(damaged)} (the MD5 sum is not the official one); unpack "
@@ -213,7 +213,7 @@ def _read_image(path: Path) -> Tensor:
         raise ValueError(f"{path} is no whole image that can be read ({error}); mend it or take it away") from error
 
 
-# What Pillow has been seen to raise for damaged files, and their kin.
+# The errors that Pillow has been seen to raise for damaged files, and related ones.
 _NO_IMAGE = (
     EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
     struct.error, zlib.error,

@@ -1,7 +1,7 @@
 """Checks of arguments, with their messages: whether an argument is of the kind that a function accepts.
 
 Every check raises ``TypeError`` for a wrong type or dtype and ``ValueError`` for a wrong shape or value. The message
-begins with the argument's name and says what is accepted and what was given. Checks of names, types, shapes and single
+begins with the argument's name and names the accepted and the given values. Checks of names, types, shapes and single
 numbers cost next to nothing. ``look`` checks the values of several tensors at once: on a GPU one read-back per call.
 """
 

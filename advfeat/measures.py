@@ -59,7 +59,7 @@ def accuracy(model: nn.Module, dataset: Dataset, *, batch_size: int = 500) -> Es
 def signal_kept(
     dataset: Dataset, original: Dataset, templates: Float[Tensor, "classes 3 h w"], *, paired: bool = True
 ) -> Estimate:
-    """How much of what a known linear feature says about the labels is still in a dataset made from ``original``.
+    """The share of a known linear feature's signal about the labels that a dataset made from ``original`` keeps.
 
     With f_c(x) = ⟨x, T_c⟩ an image labelled y says f_y(x) minus the mean of f_c(x) over the other classes c. This is
     the mean of that over ``dataset``, each image with the label that it has there, divided by the mean over
@@ -69,7 +69,7 @@ def signal_kept(
     Args:
         templates: T, one per class, such as the shapes or the textures of a planted world.
         paired: whether each image was made from the one of ``original`` in its row. The interval of the ratio then
-            counts what is common to both only once (delta method); else it takes the denominator as exact.
+            counts the variation common to both only once (delta method); otherwise the denominator is taken as exact.
 
     Raises:
         TypeError: an argument of another type or dtype.

@@ -45,11 +45,11 @@ class Classifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the features compute in; images, logits and the head are float32 whatever it is."""
+        """The type that the features compute in; images, logits and the head are float32 whatever it is."""
         return next(self.features.parameters(), self.mean).dtype
 
     def normalise(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        """What the network reads: centred, scaled, in its dtype and channels last.
+        """The network's input: centred, scaled, in its dtype and channels last.
 
         Raises:
             TypeError, ValueError: images of another type, shape or number of channels. Values are not looked at here.
@@ -59,11 +59,13 @@ class Classifier(nn.Module):
 
     def represent(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """The representation of images that are normalised already."""
-        return self.features(normalised).float()
+        representation: Tensor = self.features(normalised).float()
+        return representation
 
     def classify(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         """The logits of images that are normalised already."""
-        return self.head(self.represent(normalised)) * self.logit_scale
+        logits: Tensor = self.head(self.represent(normalised)) * self.logit_scale
+        return logits
 
     def representation(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """The penultimate layer, float32."""
@@ -106,7 +108,7 @@ def build_model(
 ) -> Classifier:
     """A fresh network with weights drawn from ``seed``.
 
-    ``networks`` and ``torchvision_networks`` list the names, and what an image costs.
+    ``networks`` and ``torchvision_networks`` list the names, and the cost of an image.
 
     Every network can be trained at every width. On a CPU that is not a matter of course: oneDNN, which computes
     PyTorch's convolutions there, writes beyond its memory in the weight gradient of a 1×1 convolution with a stride on
@@ -184,8 +186,8 @@ def freeze(
             they are. A search for an image that excites a unit has no gradient to follow while the unit is silent;
             a small leak, 0.1 say, gives it one and hardly changes any other. At 1 it is the ``fake_relu`` of Engstrom
             et al. 2019. Networks without a ReLU need none.
-        refoldable: leave out what holds for some weights only (folding through a max-pooling), so that ``refold`` can
-            follow a model whose weights change.
+        refoldable: leave out steps that hold for some weights only (folding through a max-pooling), so that
+            ``refold`` can follow a model whose weights change.
 
     Raises:
         TypeError: the features have a layer that is not known to treat each image on its own, or cannot be traced;
@@ -239,7 +241,7 @@ def refold(frozen: FrozenClassifier, model: Classifier) -> None:
         frozen: ``freeze(model, refoldable=True)``, from before the weights changed.
 
     Raises:
-        TypeError: ``frozen`` is not what ``freeze`` makes, or ``model`` is no classifier.
+        TypeError: ``frozen`` is no ``FrozenClassifier``, or ``model`` is no classifier.
         ValueError: ``frozen`` is not refoldable, or was made from another network.
     """
     inputs.instance("frozen", frozen, FrozenClassifier, "a models.FrozenClassifier, as freeze makes it")
@@ -254,7 +256,7 @@ def refold(frozen: FrozenClassifier, model: Classifier) -> None:
 
 
 def ready(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Module:
-    """What answers for ``model`` in a measurement: a classifier ``freeze(model, dtype=dtype)``, any other as it is.
+    """The network that is measured for ``model``: ``freeze(model, dtype=dtype)`` of a classifier, any other as it is.
 
     A network that is no ``Classifier``, one of torchvision's, say, is asked in its own precision and in eval mode; if a
     part of it is in training mode, a copy is.

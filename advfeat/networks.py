@@ -32,7 +32,8 @@ class Residual(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Add the block's output to its input."""
-        return inputs + self.block(inputs)
+        summed: Tensor = inputs + self.block(inputs)
+        return summed
 
 
 def block_cosines(patch: int, boost: float) -> nn.Conv2d:

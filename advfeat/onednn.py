@@ -55,8 +55,8 @@ def with_strides_apart(stack: nn.Sequential) -> nn.Sequential:
 def check_trainable(model: nn.Module) -> None:
     """Refuse a network that has layers whose weight gradients cannot be trusted on this device.
 
-    See ``narrow_strided``: on a CPU oneDNN writes beyond its memory there. What ``models.build_model`` makes has no
-    such layer.
+    See ``narrow_strided``: on a CPU oneDNN writes beyond its memory there. Networks of ``models.build_model`` have
+    no such layer.
 
     Raises:
         ValueError: there are such layers, their weights are to be trained, and oneDNN would do it; named, with a cure.

@@ -117,7 +117,8 @@ class PlantedWorld:
         angle = 2 * math.pi / SIZE * (waves[:, 0, None, None] * x + waves[:, 1, None, None] * y)
         gratings = torch.cos(angle + phase)[:, None].expand(-1, 3, -1, -1)
         norms = torch.linalg.vector_norm(gratings, dim=(1, 2, 3), keepdim=True)
-        return (self.texture_norm * gratings / norms).float()
+        textures: Tensor = (self.texture_norm * gratings / norms).float()
+        return textures
 
     def shapes(self) -> Float[Tensor, "classes 3 32 32"]:
         """The contribution of each class's shape to the background: mean ink minus mean paper inside, 0 outside.

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advfeat import inputs
-from advfeat.attacks import FREE, match_representation
+from advfeat.attacks import match_representation
 from advfeat.evaluation_mode import check_eval
 from advfeat.gradient_ascent import maximize
 from advfeat.models import Classifier, freeze
-from advfeat.threats import check_step
+from advfeat.threats import FREE, check_step
 
 
 def interpolate(
@@ -139,7 +139,8 @@ def relative_distance(found: Float[Tensor, "n d"], target: Float[Tensor, "n d"])
 
 def _relative(found: Tensor, target: Tensor) -> Tensor:
     size = target.norm(dim=1)
-    return (found - target).norm(dim=1) / torch.where(size > 0, size, 1)
+    relative: Tensor = (found - target).norm(dim=1) / torch.where(size > 0, size, 1)
+    return relative
 
 
 def match_distance(

@@ -16,7 +16,7 @@ from advfeat.estimates import Estimate
 
 @dataclass(frozen=True)
 class Responses:
-    """What k features say about n images: as they are, and at least and at most within a threat."""
+    """The values of k features on n images: as they are, and the least and the greatest within a threat."""
 
     clean: Float[Tensor, "n k"]
     lowest: Float[Tensor, "n k"]

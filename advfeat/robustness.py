@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import inputs
-from advfeat.attacks import Threat, pgd, usual_step_size
+from advfeat.attacks import pgd
 from advfeat.autoattack import autoattack
 from advfeat.data import Dataset, check_dataset
 from advfeat.estimates import Estimate
 from advfeat.measures import answers_of, check_answered, predictions
 from advfeat.models import ready
 from advfeat.progress import progress
-from advfeat.threats import check_step, check_threat
+from advfeat.threats import Threat, check_step, check_threat, usual_step_size
 
 AttackFunction = Callable[[nn.Module, Tensor, Tensor, Threat], Tensor]
 """Model, images, labels and threat to images inside the threat: ``attacks.fgsm`` as it is, or a ``partial``."""
@@ -105,8 +105,8 @@ def withstands(
     Args:
         model: a ``Classifier``, or any other network in eval mode, which is asked as it is.
         attack: ``pgd``; ``autoattack`` (see that module); or any function of (model, images, labels, threat) that
-            answers with images inside the threat, such as ``attacks.fgsm``. It gets the frozen network, and what it
-            answers is looked at once. The last two have no steps, step size or restarts to choose here.
+            answers with images inside the threat, such as ``attacks.fgsm``. It gets the frozen network, and its
+            answer is looked at once. The last two have no steps, step size or restarts to choose here.
         steps: of PGD.
         step_size: default ``threats.usual_step_size``.
         restarts: further runs of PGD from random points of the ball.
@@ -221,7 +221,7 @@ def _check_inside(found: object, images: Tensor, threat: Threat) -> None:
     if not isinstance(found, Tensor) or (found.shape, found.dtype) != (images.shape, images.dtype):
         got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise TypeError(f"attack must answer with images as it is given, float32 {tuple(images.shape)}, got {got}")
-    inputs.look(("attack: what it answers", found, inputs.BOX))
+    inputs.look(("attack: its answer", found, inputs.BOX))
     worst = float(threat.distance(found, images).max())
     # The largest pixel is 1, and half a unit in its last place off.
     if not worst <= threat.eps * (1 + 1e-5) + 2.0**-24 * threat.whole_box(images).eps:

@@ -36,7 +36,7 @@ def fill_in_pieces(
     batch_size: int,
     shards: Shards | None,
 ) -> None:
-    """Overwrite ``images`` piece by piece with what ``make(rows)`` returns, or with what ``shards`` has kept of it."""
+    """Overwrite ``images`` piece by piece with the images that ``make(rows)`` returns or ``shards`` has kept."""
     with progress(total=len(images), unit="img", description=name) as bar, inputs.trusted():
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)

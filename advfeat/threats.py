@@ -104,7 +104,8 @@ class L2(Threat):
         # A uniform radius would crowd the centre: in d dimensions the radius is distributed as U^(1/d).
         radius = torch.rand(len(images), 1, generator=generator).to(images) ** (1 / noise.shape[1])
         offset = self.eps * radius * noise / noise.norm(dim=1, keepdim=True)
-        return (images + offset.view_as(images)).clamp(0, 1)
+        start: Tensor = (images + offset.view_as(images)).clamp(0, 1)
+        return start
 
     def step(
         self,
@@ -122,12 +123,14 @@ class L2(Threat):
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """‖adv − origin‖₂ of each image; NaN where a pixel is NaN."""
         _check_alike(adv, origin)
-        return (adv - origin).flatten(1).norm(dim=1)
+        lengths: Tensor = (adv - origin).flatten(1).norm(dim=1)
+        return lengths
 
     def dual_norm(self, rows: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
         """‖row‖₂."""
         inputs.tensor("rows", rows, "k d", inputs.FLOATS)
-        return rows.norm(dim=1)
+        lengths: Tensor = rows.norm(dim=1)
+        return lengths
 
     def reach(self, size: Float[Tensor, " d"], room: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Pixel i moves by min(τ · sizeᵢ, roomᵢ), where τ is as large as the radius allows.

@@ -32,7 +32,7 @@ FULL_WIDTH = 64
 
 @dataclass(frozen=True)
 class ArchitectureScale:
-    """What of torchvision's networks is kept.
+    """The part of torchvision's networks that is kept.
 
     Attributes:
         width: channels of the first stage. Every channel count is multiplied by width / 64.

@@ -146,7 +146,7 @@ def train(
 
 
 def resumed_elsewhere(history: list[dict[str, float]]) -> dict[str, list[int]]:
-    """What the provenance of a result should say of a network whose training went on with other threads.
+    """The remark in the provenance of a result about a network whose training went on with other threads.
 
     ``{"resumed_with_threads": [...]}``, or nothing if it did not. See ``train``.
     """
@@ -155,7 +155,7 @@ def resumed_elsewhere(history: list[dict[str, float]]) -> dict[str, list[int]]:
 
 
 def _computes_with(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """What the bits of a training run depend on besides its arguments; checkpoints keep it."""
+    """The surroundings that decide the bits of a training run, besides its arguments; checkpoints keep them."""
     compiled = device.type == "cpu" and config.precision == "float32"
     return {
         "threads": torch.get_num_threads(),
@@ -169,7 +169,7 @@ def _in_words(computed_with: dict[str, Any]) -> str:
 
 
 def _attack(model: Classifier, config: TrainConfig) -> Attack:
-    """What a batch goes through before its training step: the attack of ``config`` on the model of the moment."""
+    """The change of a batch before its training step: the attack of ``config`` on the model of the moment."""
     threat = config.threat
     if threat is None:
         return lambda images, _: images

@@ -10,13 +10,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from advfeat import inputs
-from advfeat.attacks import Threat, pgd, usual_step_size
+from advfeat.attacks import pgd
 from advfeat.data import Dataset, batches, check_dataset
 from advfeat.estimates import Estimate
 from advfeat.measures import predictions
 from advfeat.models import ready
 from advfeat.progress import progress
-from advfeat.threats import check_step, check_threat
+from advfeat.threats import Threat, check_step, check_threat, usual_step_size
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def empty_store(tmp_path_factory, monkeypatch):
-    """An empty store for each test, so that none passes because another one has built what it should build."""
+    """An empty store for each test, so that none passes on the work of another one."""
     folder = tmp_path_factory.mktemp("store")
     monkeypatch.setenv("ADVFEAT_STORE", str(folder))
     return folder
@@ -98,7 +98,7 @@ def empty_book(tmp_path, monkeypatch):
 
     root = build.CHECKOUT
     for module in (build, chapter_files, runner):
-        for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE"):
+        for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE", "LABELS"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tmp_path / getattr(module, name).relative_to(root))
     for name in (*environment.ALLOCATOR, "JUPYTER_PREFER_ENV_PATH", "PYTHONUTF8", "ADVFEAT_PROGRESS"):
@@ -109,14 +109,14 @@ def empty_book(tmp_path, monkeypatch):
 
 @pytest.fixture
 def unchecked_types():
-    """What a reader gets: annotations are not checked outside of the tests, so the library's own messages appear."""
+    """As for a reader: annotations are not checked outside of the tests, so the library's own messages appear."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with a reason, what needs the real CIFAR-10 or a GPU."""
+    """Skip, with a reason, tests that need the real CIFAR-10 or a GPU."""
     missing = {
         "cifar10": "" if os.environ.get("ADVFEAT_DATA") else "ADVFEAT_DATA does not name a folder with CIFAR-10",
         "gpu": "" if torch.cuda.is_available() else "PyTorch sees no CUDA device",

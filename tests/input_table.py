@@ -44,7 +44,7 @@ class Row:
 
     Attributes:
         works: ``"argument: kind"``; every other bad value must be refused in words that hold the argument's name.
-        one, none: what happens with a single image, and with no image: ``works``, or the word that the refusal names.
+        one, none: the outcome with a single image, and with no image: ``works``, or the word that the refusal names.
         given: arguments that are valid and are not varied.
         says: cells whose refusal names another argument, with which the given one does not fit.
     """
@@ -223,7 +223,7 @@ def model(*, inside: bool = False, training: bool = True, broken: bool = True, l
 
 
 def threat(valid: Any = None, *, finite: bool = True) -> Argument:
-    from advfeat.attacks import FREE, L2
+    from advfeat.threats import FREE, L2
 
     bad: dict[str, Any] = {"type": 0.5, "name": "l2", "nothing": None, "class": L2}
     return Argument(valid or L2(0.3), bad | ({"no bound": FREE, "radius 0": L2(0)} if finite else {}))
@@ -324,7 +324,7 @@ def rows() -> dict[str, Row]:
         works=("threat: radius 0",),
         says={"model: too few classes": "labels"},
     )
-    # Any further attack: the name of an argument says what it takes.
+    # Any further attack: the name of an argument tells its values.
     named = {**attack, **search, "targeted": flag(), "generator": generator(none=True)}
     for each, function in vars(attacks).items():
         wanted = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
@@ -896,7 +896,7 @@ REFUSED = (ValueError, TypeError, KeyError, FloatingPointError, FileNotFoundErro
 
 
 def outcome(call: Callable[[], Any], word: str) -> str:
-    """``works``, ``refused``, or what came instead."""
+    """``works``, ``refused``, or the other outcome."""
     try:
         call()
     except REFUSED as error:
@@ -914,7 +914,7 @@ def cut(value: Any, count: int) -> Any:
 
 
 def cells(row: Row) -> Iterable[tuple[str, str, str]]:
-    """Name, what is expected, what happened."""
+    """Name, expected outcome, outcome."""
     good = {key: argument.valid for key, argument in row.arguments.items()} | row.given
 
     def call(**changes: Any) -> Callable[[], Any]:
@@ -939,7 +939,7 @@ def cells(row: Row) -> Iterable[tuple[str, str, str]]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # what is asked is what comes back
+    warnings.simplefilter("ignore")  # only the returned value matters
     import pyautoattack
 
     class Quick(pyautoattack.AutoAttack):

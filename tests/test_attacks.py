@@ -1,4 +1,4 @@
-"""Attacks on models whose worst image is known, and what must not change an image: its neighbours in the batch."""
+"""Attacks on models whose worst image is known, and the same images whatever their neighbours in the batch are."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from advfeat.attacks import L2, Linf, fgsm, match_representation, pgd, usual_step_size
+from advfeat.attacks import fgsm, match_representation, pgd
 from advfeat.models import Classifier, FrozenClassifier, build_model, freeze
+from advfeat.threats import L2, Linf, usual_step_size
 
 pytestmark = pytest.mark.numbers
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from advfeat import robustness
-from advfeat.attacks import L2, Linf
 from advfeat.autoattack import autoattack, autoattacked_dataset, installed
 from advfeat.data import Dataset
 from advfeat.measures import accuracy
 from advfeat.models import Classifier
 from advfeat.robustness import robust_accuracy, withstands
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 
@@ -37,7 +37,7 @@ def package(monkeypatch):
 
 
 def linear(classes: int) -> Classifier:
-    """Logits W (x − 1/2), W drawn once: what the network does to its input is undone in the weights."""
+    """Logits W (x − 1/2), W drawn once: the weights undo the network's normalisation."""
     model = Classifier(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, classes))
     weight = torch.randn(classes, 3 * SIZE * SIZE, generator=torch.Generator().manual_seed(0))
     per_pixel = model.std.expand(1, 3, SIZE, SIZE).flatten()

@@ -1,7 +1,7 @@
 """A wrong argument is refused by its name: a table of all public functions, and single inputs that once passed.
 
 A cell of the table says that a bad value is refused in words that name the argument, or that it is meant to work.
-Nothing else is allowed: no result from what makes no sense, no error from deep inside a library.
+Nothing else is allowed: no result from a senseless input, no error from deep inside a library.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from filelock import FileLock
 from torch import nn
 
 from advfeat import inputs, robustness
-from advfeat.attacks import FREE, L2, Linf, Threat, fgsm, match_representation, pgd, usual_step_size
+from advfeat.attacks import fgsm, match_representation, pgd
 from advfeat.autoattack import autoattacked_dataset
 from advfeat.construct import deterministic_target_dataset
 from advfeat.data import Dataset
@@ -33,6 +33,7 @@ from advfeat.measures import accuracy, predictions
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.representations import match_distance
 from advfeat.robustness import VanishedGradients, robust_accuracy, withstands
+from advfeat.threats import FREE, L2, Linf, Threat, usual_step_size
 from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,22 +52,22 @@ ELSEWHERE = {
     "gradient_ascent.ascend": "behind maximize and the attacks, which have looked at everything",
     "train.Checkpoint.save": "a protocol",
     "data.Dataset.replace": "goes through Dataset",
-    "fused_steps.NetworkInput.set_from": "runs inside a step: what it is given belongs to the engine",
-    "fused_steps.NetworkInput.pixel_gradient": "runs inside a step: what it is given belongs to the engine",
+    "fused_steps.NetworkInput.set_from": "runs inside a step: its input comes from the engine",
+    "fused_steps.NetworkInput.pixel_gradient": "runs inside a step: its input comes from the engine",
     "fused_steps.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
     "hyperparameters.TrainConfig.on": "hands on to fused_steps.fast_dtype",
     "train.resumed_elsewhere": "reads the rows that train has written",
-    "image_files.unit_range": "is given what a reader has decoded",
+    "image_files.unit_range": "is given a reader's decoded images",
     "authors_release.Release.read": "hands on to authors_release.load_authors_set",
     "records.readable_records": "test_records",
     "onednn.narrow_strided": "behind check_trainable, which has looked at the network",
     "onednn.is_narrow_strided": "is given layers of an architecture",
     "onednn.with_strides_apart": "is given layers of an architecture",
-    "measures.answers_of": "is given what predictions has looked at",
-    "measures.check_answered": "is given what answers_of has returned",
+    "measures.answers_of": "its input has passed predictions",
+    "measures.check_answered": "its input comes from answers_of",
     "evaluation_mode.batch_statistics": "runs inside training, on a model that train has looked at",
-    "models.Classifier.represent": "behind the normalisation: what it is given belongs to the engine",
-    "models.Classifier.classify": "behind the normalisation: what it is given belongs to the engine",
+    "models.Classifier.represent": "behind the normalisation: its input comes from the engine",
+    "models.Classifier.classify": "behind the normalisation: its input comes from the engine",
     "records.Record.matching": "test_records",
     "records.Record.summary": "test_records",
     "records.engine_of": "test_records",
@@ -296,7 +297,7 @@ def test_logits_that_are_not_finite_are_no_answers(value):
 
 
 def test_a_network_that_breaks_on_the_way_is_refused(net):
-    # Finite on the images, NaN on what the attack makes of them: NaN must not count as the image being fooled.
+    # Finite on the images, NaN on the attacked ones: NaN must not count as the image being fooled.
     class Fragile(nn.Module):
         def forward(self, images):
             total = images.mean((1, 2, 3))
@@ -429,7 +430,7 @@ def test_an_attack_in_inference_mode_says_so(net):
     assert torch.equal(adv, pgd(net, images, labels, L2(0.5), steps=1, step_size=0.1))
 
 
-# What it costs
+# The cost
 
 
 def test_there_is_one_look_for_a_call_and_none_for_a_step(net, monkeypatch):

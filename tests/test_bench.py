@@ -37,7 +37,7 @@ def small_gate(monkeypatch):
 
 def test_with_a_broken_kernel_no_number_is_printed(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(fused_steps, "l2_step", without_projection)
-    monkeypatch.setattr(suite, "contests", lambda *_: pytest.fail("timed in spite of the gate"))
+    monkeypatch.setattr(suite, "run_contests", lambda *_: pytest.fail("timed in spite of the gate"))
     assert suite.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -54,7 +54,7 @@ def test_with_a_broken_transform_no_number_is_printed(monkeypatch, capsys, tmp_p
     wrong.write_text(text.replace("(d4 - d2) - 2.0f * (d3 - d1)", "(d4 - d2) + 2.0f * (d3 - d1)"))
     assert wrong.read_text() != text
     monkeypatch.setattr(convolution_code, "SOURCE", wrong)
-    monkeypatch.setattr(suite, "contests", lambda *_: pytest.fail("timed in spite of the gate"))
+    monkeypatch.setattr(suite, "run_contests", lambda *_: pytest.fail("timed in spite of the gate"))
     convolution_code._library.cache_clear()
     try:
         assert suite.main(["--quick", "--device", "cpu", "--out", str(tmp_path / "out")]) == 1
@@ -104,7 +104,7 @@ def test_a_quick_run_prints_the_tables_and_records_them_aside(monkeypatch, capsy
 def test_cases_for_which_no_time_is_left_are_named(capsys, tmp_path):
     findings = measurements.Findings(torch.device("cpu"), tmp_path)
     plan = replace(PLANS["cpu"], minutes=-1)
-    measurements.contests(Contest(torch.device("cpu")), findings, plan, {})
+    measurements.run_contests(Contest(torch.device("cpu")), findings, plan, {})
     assert capsys.readouterr().out.count("not measured: the time was up") == 2 * len(plan.cases)
     assert findings.rows == []
     assert findings.values == {}
@@ -167,7 +167,7 @@ def test_make_gpu_check_passes_over_a_python_that_cannot_run_the_tests(tmp_path)
 
 
 def test_the_check_keeps_tests_gate_and_benchmark_in_one_folder(monkeypatch, capsys, tmp_path):
-    """With a stand-in for the GPU: what is called, where it writes, what it returns."""
+    """With a stand-in for the GPU: the calls, where it writes, the exit code."""
     asked = {}
 
     def benchmark(device, folder, plan, *, deadline):
@@ -190,14 +190,14 @@ def test_the_check_keeps_tests_gate_and_benchmark_in_one_folder(monkeypatch, cap
     assert asked["results"] == tmp_path / "results"
     assert "tests: 7 passed in 1.0s, see " in capsys.readouterr().out
     asked["status"] = 1
-    assert gpu_check.main(["--out", str(tmp_path)]) == 1, "the benchmark runs all the same, and says what it found"
+    assert gpu_check.main(["--out", str(tmp_path)]) == 1, "the benchmark runs all the same, and reports its findings"
     monkeypatch.setattr(gpu_check, "TEST_SECONDS", 0)
     assert not gpu_check.run_tests(tmp_path)
     assert "not finished after" in capsys.readouterr().out
 
 
 def test_the_check_needs_no_tools_of_the_book():
-    """A machine that is lent for its GPU has PyTorch and what runs the tests, not the rest."""
+    """A machine that is lent for its GPU has PyTorch and the packages of the tests, not the rest."""
     missing = ["papermill", "IPython", "jupyter_client", "nbformat", "myst_nb", "yaml", "pandas", "platformdirs",
                "beartype", "pyautoattack", "matplotlib", "safetensors"]  # fmt: skip
     program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport advfeat.bench.gpu_check"

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from advfeat.experiments.records import load_record, results_root
 from advfeat.experiments.run import Run
 from advfeat.pages import build, chapter_files, environment, execution, parameters, runner
 from advfeat.pages.execution import Task, execute_all
+from advfeat.pages.exercises import labels_of, publish_labels
 from advfeat.pages.notebook import check_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +113,7 @@ def test_figures_have_caption_name_and_description(stem):
             shown = cell.metadata.get("mystnb", {})
             figure = shown.get("figure", {})
             assert figure.get("caption"), cell.source
-            assert len(shown.get("image", {}).get("alt", "")) >= 40, "say what the figure shows, not what it is"
+            assert len(shown.get("image", {}).get("alt", "")) >= 40, "describe the picture"
             names.append(figure.get("name", ""))
     assert names, "a chapter without a figure"
     assert len(set(names)) == len(names)
@@ -203,9 +206,65 @@ def test_exercises_keep_their_labels():
     labels = [label for _, label, _ in exercises()]
     assert None not in labels, "an exercise without :label: cannot be referred to"
     assert len(set(labels)) == len(labels)
-    assert set(labels) == set(recorded), "published labels stay; add a new one to tests/exercise_labels.txt"
+    assert set(labels) == set(recorded), "published labels stay; make refresh lists the new ones"
+    assert recorded == sorted(recorded)
+    assert labels == [label for path in PATHS for label in labels_of(path)]
     for stem, label, _ in exercises():
         assert label.startswith(f"ex-ch{stem[:2]}-"), label
+
+
+@pytest.mark.filterwarnings("default")
+def test_refresh_publishes_the_labels_of_new_exercises(tiny, capsys):
+    notebook = nbformat.read(tiny, as_version=4)
+    exercise = ":::{exercise}\n:label: ex-ch42-two\n\nTry.\n:::\n\n::::{exercise}\n:label: ex-ch42-one\n\nTry.\n::::"
+    notebook.cells.append(nbformat.v4.new_markdown_cell(exercise, id="exercises"))
+    nbformat.write(notebook, tiny)
+    chapter_files.LABELS.parent.mkdir()
+    chapter_files.LABELS.write_text("# Labels.\nex-ch41-gone\nex-ch43-next\n")
+    assert runner.main(["refresh", "42"]) == 0
+    # Those of other chapters stay, even one whose exercise is gone.
+    listed = "# Labels.\nex-ch41-gone\nex-ch42-one\nex-ch42-two\nex-ch43-next\n"
+    assert chapter_files.LABELS.read_text() == listed
+    assert "ex-ch42-two is new, and listed in exercise_labels.txt" in capsys.readouterr().out
+    assert publish_labels(tiny, chapter_files.LABELS) == []
+    assert chapter_files.LABELS.read_text() == listed
+    notebook.cells.pop()
+    nbformat.write(notebook, tiny)
+    assert publish_labels(tiny, chapter_files.LABELS) == []
+    assert chapter_files.LABELS.read_text() == listed
+
+
+@each_chapter
+def test_the_front_page_has_a_line_for_every_chapter(stem):
+    shows = NOTEBOOKS[stem].cells[0].metadata.get("shows", "")
+    assert shows, "say what the chapter shows in the metadata of its first cell"
+    assert "|" not in shows, "it is a cell of a table"
+
+
+def test_the_table_of_chapters_builds_strictly(tmp_path):
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]
+    assert config["local_extensions"]["chapters"] == "_ext"
+    assert "```{chapters}" in (BOOK / "intro.md").read_text()
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / '_ext')!r})\n"
+        "extensions = ['myst_nb', 'chapters']\nnb_execution_mode = 'off'\n"
+    )
+    (tmp_path / "index.md").write_text("# Front\n\n```{toctree}\n:glob:\n*\n```\n\n```{chapters}\n```\n")
+    for name, shows in (("02-b", "the *second* thing"), ("01-a", "the first thing")):
+        title = nbformat.v4.new_markdown_cell(f"# Chapter {name}", metadata={"shows": shows})
+        notebook = nbformat.v4.new_notebook(cells=[title], metadata={"language_info": {"name": "python"}})
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "-E", str(tmp_path), str(tmp_path / "html")]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    table = (tmp_path / "html" / "index.html").read_text().partition("<table")[2].partition("</table>")[0]
+    text = " ".join(re.sub("<[^>]+>", " ", table).split())
+    assert text.endswith("chapter what it shows Chapter 01-a the first thing Chapter 02-b the second thing")
+    assert 'href="02-b.html"' in table
+    title.metadata.pop("shows")
+    nbformat.write(notebook, tmp_path / "01-a.ipynb")
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "01-a.ipynb: the metadata of the first cell lack `shows`, its line in the table" in refused.stderr
 
 
 @each_with_a_page
@@ -271,7 +330,7 @@ def test_what_another_run_should_give(tiny):
 
 
 def glued(stem):
-    """Name → text of what a chapter makes available to prose."""
+    """Name → text of the numbers that a chapter glues for its prose."""
     outputs = [
         output for cell in code_cells(stem) for output in cell.outputs if "scrapbook" in output.get("metadata", {})
     ]
@@ -440,10 +499,10 @@ def test_runner_reads_values_by_the_declared_type(tiny):
 
 def test_folders_are_those_of_the_place_where_the_command_was_typed(tiny, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for name, given in zip(environment.FOLDERS, ("data", "~/store", ""), strict=True):
+    for name, given in zip(environment.FOLDER_VARIABLES, ("data", "~/store", ""), strict=True):
         monkeypatch.setenv(name, given)
     assert runner.main(["list"]) == 0
-    assert [os.environ[name] for name in environment.FOLDERS] == [
+    assert [os.environ[name] for name in environment.FOLDER_VARIABLES] == [
         str(tmp_path / "data"),
         str(Path.home() / "store"),
         "",

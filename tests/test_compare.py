@@ -8,10 +8,11 @@ import time
 import pytest
 import torch
 
-from advfeat.attacks import L2, pgd
-from advfeat.bench.compare import BARE, OURS, Contest, Row, TimedCase, faults, share_left
+from advfeat.attacks import pgd
+from advfeat.bench.compare import BARE, OURS, CaseResult, Contest, TimedCase, faults, share_left
 from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
+from advfeat.threats import L2
 
 CPU = torch.device("cpu")
 CASE = TimedCase("resnet9", 16, 2, rounds=3)
@@ -22,7 +23,7 @@ SLEPT: list[float] = []
 
 @pytest.fixture(autouse=True)
 def a_clock_that_only_counts(monkeypatch):
-    """One second from each look at the clock to the next, and what ``slow`` sleeps: a busy machine ranks nobody."""
+    """One second from each look at the clock to the next, and the sleep of ``slow``: a busy machine ranks nobody."""
     looks = itertools.count(1)
     monkeypatch.setattr("advfeat.bench.timing.time.perf_counter", lambda: next(looks) + sum(SLEPT))
     yield
@@ -147,7 +148,9 @@ def test_a_long_first_call_is_a_round(monkeypatch):
 
 
 def test_ratios_are_those_of_one_round():
-    row = Row("engine", CASE, {OURS: [1.0, 2.0, 4.0], "equal": [2.0, 6.0], BARE: [1.0, 1.0, 2.0]}, {OURS: 0.5}, {})
+    row = CaseResult(
+        "engine", CASE, {OURS: [1.0, 2.0, 4.0], "equal": [2.0, 6.0], BARE: [1.0, 1.0, 2.0]}, {OURS: 0.5}, {}
+    )
     assert row.against("equal") == Ratio.of([2.0, 6.0], [1.0, 2.0])
     assert row.over_bare().median == 2
     assert TimedCase("resnet18", 128, 3).name == "resnet18-l2-b128"

@@ -1,4 +1,4 @@
-"""Frozen networks whose layers the compiled code computes: their bits, their twins, and what falls back to PyTorch."""
+"""Frozen networks whose layers the compiled code computes: their bits, their twins, and the cases left to PyTorch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from advfeat.engine import direct as direct_module
 from advfeat.engine.compiled_layers import CompiledConv2d, CompiledGELU, CompiledLinear, put_in, take_out, training
 from advfeat.engine.convolution_code import Engine, Kept
 from advfeat.engine.direct import DirectKernel, direct
+from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model, freeze, refold
 from advfeat.threats import L2
-from advfeat.train import TrainConfig, train
+from advfeat.train import train
 
 pytestmark = [pytest.mark.numbers, pytest.mark.usefixtures("compiled_convolutions", "restored_threads")]
 
@@ -459,7 +460,7 @@ def test_compiled_layers_can_be_traced_by_fx():
         assert float((traced(images) - layer(images)).abs().max()) < 1e-4
 
 
-# ---- What is kept
+# ---- Kept results
 
 
 def test_what_was_made_of_a_tensor_is_made_anew_when_that_changes():

@@ -1,4 +1,4 @@
-"""Constructed datasets: targets, distances on what comes back from the store, and runs that are killed half-way."""
+"""Constructed datasets: targets, distances after the way through the store, and runs that are killed half-way."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from torch.nn import functional as F
 
 import advfeat
 from advfeat import autoattack as autoattack_module
-from advfeat.attacks import L2, Linf, match_representation, pgd
+from advfeat.attacks import match_representation, pgd
 from advfeat.autoattack import autoattacked_dataset
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, random_target_dataset, robust_dataset
 from advfeat.data import Dataset
 from advfeat.experiments.store import Store
 from advfeat.models import Classifier, build_model, freeze
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 
@@ -209,7 +210,7 @@ def test_noise_to_start_from_is_gray_with_a_spread_of_one_twentieth(source):
     bound = 4 * 0.05 / len(values) ** 0.5
     assert abs(float(values.mean()) - 0.5) < bound
     assert abs(float(values.std()) - 0.05) < bound / 2**0.5
-    # And the size of the pieces does not change what is drawn.
+    # And the size of the pieces does not change the draws.
     pieces = robust_dataset(source, dataset, steps=0, step_size=0.1, seed=0, start="noise", batch_size=7)
     assert torch.equal(pieces.images, made.images)
 
@@ -314,7 +315,7 @@ def test_bad_arguments_are_refused(source):
 
 # Runs that train through the store and construct through the store. Each is a process of its own, forked after the
 # imports (which take longer than the runs), and dies by SIGKILL where its argument says: in the middle of an epoch, or
-# while a piece is half written. It prints what it does, and the parent prints how it ended.
+# while a piece is half written. It prints its steps, and the parent prints how it ended.
 SCRIPT = textwrap.dedent(
     """
     import os, signal, sys
@@ -388,7 +389,7 @@ SCRIPT = textwrap.dedent(
 
 
 def start(*runs: tuple[Path, str]) -> list[list[str]]:
-    """Run one process after another; what each printed, with its exit status last."""
+    """Run one process after another; the output of each, with its exit status last."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *(str(word) for run in runs for word in run)],
         env=os.environ | {"PYTHONPATH": str(Path(advfeat.__file__).parent.parent), "ADVFEAT_PROGRESS": "off"},
@@ -437,7 +438,7 @@ def test_killed_runs_go_on_and_end_with_the_bytes_of_one_that_was_not_killed(tmp
     assert not list(killed.glob("models/*/checkpoint.pt"))
     (history,) = (json.loads(path.read_text()) for path in killed.glob("models/*/history.json"))
     assert [row["epoch"] for row in history] == [1, 2, 3]
-    # What was half written has no final name.
+    # A half-written piece has no final name.
     assert [path.name for path in halved.glob("datasets/*/*.safetensors")] == [f"{pieces[0]}.safetensors"]
     assert len(list(halved.glob(f"datasets/*/.{pieces[1]}*.part"))) == 1
 

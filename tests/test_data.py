@@ -1,4 +1,4 @@
-"""Pixels and labels: what a dataset refuses, its fingerprint, the order of batches, augmentation by hand, files."""
+"""Pixels and labels: a dataset's refusals, its fingerprint, the order of batches, augmentation by hand, files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from advfeat.attacks import L2
 from advfeat.authors_release import load_authors_set
 from advfeat.construct import random_target_dataset
 from advfeat.data import Dataset, augment, batches
@@ -28,6 +27,7 @@ from advfeat.hyperparameters import TrainConfig
 from advfeat.image_files import cifar10, data_root, image_folder, unit_range
 from advfeat.measures import accuracy
 from advfeat.models import build_model
+from advfeat.threats import L2
 from advfeat.train import train
 from advfeat.whitening import whiten
 
@@ -49,7 +49,7 @@ def made(n: int = 10, classes: int = 3, size: int = 5, **changes: object) -> Dat
 
 @pytest.fixture
 def unchecked_shapes():
-    """What a reader gets: annotations are not checked outside of the tests, so the library's own messages appear."""
+    """As for a reader: annotations are not checked outside of the tests, so the library's own messages appear."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -264,7 +264,7 @@ def test_without_data_and_network_the_error_names_both_ways(monkeypatch, tmp_pat
     assert str(tmp_path) in message
     assert "set ADVFEAT_DATA" in message  # the first way
     assert "with a network" in message  # the second
-    assert "planted" in message  # and what needs neither
+    assert "planted" in message  # and the way without both
     assert caught.value.__cause__ is error
 
 
@@ -414,7 +414,7 @@ def test_every_kind_of_picture_is_on_one_scale(tmp_path, case):
     in_folder(tmp_path, picture, f"cat/{name}")
     pixels = image_folder(tmp_path, size=4).images[0]
     exact = torch.tensor(expected, dtype=torch.float64).float()[:, None, None].expand(3, 4, 4)
-    # Only what lies half on white is rounded to a level.
+    # Only pixels half on white are rounded to a level.
     assert (pixels - exact).abs().max() <= (0.5 / 255 if picture.mode in ("LA", "RGBA") else 0)
 
 

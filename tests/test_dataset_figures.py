@@ -15,7 +15,7 @@ from advfeat.estimates import Estimate
 from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.records import load_record
 from advfeat.pages import dataset_figures
-from advfeat.pages.dataset_figures import ARCHITECTURES, FROM_NOISE, MATCHED, SETS, SHORT
+from advfeat.pages.dataset_figures import ARCHITECTURES, FROM_NOISE, MATCHED_ROWS, SETS, SHORT
 
 pytestmark = pytest.mark.usefixtures("figures_in_style")
 
@@ -56,7 +56,7 @@ def test_recorded_sheets_have_their_rows_and_classes(recorded):
     # Not the row labels of the other sheet, and no title of another record.
     record = recorded("")
     for figure, rows in (
-        (dataset_figures.matched_sheet(record), MATCHED),
+        (dataset_figures.matched_sheet(record), MATCHED_ROWS),
         (dataset_figures.noise_sheet(record), FROM_NOISE),
     ):
         (axis,) = figure.axes

@@ -1,4 +1,4 @@
-"""Tables of chapters 4 and 6 hold what a record holds, in the right row and column."""
+"""Tables of chapters 4 and 6 hold the numbers of a record, in the right row and column."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_run_is_whole_only_if_every_cell_was_executed_without_an_error(book, c
     assert "42-tiny (planted) failed in cell 3 of 4" in message
     assert f"    {code.splitlines()[-1]}\n" in message
     assert named in message
-    assert chapter.read_bytes() == before, "what is committed stays"
+    assert chapter.read_bytes() == before, "the committed file stays"
     left = [path.name for path in (chapter_files.RUNS / "refresh").iterdir()]
     assert left == ["42-tiny.failed.ipynb"]
 
@@ -349,7 +349,7 @@ def test_a_wrong_device_is_refused_before_the_first_cell(book, capsys):
     assert not chapter_files.RUNS.exists()
 
 
-# What is done is not done again.
+# Finished work is not done again.
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from advfeat.attacks import FREE, L2, Linf
 from advfeat.features import (
     class_usefulness,
     linear_responses,
@@ -23,6 +22,7 @@ from advfeat.features import (
 )
 from advfeat.planted import PlantedWorld, planted
 from advfeat.responses import Responses
+from advfeat.threats import FREE, L2, Linf
 
 pytestmark = pytest.mark.numbers
 

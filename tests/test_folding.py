@@ -429,7 +429,7 @@ def test_a_network_that_cannot_be_tried_is_frozen_with_a_warning():
 
 @each_network
 def test_networks_of_the_library_need_no_trial(name, monkeypatch):
-    """Freezing costs what it did: every layer and function is known to treat each image on its own."""
+    """Freezing costs as much as before: every layer and function is known to treat each image on its own."""
     model = network(name)
     monkeypatch.setattr(batch_independence, "SIDES", ())  # a trial would warn that there is no size
     freeze(model)

@@ -1,4 +1,4 @@
-"""What ``import advfeat`` offers, and the examples in the docstrings."""
+"""The names that ``import advfeat`` offers, and the examples in the docstrings."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Torch:
 
 
 class Triton:
-    """The Triton kernels on the GPU, or interpreted; what comes back is on the CPU."""
+    """The Triton kernels on the GPU, or interpreted; the result is on the CPU."""
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     interpreted = device == "cpu"
@@ -104,7 +104,7 @@ def l2_bound(adv: Tensor, origin: Tensor, step_size: float) -> float:
     """How far float32 may be from the twin at any pixel.
 
     A norm is summed in blocks, so its relative error is below 16 U for some thousand entries of an image, and below one
-    U more for every 4096 further ones, which is what a lane adds up by itself. The step uses two norms, and some ten
+    U more for every 4096 further ones, as many as a lane adds up by itself. The step uses two norms, and some ten
     further roundings. Nothing is larger than the distance so far, the step, or a pixel.
     """
     size = adv[0].numel()
@@ -283,7 +283,7 @@ def test_projection_is_feasible_and_idempotent(steps, case):
     there = steps.l2_step(adv, origin, gradient, eps=eps, step_size=case["step_size"])
     assert float(norms(there.double() - origin.double()).max()) <= eps + slack
     assert 0 <= float(there.min()) <= float(there.max()) <= 1
-    # Projected once more it may shrink by what it exceeded eps, and each pixel is rounded twice.
+    # Projected once more it may shrink by its excess over eps, and each pixel is rounded twice.
     again = steps.l2_step(there, origin, torch.zeros_like(there), eps=eps, step_size=1.0)
     assert worst(again, there) <= slack + 4 * U
 
@@ -382,7 +382,7 @@ def test_a_step_through_the_network_s_own_input(steps, name, dtype, shape):
     twin = {"l2_step": l2_twin, "linf_step": linf_twin}[name]
     expected = twin(adv, origin, gradient.double() / std.double(), eps=0.3, step_size=0.2)
     assert worst(ours, expected) <= l2_bound(adv, origin, 0.2)
-    # What the network reads next belongs to the images that were returned: rounded once to its dtype (bfloat16 by
+    # The network's next input belongs to the images that were returned: rounded once to its dtype (bfloat16 by
     # 2**-8, or 2**-7 where the interpreter cuts digits off), and by three operations in float32 before that.
     read = (ours.double() - mean.double()) / std.double()
     coarse = 2.0**-7 if steps.interpreted else 2.0**-8

@@ -1,8 +1,8 @@
 """Keys of stored artifacts and settings of records, as they were: whoever changes one makes years of work unfindable.
 
 ``golden_keys.json`` was written by these functions before recipes became classes. A new profile or a new artifact adds
-lines to it (``python tests/test_golden_keys.py`` writes them all); no line that is there changes, unless what it names
-is to be made anew.
+lines to it (``python tests/test_golden_keys.py`` writes them all); no line that is there changes, unless the thing it
+names is to be made anew.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import torch
 
 from advfeat.engine import fused_steps
 from advfeat.experiments import making
+from advfeat.experiments.making import Trained
 from advfeat.experiments.profiles import PROFILES
 from advfeat.experiments.recipes import CONSTRUCTED
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")

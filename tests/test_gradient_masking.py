@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from advfeat.attacks import L2, Linf
 from advfeat.data import Dataset
 from advfeat.gradient_masking import check_gradient_masking
 from advfeat.measures import accuracy
 from advfeat.models import Classifier
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 
@@ -94,7 +94,7 @@ def test_the_numbers_are_said(data):
     model = network(Stairs())
     said = check_gradient_masking(model, data, Linf(0.04), steps=10, pairs=20)
     assert len(said) == 4, "no surrogate, no fifth check"
-    # Without a gradient the attack leaves what was right before it.
+    # Without a gradient the attack leaves the right answers right.
     right = accuracy(model, data).value
     assert said[2].found == f"with linf eps=1 PGD-10 leaves {right:.1%} of the images"
     assert said[3].found.startswith("climbing by 400 queries fools ")

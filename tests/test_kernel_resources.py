@@ -1,6 +1,6 @@
 """The kernels as they are compiled for four GPUs, on a machine that has none.
 
-The tests of this folder interpret the kernels, so they are compiled in another process. What that process finds out is
+The tests of this folder interpret the kernels, so they are compiled in another process. Its findings are
 checked here: that every launch compiles, that no register is spilled, that images are loaded and stored as wide as
 possible, and that tiny numbers are kept, since an image classified with confidence has tiny gradients.
 """
@@ -125,7 +125,7 @@ WRONG = """
     images = launch.arguments[0]
     flushing = triton_steps.Launch(exponential, (1,), (images, images), {"block": 1024}, warps=4)
     found["flushed"] = compiled(flushing)
-    k.TARGETS["nothing"] = k.Target("nothing", 0, 32, "none", 1.0)
+    k.TARGETS["nothing"] = k.CompileTarget("nothing", 0, 32, "none", 1.0)
     found["no such target"] = k.compiled({name: launch}, ("nothing",))
     triton_steps.MAX_REGISTERS = 32
     found["few registers"] = k.compiled({name: launch}, ("sm_90",))

@@ -1,8 +1,10 @@
-"""The shape of the repository: who may import whom, and what every module owes its reader."""
+"""The shape of the repository: who may import whom, and the duties of every module to its reader."""
 
 from __future__ import annotations
 
 import ast
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from advfeat.engine import fused_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "advfeat").rglob("*.py"))
+TREES = {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in MODULES}
 LONGEST = 300  # lines of a module; past that it is asking to be two
 EXEMPT = {"gaussian", "profiles"}  # the theory in one piece, and a table
 
@@ -69,6 +72,70 @@ def test_an_import_against_the_layering_is_found(tmp_path, module, imported, bro
     result = lint_imports(tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     assert f"{broken} BROKEN" in result.stdout
+
+
+def assigned(tree):
+    """Names that the top level of a module gives a value itself, rather than imports."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
+
+
+def sources():
+    """The text of every Python file and of every notebook's code, by its place."""
+    for folder in ("advfeat", "tests", "_ext"):
+        yield from ((path.relative_to(ROOT), path.read_text()) for path in (ROOT / folder).rglob("*.py"))
+    for path in (ROOT / "book").rglob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        yield path.relative_to(ROOT), "\n".join(line for cell in code for line in cell.splitlines() if line[:1] != "%")
+
+
+def test_names_are_imported_from_the_module_that_defines_them():
+    """Only the front door passes names on. Elsewhere a reader finds a definition where its import says."""
+    own = {name: {*assigned(tree)} for name, tree in TREES.items()}
+    lent = []
+    for place, text in sources():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module in own:
+                lent += [f"{place}: {node.module}.{one.name}" for one in node.names if one.name not in own[node.module]]
+    assert not lent, "\n".join(lent)
+
+
+SHARED = {
+    "main": "the command line of a module",
+    "augment": "one thing, for a Dataset and as a kernel",
+    "augment_step": "one thing, in PyTorch and in Triton",
+    "l2_step": "one thing, in PyTorch and in Triton",
+    "linf_step": "one thing, in PyTorch and in Triton",
+    "refold": "one thing, of a classifier and of its layers",
+    "number": "students' tests read a value by it, the library refuses one",
+    "tensor": "students' tests read a value by it, the library refuses one",
+}
+"""Public names that two modules define, and why."""
+
+
+def test_one_name_means_one_thing_in_all_modules():
+    homes: dict[str, list[str]] = {}
+    for module, tree in TREES.items():
+        for name in {*assigned(tree)}:
+            if not name.startswith("_") and name not in SHARED:
+                homes.setdefault(name, []).append(module)
+    assert not {name: modules for name, modules in homes.items() if len(modules) > 1}
+
+
+def test_the_map_has_a_place_for_every_module():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = [line for line in text.partition("| room |")[2].partition("Ten lines")[0].splitlines() if line[:1] == "|"]
+    assert len(rows) <= 40, "a map is read on one page: group the rows"
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[3])}
+    homeless = {"__init__", "__main__", "chapters"}  # the last is a former name of a command
+    for path in MODULES:
+        if path.parent.name != "classroom" and path.stem not in homeless and not path.stem.endswith("_figures"):
+            assert path.stem in named, f"{path.relative_to(ROOT)} has no place in the map of CONTRIBUTING.md"
 
 
 def test_no_file_for_everything_else():

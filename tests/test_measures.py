@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from advfeat import robustness
-from advfeat.attacks import L2, Linf, fgsm, pgd
+from advfeat.attacks import fgsm, pgd
 from advfeat.data import Dataset
 from advfeat.estimates import Estimate, correlation_of, leaving_one_out
 from advfeat.measures import accuracy, predictions, signal_kept
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.robustness import robust_accuracy, withstands
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 
@@ -294,8 +295,8 @@ def test_one_step_by_its_own_name_is_one_step_of_pgd(linear, levels):
     ("attack", "error", "message"),
     [
         (lambda _, images, *__: (images + 0.02).clamp(0, 1), ValueError, r"attack must stay inside linf eps=0\.01"),
-        (lambda _, images, *__: images + 1, ValueError, r"attack: what it answers must lie in \[0, 1\]"),
-        (lambda _, images, *__: images * torch.nan, ValueError, r"attack: what it answers must lie in \[0, 1\]"),
+        (lambda _, images, *__: images + 1, ValueError, r"attack: its answer must lie in \[0, 1\]"),
+        (lambda _, images, *__: images * torch.nan, ValueError, r"attack: its answer must lie in \[0, 1\]"),
         (lambda _, images, *__: images[:1], TypeError, r"as it is given, .*got torch\.float32 \(1, 3, 4, 4\)"),
         (lambda _, images, *__: images.double(), TypeError, r"attack must answer with images .*got torch\.float64"),
         (lambda *_: None, TypeError, r"attack must answer with images .*got a NoneType"),

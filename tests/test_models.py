@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import pgd
 from advfeat.evaluation_mode import batch_statistics, check_eval
 from advfeat.models import CHANNEL_MEAN, CHANNEL_STD, Classifier, FrozenClassifier, build_model, freeze
+from advfeat.threats import L2
 from advfeat.whitening import whiten
 
 pytestmark = pytest.mark.numbers
@@ -161,7 +162,7 @@ def test_freezing_changes_logits_by_rounding_only(name, negative):
     frozen = freeze(model, dtype=torch.float32)
     # Sums over the fan-in are off by its root in U (roundings go both ways), once per layer: 9 layers of at most
     # 16 * 9 terms in resnet9 here, 20 layers of at most 512 * 9 in resnet18. A scale below 1 / sqrt(0.003), where the
-    # variance is smallest, magnifies what the layer before has left: by at most 8 over the network, measured in the
+    # variance is smallest, magnifies the error of the layer before: by at most 8 over the network, measured in the
     # size of the terms that the head sums.
     layers, terms = {"cnn4": (5, 72), "resnet9": (9, 144), "resnet18": (20, 4608)}[name]
     assert float((frozen(pixels) - expected).abs().max()) <= 8 * layers * terms**0.5 * U * size

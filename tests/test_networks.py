@@ -1,4 +1,4 @@
-"""Architectures against torchvision's own, layer by layer; what width, depth and patch change; what they cost."""
+"""Architectures against torchvision's own, layer by layer; the effect of width, depth and patch; their cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from advfeat import networks, torchvision_networks
-from advfeat.attacks import L2
 from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
 from advfeat.experiments.profiles import PROFILES
@@ -22,6 +21,7 @@ from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.onednn import check_trainable, narrow_strided
+from advfeat.threats import L2
 from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
 from advfeat.train import train
 from advfeat.whitening import whiten

@@ -1,13 +1,14 @@
-"""What chapters show around their results comes from the run and from the records, not from thin air."""
+"""The displays of chapters around their results come from the run and from the records, not from thin air."""
 
 import json
 
 import pytest
 
 from advfeat.estimates import Estimate, Measured
+from advfeat.experiments.making import Trained
 from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.experiments.record_writing import save_record
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.hyperparameters import TrainConfig
 from advfeat.measures import accuracy
 from advfeat.models import build_model
@@ -75,7 +76,7 @@ def test_nothing_recorded_is_said(results, monkeypatch):
 
 def test_a_spread_goes_from_the_smallest_to_the_largest():
     assert notebook.spread([0.5, 0.25, 0.75]) == "25% to 75%"
-    assert notebook.spread((of for of in (0.5, -0.001)), ".2f") == "0.00 to 0.50"  # what rounds to zero has no minus
+    assert notebook.spread((of for of in (0.5, -0.001)), ".2f") == "0.00 to 0.50"  # zero after rounding has no minus
     assert notebook.spread([]) == "–"
 
 
@@ -188,7 +189,7 @@ def test_a_damaged_record_is_refused_before_the_run_and_another_chapters_is_name
         notebook.check_record(chapters[1], profile="planted", seed=0)
     with pytest.warns(UserWarning, match=r"03-standard.*record\.json is no record .* It is left out"):
         notebook.check_record("01-adversarial-examples", profile="planted")
-    # Chapters show what is recorded before they save: this must not end one either.
+    # Chapters show their records before they save: this must not end one either.
     with pytest.warns(UserWarning, match="It is left out"):
         assert notebook.recorded(chapters[0]) == []
     assert [record.folder for record in notebook.recorded(chapters[1])] == [other.parent]

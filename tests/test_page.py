@@ -1,4 +1,4 @@
-"""A chapter's page: what is named where it is measured comes back in the text and in the record."""
+"""A chapter's page: a number named where it is measured comes back in text and record."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from advfeat.estimates import Estimate
+from advfeat.experiments.making import Trained
 from advfeat.experiments.recipes import ImagesRecipe, NetworkRecipe
 from advfeat.experiments.records import load_record
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import build_model
 from advfeat.pages import notebook, page
@@ -27,7 +28,7 @@ def run():
 
 @pytest.fixture
 def glued(monkeypatch):
-    """What the text can quote, as myst-nb would keep it."""
+    """The numbers that the text can quote, as myst-nb would keep them."""
     kept = {}
     fake = types.SimpleNamespace(glue=lambda name, value, **_: kept.__setitem__(name, value))
     monkeypatch.setitem(sys.modules, "myst_nb", fake)
@@ -65,7 +66,7 @@ def test_what_is_measured_is_quoted_and_recorded_under_one_name(run, glued, show
     assert one.measured("fig3/share", rate, spec=".0%") is rate
     assert glued == {
         "ch05_table1/D_rand": "62.5%",
-        "ch05_fig3/correlation": "0.00",  # what rounds to zero has no minus
+        "ch05_fig3/correlation": "0.00",  # zero after rounding has no minus
         "ch05_fig3/share": "62%",
     }
     one.save()

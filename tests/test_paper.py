@@ -16,8 +16,8 @@ from advfeat.pages.parameters import Refused
 from advfeat.paper.__main__ import main
 from advfeat.paper.grid import read_grid
 from advfeat.paper.needs import below, needed
-from advfeat.paper.plan import Plan, job_name
-from advfeat.paper.report import clock, estimated, show, write_table
+from advfeat.paper.plan import JobPlan, job_name
+from advfeat.paper.report import duration, estimated, show, write_table
 
 TINY = {"train_images": 100, "test_images": 100, "standard": {"epochs": 1}}
 
@@ -101,7 +101,7 @@ def test_needs_come_before_what_needs_them_and_once(chapter):
 
 def test_a_plan_shares_what_chapters_share_and_sees_what_is_there(tmp_path, store):
     path = write_grid(tmp_path, chapters=["01", "05"], seeds=[0, 1], profile="planted", sweep={"train_images": [1000]})
-    plan = Plan(read_grid(path))
+    plan = JobPlan(read_grid(path))
     kinds = [job.kind for job in plan.jobs.values()]
     # Both chapters: the ordinary network of seed 0. Chapter 5, whose source is of seed 0: two sets, four learners.
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"network": 6, "dataset": 2, "record": 4, "join": 2}
@@ -110,19 +110,19 @@ def test_a_plan_shares_what_chapters_share_and_sees_what_is_there(tmp_path, stor
         assert all(before in list(plan.jobs)[:place] for before in job.needs)
 
     short = write_grid(tmp_path, chapters=["01"], seeds=[0], sweep={"train_images": [100], "watch_images": [10]})
-    plan = Plan(read_grid(short))
+    plan = JobPlan(read_grid(short))
     (name,) = plan.recipes
     note = tmp_path / "note"
     assert main(["job", str(short), name, "--note", str(note)]) == 0
     assert note.read_text().endswith(" seconds\n")
-    again = Plan(read_grid(short))
+    again = JobPlan(read_grid(short))
     assert again.jobs[name].done
     again.write(tmp_path / "plan.json", short)
     assert again.note(again.jobs[name]).exists()
     # A note does not outlive the network that it speaks of.
     for left in (store.root / "models").glob("*/*"):
         left.unlink()
-    gone = Plan(read_grid(short))
+    gone = JobPlan(read_grid(short))
     gone.write(tmp_path / "plan.json", short)
     assert not gone.note(gone.jobs[name]).exists()
     written = json.loads((tmp_path / "plan.json").read_text())
@@ -138,7 +138,7 @@ def test_an_unknown_job_is_refused(tmp_path, store, capsys):
 
 def test_the_dry_run_counts_disk_and_time_and_makes_nothing(tmp_path, store, capsys):
     path = write_grid(tmp_path, chapters=["05"], seeds=[0], sweep={"train_images": [1000]})
-    plan = Plan(read_grid(path))
+    plan = JobPlan(read_grid(path))
     estimated(plan)
     jobs = list(plan.jobs.values())
     assert all(job.seconds > 0 for job in jobs if job.kind in ("network", "dataset"))
@@ -153,7 +153,7 @@ def test_the_dry_run_counts_disk_and_time_and_makes_nothing(tmp_path, store, cap
 def test_a_training_twice_as_long_is_estimated_twice_as_long(tmp_path, store):
     def training(epochs):
         sweep = {"train_images": [1000], "standard": [{"epochs": epochs}], "watch_images": [1]}
-        plan = Plan(read_grid(write_grid(tmp_path, chapters=["01"], seeds=[0], sweep=sweep)))
+        plan = JobPlan(read_grid(write_grid(tmp_path, chapters=["01"], seeds=[0], sweep=sweep)))
         estimated(plan)
         return next(job.seconds for job in plan.jobs.values() if job.kind == "network")
 
@@ -164,7 +164,7 @@ def test_a_training_twice_as_long_is_estimated_twice_as_long(tmp_path, store):
     ("seconds", "words"), [(None, "?"), (0.0, "0 s"), (0.4, "< 1 s"), (90, "2 min"), (5400, "1.5 h")]
 )
 def test_times_in_words(seconds, words):
-    assert clock(seconds) == words
+    assert duration(seconds) == words
 
 
 def record_of(folder: Path, seed: int, *, chapter="05-non-robust-features", config=None, value=0.5, engine="torch"):
@@ -214,7 +214,7 @@ def test_what_cannot_be_joined_is_named_and_nothing_is_lost(tmp_path, seed, more
 
 def test_a_sweep_ends_in_a_table_and_a_figure(tmp_path, store):
     sweep = {"eps": [0.25, 0.5], "train_images": [1000]}
-    plan = Plan(read_grid(write_grid(tmp_path, chapters=["05"], seeds=[0], sweep=sweep)))
+    plan = JobPlan(read_grid(write_grid(tmp_path, chapters=["05"], seeds=[0], sweep=sweep)))
     plan.grid = dataclasses.replace(plan.grid, results=tmp_path / "results")
     for place, setting in enumerate(plan.grid.settings):
         part = record_of(tmp_path / f"part{place}", 0, value=0.3 + place / 10)

@@ -47,7 +47,7 @@ def test_without_records_every_number_has_a_row_that_says_so(extension):
     # As many places as the source gives.
     assert shown["Fig. 2b, trained on D_R, ε = 0.25"] == "48%"
     assert shown["Fig. 2b, trained on D, clean"] == "95.25%"
-    # Neither what others report nor what is only a point of a plot is the paper's number.
+    # Neither a number that others report nor a point of a plot is the paper's number.
     where = [entry["where"] for entry in own]
     doubtful = [words.split(";")[0] for words in where if "second-hand" in words or words.startswith("Fig. 3")]
     assert len(doubtful) == 2 + 11

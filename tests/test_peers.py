@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import pgd
 from advfeat.bench import peers
-from advfeat.bench.peers import PEERS, Setting, one_line, presence
+from advfeat.bench.peers import PEERS, Setting, first_line, presence
 from advfeat.models import build_model
+from advfeat.threats import L2
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,8 +49,8 @@ def test_a_missing_and_a_broken_library_are_named_with_the_reason(monkeypatch):
 
 
 def test_a_reason_is_one_line():
-    assert one_line(ValueError("")) == "ValueError: "
-    assert "\n" not in one_line(RuntimeError("a\nb" * 200))
+    assert first_line(ValueError("")) == "ValueError: "
+    assert "\n" not in first_line(RuntimeError("a\nb" * 200))
 
 
 @pytest.mark.parametrize("name", PEERS)

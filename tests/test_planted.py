@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advfeat.attacks import L2
 from advfeat.construct import (
     deterministic_target_dataset,
     nonrobust_dataset,
@@ -21,6 +20,7 @@ from advfeat.measures import accuracy, signal_kept
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
 from advfeat.robustness import robust_accuracy
+from advfeat.threats import L2
 from advfeat.train import train
 
 pytestmark = pytest.mark.numbers
@@ -254,7 +254,7 @@ def test_moments_follow_the_numbers_of_the_world(filters):
         assert (moment - moment[0]).abs().max() < 1e-9
 
 
-# What networks make of it: the claims of the paper, at the scale that the chapters run live
+# Networks in it: the claims of the paper, at the scale that the chapters run live
 
 
 def _trained(dataset, config, seed=0):

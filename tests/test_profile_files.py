@@ -7,13 +7,13 @@ import json
 import nbformat
 import pytest
 
-from advfeat.attacks import L2
 from advfeat.experiments.profiles import PROFILES, get_profile, profile_name
 from advfeat.experiments.records import load_record
 from advfeat.experiments.run import Run
 from advfeat.pages import chapter_files, runner
 from advfeat.pages.environment import inputs_of
 from advfeat.pages.notebook import check_record
+from advfeat.threats import L2
 
 TINY = """
 extends = "planted"

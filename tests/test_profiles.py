@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from advfeat.attacks import L2
 from advfeat.experiments.profiles import PROFILES, get_profile
 from advfeat.models import build_model
+from advfeat.threats import L2
 from advfeat.torchvision_networks import TORCHVISION
 
 
@@ -69,6 +69,7 @@ def test_overrides_replace_single_numbers_and_leave_the_table():
         original,
         targeting=dataclasses.replace(original.targeting, eps=0.25),
         data=dataclasses.replace(original.data, train_images=500),
+        matching=dataclasses.replace(original.matching, images=500, sweep_images=500),  # there are no more
         evaluation=dataclasses.replace(original.evaluation, eps=(0.0, 1.0)),
         training=dataclasses.replace(original.training, standard=standard),
     )
@@ -76,6 +77,34 @@ def test_overrides_replace_single_numbers_and_leave_the_table():
     assert get_profile("planted", {**by_group, "evaluation": {"eps": [0, 1]}}) == changed
     assert table == PROFILES
     assert get_profile("planted", {}) == get_profile("planted", None) == original
+
+
+COUNTING = {
+    "train_images": {"overfit_images", "match_images", "sweep_images"},
+    "test_images": {
+        "eval_images", "autoattack_images", "watch_images", "feature_images", "represent_images", "transfer_images"
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("most", "names"), COUNTING.items())
+def test_no_setting_counts_more_images_than_there_are(most, names):
+    there = PROFILES["planted"].recorded()[most]
+    for name in names:
+        assert get_profile("planted", {name: there}).recorded()[name] == there
+        with pytest.raises(ValueError, match=f"^{name}={there + 1} must be at most {most}={there}$"):
+            get_profile("planted", {name: there + 1})
+        with pytest.raises(ValueError, match=f"^{name}=60 must be at most {most}=50$"):
+            get_profile("planted", {most: 50, name: 60})
+        assert get_profile("planted", {most: there + 1, name: there + 1}).recorded()[name] == there + 1
+    few = get_profile("planted", {most: 50}).recorded()
+    before = PROFILES["planted"].recorded()
+    assert {name: few[name] for name in names} == {name: min(50, before[name]) for name in names}
+    assert {name for name in few if few[name] != before[name]} <= {most, *names}
+    several = sorted(names)[:2]
+    with pytest.raises(ValueError, match=f"must be at most {most}={there}$") as caught:
+        get_profile("planted", dict.fromkeys(several, there + 1))
+    assert {name for name in names if f"{name}={there + 1}" in str(caught.value)} == set(several)
 
 
 def test_a_tuple_keeps_whole_numbers_whole():
@@ -129,8 +158,9 @@ def test_a_whole_number_may_stand_for_a_float():
         ({"network": "resnet10"}, "network='resnet10' must be one of cnn4, .*resnet9"),
         ({"eval_images": -1}, "eval_images=-1 must be a whole number, 1 or more"),
         ({"eval_images": 0}, "eval_images=0 must be a whole number, 1 or more"),
-        ({"match_sweep": [12.5]}, r"match_sweep=\(12.5,\) must be whole numbers, each 1 or more"),
-        ({"match_sweep": [3, 0]}, r"match_sweep=\(3, 0\) must be whole numbers, each 1 or more"),
+        ({"match_sweep": [12.5]}, r"match_sweep=\(12.5,\) must be one or more whole numbers, each 1 or more"),
+        ({"match_sweep": []}, r"match_sweep=\(\) must be one or more whole numbers"),
+        ({"match_sweep": [3, 0]}, r"match_sweep=\(3, 0\) must be one or more whole numbers, each 1 or more"),
         ({"match_step_size": 0}, "match_step_size=0.0 must be a positive number"),
         ({"construct_step_size": math.nan}, "construct_step_size=nan must be a positive number"),
         ({"eps": 0.04}, "construct_step_size=0.1 must be at most twice eps=0.04"),

@@ -1,6 +1,6 @@
 """No measured number is typed into the prose: each is glued, made by a directive, or on the short list below.
 
-Prose is what a reader reads: the Markdown of chapters, pages and README, captions of figures and their descriptions.
+Prose means the text of the pages: the Markdown of chapters, pages and README, captions of figures and descriptions.
 Code, formulas, roles (a glued number is one) and the generated part of the README are left out. A number that a person
 typed is wrong after the next run, and nobody notices.
 """
@@ -67,7 +67,7 @@ def _values(field: object) -> tuple[float, ...]:
     return tuple(field) if isinstance(field, tuple | list) else (field,)
 
 
-CHANCE = "what an answer gets that ignores the image, one of ten classes or one of nine wrong ones"
+CHANCE = "the rate of an answer that ignores the image, one of ten classes or one of nine wrong ones"
 WORLD = "a number of the planted world or of a network in it, chosen and written in the code"
 SETTING = "a number of a recipe, a rule or a benchmark, chosen and not measured"
 EXAMPLE = "a worked example: the numbers are made up, or follow from each other"
@@ -200,12 +200,13 @@ def pages() -> dict[str, list[str]]:
                 pieces += said(cell.source)
             shown = cell.metadata.get("mystnb", {})
             pieces += [shown.get("figure", {}).get("caption", ""), shown.get("image", {}).get("alt", "")]
+            pieces.append(cell.metadata.get("shows", ""))
         found[path.stem] = pieces
     return found
 
 
 def typed(pieces: list[str], allowed: dict[str, str]) -> list[str]:
-    """Every measured-looking number that no allowed phrase covers, with what stands around it."""
+    """Every measured-looking number that no allowed phrase covers, with the words around it."""
     chosen, found = settings(), []
     for piece in pieces:
         covered = [match.span() for phrase in allowed for match in re.finditer(re.escape(phrase), piece)]

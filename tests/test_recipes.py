@@ -8,7 +8,6 @@ import json
 import pytest
 import torch
 
-from advfeat.attacks import L2
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset
 from advfeat.experiments.profile_recipes import Recipes
 from advfeat.experiments.profiles import PROFILES
@@ -21,6 +20,7 @@ from advfeat.experiments.recipes import (
 )
 from advfeat.experiments.run import Run
 from advfeat.models import build_model
+from advfeat.threats import L2
 from advfeat.train import train
 from advfeat.whitening import whiten
 

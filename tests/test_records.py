@@ -70,7 +70,7 @@ def test_a_record_comes_back_as_it_was_saved(results):
 
 def test_a_network_that_several_runs_share_counts_once():
     for seed in (0, 1, 2):
-        # One network; what it was measured on was drawn anew by every run.
+        # One network; the images for its measurement were drawn anew by every run.
         values = {"table1/standard": rate(0.9 - 0.3 * (seed == 2), seed=0), "table1/D_rand": rate(0.6, seed=seed)}
         made = {"commit": "c0ffee", "device": "a processor"}
         save_record("05-chapter", "planted", seed=seed, values=values, provenance=made, config={}, seconds={})
@@ -322,7 +322,7 @@ def test_provenance_names_the_commit_and_tells_a_dirty_tree(tmp_path, monkeypatc
     assert provenance()["dirty"] is False
     (tmp_path / "file").write_text("2")
     assert provenance()["dirty"] is True
-    # What the first seed recorded does not make the second one's run dirty.
+    # The record of the first seed does not make the second one's run dirty.
     index = tmp_path / "book" / "results" / "index.json"
     index.parent.mkdir(parents=True)
     index.write_text("[]")

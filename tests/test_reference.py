@@ -159,7 +159,7 @@ def test_verdicts_say_what_they_found():
             require_all([good, bad])
     with pytest.raises(GateFailed):
         require_all([])
-    assert all(verdict.bound < 2e3 * U for verdict in check_engine(shape=SMALL)), "far below what a fault does"
+    assert all(verdict.bound < 2e3 * U for verdict in check_engine(shape=SMALL)), "far below the effect of a fault"
 
 
 def test_the_convolutions_pass():

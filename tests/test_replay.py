@@ -16,19 +16,20 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from advfeat.attacks import L2, Linf, match_representation, pgd
+from advfeat.attacks import match_representation, pgd
 from advfeat.engine import folding, replay
 from advfeat.engine.convolution_code import Engine
 from advfeat.engine.fused_steps import NetworkInput
 from advfeat.engine.replay import MAX_RECORDINGS, MIN_STEPS_TO_RECORD, WARM_UP, Recording, recording
 from advfeat.gradient_ascent import maximize
 from advfeat.models import Classifier, build_model, freeze, refold
+from advfeat.threats import L2, Linf
 
 pytestmark = pytest.mark.numbers
 
 
 class Counting:
-    """A recorder that counts what it is asked for; a recorded step is the step itself."""
+    """A recorder that counts its calls; a recorded step is the step itself."""
 
     def __init__(self) -> None:
         self.warm = self.recorded = self.replayed = 0
@@ -64,7 +65,7 @@ class Tape(TorchDispatchMode):
         return result
 
     def play(self) -> None:
-        """Every operation again: on what took the place of earlier results, else on the very same memory."""
+        """Every operation again: on the memory that replaces earlier results, otherwise on the very same."""
         now: dict[int, Tensor] = {}
 
         def current(value):
@@ -248,7 +249,7 @@ def fall(logits: Tensor, unit: Tensor) -> Tensor:
 
 
 def test_two_objectives_never_replay_each_other(monkeypatch):
-    """As they did where the key was a word that the caller chose. What is made anew costs a recording, no more."""
+    """As they did where the key was a word that the caller chose. A new function costs a recording, no more."""
     source, unit = network(), torch.arange(6)[:, None]
 
     def attacked() -> list[Tensor]:

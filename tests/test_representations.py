@@ -18,7 +18,7 @@ COUNT = 3 * SIZE * SIZE
 
 
 class Square(nn.Module):
-    """Each value squared: invertible on what is positive, and not linear."""
+    """Each value squared: invertible on positive values, and not linear."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.square()

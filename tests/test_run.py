@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 
-from advfeat.attacks import L2, Linf, match_representation
+from advfeat.attacks import match_representation
 from advfeat.authors_release import FOLDERS
 from advfeat.construct import deterministic_target_dataset, nonrobust_dataset, robust_dataset
 from advfeat.data import Dataset
@@ -25,6 +25,7 @@ from advfeat.measures import accuracy
 from advfeat.models import build_model
 from advfeat.planted import PlantedWorld, planted
 from advfeat.robustness import robust_accuracy
+from advfeat.threats import L2, Linf
 from advfeat.train import train
 from advfeat.whitening import whiten
 
@@ -124,7 +125,7 @@ def test_what_autoattack_found_is_kept_for_its_network_radius_and_images(monkeyp
     asked, looked_at, fingerprint = [], [], Dataset.fingerprint
 
     def attacked(model, dataset, threat, *, seed, batch_size, shards):
-        assert (seed, batch_size) == (0, 100)  # what it finds depends on both, so the key names them
+        assert (seed, batch_size) == (0, 100)  # its images depend on both, so the key names them
         asked.append((len(dataset), threat))
         return dataset.replace(images=dataset.images * 0.5)
 

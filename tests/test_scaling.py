@@ -7,12 +7,13 @@ import inspect
 import pytest
 import torch
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import pgd
 from advfeat.bench import scaling, timing
 from advfeat.bench.scaling import beside_plain, cost_lines, early_drop, plain_pgd, update_beside_copy
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.models import build_model
+from advfeat.threats import L2
 
 CPU = torch.device("cpu")
 

@@ -146,7 +146,7 @@ def test_the_longest_of_the_shorter_searches_is_found_by_the_notes_of_what_is_fi
     looked, finished = [], Store.finished_dataset
     monkeypatch.setattr(Store, "finished_dataset", lambda self, of: looked.append(of["steps"]) or finished(self, of))
     assert store.finished_with_fewer(recipe, "steps").name == "40"
-    assert looked == [900, 700, 500, 40]  # what is noted, not every number below a thousand
+    assert looked == [900, 700, 500, 40]  # the noted numbers, not every number below a thousand
     assert store.finished_with_fewer({**recipe, "steps": 3}, "steps") is None
 
 
@@ -275,12 +275,12 @@ def test_a_second_process_waits_for_the_first_and_builds_nothing(tmp_path):
     assert torch.equal(shared.images, torch.full((2, 3, 4, 4), 0.25))
 
 
-# Faults: what a disk, a drive, a kill and another recipe do to a store. Each is an error that names the file and the
+# Faults of a store by a disk, a drive, a kill and another recipe. Each is an error that names the file and the
 # cure, or does no harm; none is a result.
 
 
 def stored(root: Path, kind: str) -> tuple[Path, Callable[[], object]]:
-    """A store with one artifact: its folder, and what reads it and gives all of it that counts."""
+    """A store with one artifact: its folder, and a function that reads all of it that counts."""
     store = Store(root)
     if kind == "models":
         store.model(RECIPE, tiny(0), lambda *_: [{"epoch": 1, "loss": 0.75}])
@@ -624,7 +624,7 @@ def test_a_store_that_cannot_be_written_can_be_read(tmp_path, kind):
     expected = {"models": str([{"epoch": 1, "loss": 0.75}]), "datasets": f"{noise().fingerprint()} noise"}
     assert read_only(tmp_path, kind, RECIPE) == expected[kind]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    # What it lacks is an error that names the store and the cure, before anything is computed.
+    # A missing artifact is an error that names the store and the cure, before anything is computed.
     said = read_only(tmp_path, kind, {**RECIPE, "seed": 1})
     assert said.startswith("True ")
     assert f"the store {tmp_path} lacks this" in said

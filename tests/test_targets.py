@@ -1,4 +1,4 @@
-"""What the engine was meant to reach is compared as its sign says, and contests become tables."""
+"""The targets of the engine are compared as their signs say, and contests become tables."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_at_most_is_met_at_the_bound_and_what_is_stated_has_no_verdict():
                             f"{at}/plain/cnn4-construct": 1.25, "time/cpu/D_rand": 86_816.0})  # fmt: skip
     lines = compared(found)
     assert [line["met"] for line in lines.values()] == ["yes", "no", "–", "–"]
-    assert met(found) == [True, False]  # what is stated is neither met nor missed
+    assert met(found) == [True, False]  # a plain statement is neither met nor missed
     assert list(lines)[-1] == "seconds for D_rand with ResNet-18, PGD"
     assert list(lines.values())[-1]["measured"].startswith("86,816 [")
     assert list(lines.values())[-1]["target"] == "stated"

@@ -1,4 +1,4 @@
-"""Every norm keeps its promises, and one that a module does not know is refused by name or taken for what it is."""
+"""Every norm keeps its promises, and one that a module does not know is refused by name or treated as itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advfeat import autoattack, gradient_masking, robustness
-from advfeat.attacks import L2, Linf, pgd
+from advfeat.attacks import pgd
 from advfeat.bench import reference
 from advfeat.bench.scaling import plain_pgd
 from advfeat.data import Dataset
@@ -18,7 +18,7 @@ from advfeat.experiments.recipes import plain
 from advfeat.features import linear_responses, searched_responses
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier
-from advfeat.threats import Threat
+from advfeat.threats import L2, Linf, Threat
 
 pytestmark = pytest.mark.numbers
 

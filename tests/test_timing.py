@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import pgd
 from advfeat.bench import timing
 from advfeat.bench.timing import Ratio, breakdown, from_a_line, interleaved, machine_rates, peak_memory
 from advfeat.estimates import Estimate
 from advfeat.models import build_model, freeze
+from advfeat.threats import L2
 
 CPU = torch.device("cpu")
 

@@ -12,18 +12,19 @@ import torch
 from torch.nn import functional as F
 
 from advfeat import train as train_module
-from advfeat.attacks import L2, Linf, pgd
+from advfeat.attacks import pgd
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model
+from advfeat.threats import L2, Linf
 from advfeat.train import resumed_elsewhere, train
 from advfeat.whitening import whiten
 
 pytestmark = pytest.mark.numbers
 
 U = 2.0**-24
-# A rate at which float32 weights do not move: what a row reports then belongs to the weights at the start.
+# A rate at which float32 weights do not move: the report of a row then belongs to the weights at the start.
 STILL = 1e-30
 
 
@@ -186,7 +187,7 @@ def test_an_attack_in_train_mode_sees_the_statistics_of_its_batch_and_keeps_none
     assert [int(norm.num_batches_tracked) for norm in norms] == [1] * len(norms)
     assert all(norm.track_running_stats for norm in norms)
     assert not any(layer.training for layer in model.modules())
-    # Exactly what one training step on these images keeps.
+    # Exactly the statistics that one training step on these images keeps.
     once = fresh().train()
     once(adv)
     for key, kept in once.state_dict().items():

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from advfeat import transfer as transfer_module
-from advfeat.attacks import L2
 from advfeat.data import Dataset
 from advfeat.estimates import Estimate
 from advfeat.models import Classifier
+from advfeat.threats import L2
 from advfeat.transfer import Transfer, other_classes, transfer
 
 pytestmark = pytest.mark.numbers
@@ -143,7 +143,7 @@ def test_other_classes_are_other_and_uniform():
 
 
 def answered(source: list[int], target: list[int], **changes: object) -> Transfer:
-    """What two networks say of five images that both classify correctly."""
+    """The answers of two networks to five images that both classify correctly."""
     labels = torch.tensor([0, 0, 0, 1, 1])
     found = {"source": torch.tensor(source), "target": torch.tensor(target)}
     clean = {"source": labels, "target": labels}

@@ -1,4 +1,4 @@
-"""Winograd's convolutions against float64 with a derived bound, and against what may go wrong on the way there.
+"""Winograd's convolutions against float64 with a derived bound, and against faults on the way there.
 
 **The bound.** The engine computes y = Aᵀ[Σ_c (G w Gᵀ) ⊙ (Bᵀ d B)]A for each tile. With u = 2⁻²⁴ and
 γ_k = k u / (1 − k u), a number that went through k roundings on its way into a sum is in it with a relative error of at
@@ -6,7 +6,7 @@ most γ_k (Higham, *Accuracy and Stability of Numerical Algorithms*, lemma 3.1),
 or not. Counted in the code:
 
 - Bᵀ d B: at most 3 roundings a term and direction (4 d₀ − 5 d₂ + d₄; factors 2, 4 and 8 are exact), so 6;
-- G w Gᵀ: computed in float64 and rounded once; 2 covers what float64 adds;
+- G w Gᵀ: computed in float64 and rounded once; 2 covers the rounding of float64;
 - the sum over C channels of products: at most C + 1 for a term;
 - Aᵀ M A: at most 3 a direction (m₁ ± m₂, + m₀, + the second sum), so 6; bias and residual sum: 2 more.
 
@@ -398,7 +398,7 @@ def test_large_transforms_for_many_images_are_not_kept_and_give_the_same_bits(mo
     assert [many._kept.holds(turned) for turned in (False, True)] == [False, False]
     assert [few._kept.holds(turned) for turned in (False, True)] == [True, True]
     assert all(torch.equal(part[:1], one) for part, one in zip(whole, alone, strict=True))
-    assert all(map(torch.equal, found(few, slice(None)), whole))  # what is there is used
+    assert all(map(torch.equal, found(few, slice(None)), whole))  # the kept one is used
 
 
 def test_second_gradients_are_those_of_pytorch():

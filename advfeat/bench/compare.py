@@ -18,13 +18,14 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from advfeat.attacks import L2, pgd, usual_step_size
+from advfeat.attacks import pgd
 from advfeat.bench import timing
-from advfeat.bench.peers import PEERS, Setting, one_line
+from advfeat.bench.peers import PEERS, Setting, first_line
 from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.planted import PlantedWorld, planted
+from advfeat.threats import L2, usual_step_size
 
 OURS, BARE = "advfeat", "bare"
 EPS = {"resnet9": 1.0, "resnet18": 0.3}
@@ -62,7 +63,7 @@ class TimedCase:
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseResult:
     """The outcome of one case, by contender: seconds of each round, robust accuracy, and why its time is void."""
 
     comparison: str
@@ -139,7 +140,9 @@ class Contest:
             self._networks[name] = model, Dataset(self.images, labels, names, "planted, labelled by the network")
         return self._networks[name]
 
-    def compare(self, comparison: str, case: TimedCase, peers: Sequence[str], *, deadline: float = float("inf")) -> Row:
+    def compare(
+        self, comparison: str, case: TimedCase, peers: Sequence[str], *, deadline: float = float("inf")
+    ) -> CaseResult:
         """Judge one case, then time it. After ``deadline`` (of ``time.monotonic``) no round after the second begins.
 
         Args:
@@ -166,7 +169,7 @@ class Contest:
             except Exception as error:
                 if name == OURS:
                     raise
-                void[name] = f"did not run: {one_line(error)}"
+                void[name] = f"did not run: {first_line(error)}"
                 continue
             robust[name] = share_left(model, adv, data)
             fault = faults(adv, data, threat, robust[name], robust[OURS])
@@ -176,13 +179,13 @@ class Contest:
                 runs[name] = attack
                 times[name] = [taken] if self.device.type == "cpu" and taken > WARM_SECONDS else []
         if OURS in void:
-            return Row(comparison, case, {}, robust, void)
+            return CaseResult(comparison, case, {}, robust, void)
         if comparison == "engine":
             runs[BARE] = timing.bare(frozen, data.images, data.labels, steps=case.steps)
             start = time.perf_counter()
             runs[BARE]()  # now as warm as the attacks, which have just been judged
             times[BARE] = [time.perf_counter() - start] if times[OURS] else []
-        return Row(comparison, case, self._timed(runs, times, case.rounds, deadline), robust, void)
+        return CaseResult(comparison, case, self._timed(runs, times, case.rounds, deadline), robust, void)
 
     def _timed(
         self, runs: Mapping[str, Callable[[], object]], times: dict[str, list[float]], rounds: int, deadline: float

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from advfeat.attacks import L2, pgd
+from advfeat.attacks import pgd
 from advfeat.bench import scaling, timing
-from advfeat.bench.compare import BARE, EPS, OURS, Contest, Row
+from advfeat.bench.compare import BARE, EPS, OURS, CaseResult, Contest
 from advfeat.bench.plans import FULL_IMAGES, FULL_STEPS, Plan
 from advfeat.bench.timing import Ratio
 from advfeat.construct import random_target_dataset
@@ -23,6 +23,7 @@ from advfeat.experiments.profiles import get_profile
 from advfeat.experiments.provenance import provenance
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.planted import PlantedWorld, planted
+from advfeat.threats import L2
 from advfeat.train import train
 
 TITLES = {"user": "As a user calls them", "engine": "Engine only: everyone attacks our frozen network"}
@@ -63,7 +64,7 @@ class Findings:
             self.seconds[key] = value
 
 
-def contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping[str, str]) -> None:
+def run_contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping[str, str]) -> None:
     """Both comparisons of every case; each case gets a share of the time by its weight."""
     deadline, left = time.monotonic() + 60 * plan.minutes, 2 * sum(case.weight for case in plan.cases)
     for comparison, title in TITLES.items():
@@ -86,7 +87,7 @@ def contests(contest: Contest, findings: Findings, plan: Plan, versions: Mapping
             keep_ratios(row, findings, versions)
 
 
-def keep_ratios(row: Row, findings: Findings, versions: Mapping[str, str]) -> None:
+def keep_ratios(row: CaseResult, findings: Findings, versions: Mapping[str, str]) -> None:
     """Keep two ratios of one row: the fastest peer over ours, and ours over the bare forward pass and gradient."""
     case, name = row.case, f"{row.comparison}/{row.case.name}"
     about = f"l2 PGD-{case.steps}, batch {case.batch}"
@@ -158,7 +159,7 @@ def ordinary(device: torch.device, epochs: int | None) -> tuple[Classifier, Data
 
 
 def lines_and_drop(contest: Contest, findings: Findings, plan: Plan) -> None:
-    """Whether cost is linear and memory constant, what early drop saves, and the engine beside a plain loop."""
+    """Whether cost is linear and memory constant, the saving of early drop, and the engine beside a plain loop."""
     device, (steps, images) = contest.device, plan.lines
     model, data = contest.network("resnet9")
     found = scaling.cost_lines(model, data, L2(EPS["resnet9"]), steps=steps, images=images, batch_size=images[0],

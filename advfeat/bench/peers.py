@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import Tensor, nn
 
-Attack = Callable[[], Tensor]
+PreparedAttack = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Setting:
     step_size: float
 
 
-def torchattacks(setting: Setting) -> Attack:
+def torchattacks(setting: Setting) -> PreparedAttack:
     """``PGDL2`` of Kim 2020."""
     from torchattacks import PGDL2
 
@@ -46,7 +46,7 @@ def torchattacks(setting: Setting) -> Attack:
     return lambda: attack(setting.images, setting.labels)
 
 
-def foolbox(setting: Setting) -> Attack:
+def foolbox(setting: Setting) -> PreparedAttack:
     """``L2ProjectedGradientDescentAttack`` of Rauber et al. 2020."""
     from foolbox import PyTorchModel
     from foolbox.attacks import L2ProjectedGradientDescentAttack
@@ -57,7 +57,7 @@ def foolbox(setting: Setting) -> Attack:
     return lambda: attack(wrapped, setting.images, setting.labels, epsilons=setting.eps)[1]
 
 
-def art(setting: Setting) -> Attack:
+def art(setting: Setting) -> PreparedAttack:
     """``ProjectedGradientDescentPyTorch`` of Nicolae et al. 2018, which takes and returns NumPy arrays."""
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
@@ -86,7 +86,7 @@ def art(setting: Setting) -> Attack:
     return lambda: torch.from_numpy(attack.generate(images, labels)).to(device)
 
 
-def robustness(setting: Setting) -> Attack:
+def robustness(setting: Setting) -> PreparedAttack:
     """``Attacker`` of Engstrom et al. 2019, by the paper's authors; without ``use_best`` it gives the last iterate."""
     from robustness.attacker import Attacker
 
@@ -100,7 +100,8 @@ def robustness(setting: Setting) -> Attack:
 
     def run() -> Tensor:
         with _without_cuda_calls(setting.images.device):
-            return attack(setting.images, setting.labels, use_best=False, **settings)
+            adv: Tensor = attack(setting.images, setting.labels, use_best=False, **settings)
+            return adv
 
     return run
 
@@ -114,10 +115,11 @@ class _RowMajor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         # The backward pass of this reshaping makes the gradient contiguous.
-        return self.model(images.flatten(1).view(images.shape))
+        logits: Tensor = self.model(images.flatten(1).view(images.shape))
+        return logits
 
 
-PEERS: dict[str, tuple[str, Callable[[Setting], Attack]]] = {
+PEERS: dict[str, tuple[str, Callable[[Setting], PreparedAttack]]] = {
     "torchattacks": ("torchattacks", torchattacks),
     "foolbox": ("foolbox", foolbox),
     "art": ("adversarial-robustness-toolbox", art),
@@ -136,14 +138,14 @@ def presence() -> tuple[dict[str, str], dict[str, str]]:
         except PackageNotFoundError:
             absent[name] = "not installed"
         except Exception as error:  # noqa: BLE001 - any failure of an old library becomes its row in the table
-            absent[name] = f"{known} cannot be imported: {one_line(error)}"
+            absent[name] = f"{known} cannot be imported: {first_line(error)}"
         else:
             present[name] = known
     return present, absent
 
 
-def one_line(error: Exception) -> str:
-    """An exception in one line."""
+def first_line(error: Exception) -> str:
+    """The first line of an exception, after its type."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:120]
 
 

@@ -1,7 +1,7 @@
 """Attacks by the engine beside projected gradient descent in float64, written out once more.
 
 A wrong attack is often a fast one. So no time is printed before the engine has given, on cases whose answer is known to
-far more digits than float32 holds, the same images to within what rounding can explain.
+far more digits than float32 holds, the same images up to rounding, within a bound.
 
 The network is made for this: its gradient has no cancellation, so that float32 knows every entry of it to a
 few units of the last place, and no step can turn out differently for a reason other than a fault. Three switches in
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import attacks
-from advfeat.attacks import L2, Linf, Threat, usual_step_size
 from advfeat.bench.gate import U, Verdict
 from advfeat.models import FrozenClassifier
+from advfeat.threats import L2, Linf, Threat, usual_step_size
 
 STEPS = 16
 """Enough for an engine that records its steps to replay some of them."""
@@ -43,7 +43,7 @@ class ReferenceCase:
 
 
 class ReferenceFeatures(nn.Module):
-    """The logits of ``ReferenceNetwork`` from what a classifier has made of the pixels."""
+    """The logits of ``ReferenceNetwork`` from a classifier's normalised pixels."""
 
     std: Tensor
 
@@ -54,7 +54,8 @@ class ReferenceFeatures(nn.Module):
 
     def forward(self, normalised: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 2"]:
         """Undo the normalisation, which is exact for powers of two, and answer."""
-        return self.network(normalised * self.std)
+        logits: Tensor = self.network(normalised * self.std)
+        return logits
 
 
 class ReferenceNetwork(nn.Module):
@@ -110,7 +111,7 @@ def linf_move(delta: Tensor, gradient: Tensor, eps: float, step_size: float) -> 
     return (delta + step_size * gradient.sign()).clamp(-eps, eps)
 
 
-# Norm -> the definition of a step. Written once more, since a threat's own step is what the gate looks at.
+# Norm -> the definition of a step. Written once more, since the gate looks at a threat's own step.
 MOVES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {"L2": l2_move, "Linf": linf_move}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advfeat import inputs
-from advfeat.attacks import L2, Threat, pgd
+from advfeat.attacks import pgd
 from advfeat.bench import timing
 from advfeat.bench.timing import Ratio
 from advfeat.data import Dataset
@@ -19,6 +19,7 @@ from advfeat.engine import fused_steps
 from advfeat.models import Classifier, freeze
 from advfeat.onednn import check_trainable
 from advfeat.robustness import withstands
+from advfeat.threats import L2, Threat
 
 
 def cost_lines(

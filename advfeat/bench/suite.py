@@ -17,7 +17,7 @@ import torch
 
 from advfeat.bench import convolutions, gate, reference
 from advfeat.bench.compare import EPS, Contest
-from advfeat.bench.measurements import Findings, construction, contests, lines_and_drop, where_time_goes
+from advfeat.bench.measurements import Findings, construction, lines_and_drop, run_contests, where_time_goes
 from advfeat.bench.peers import presence
 from advfeat.bench.plans import PLANS, Plan
 from advfeat.checkout import CHECKOUT
@@ -55,7 +55,7 @@ def benchmark(device: torch.device, folder: Path, plan: Plan, *, deadline: float
         *(f"absent {name}: {why}" for name, why in absent.items()),
     )
     contest = Contest(device, width=plan.width)
-    contests(contest, findings, plan, versions)
+    run_contests(contest, findings, plan, versions)
     where_time_goes(contest, findings, plan)
     lines_and_drop(contest, findings, plan)
     construction(contest, findings, plan, deadline)

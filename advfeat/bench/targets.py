@@ -10,7 +10,7 @@ import pandas as pd
 from advfeat.experiments.records import Record
 
 Target = tuple[str, str, float | None]
-"""What is measured, in words; ``>=``, ``<=``, or "" where nothing was aimed at; and the bound."""
+"""The measurement, in words; ``>=``, ``<=``, or "" where nothing was aimed at; and the bound."""
 
 
 def targets_of(kind: str, dtype: str) -> dict[str, Target]:

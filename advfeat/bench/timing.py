@@ -238,14 +238,16 @@ def _operations(layers: list[tuple[nn.Module, Tensor]]) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         for layer, given in layers:
             layer(given)
-    return 2.0 * counter.get_total_flops()  # the way back to the input takes as many
+    flops: float = 2.0 * counter.get_total_flops()  # the way back to the input takes as many
+    return flops
 
 
 def _bytes(layer: nn.Module, given: Tensor) -> float:
     with torch.no_grad():
         outputs = layer(given)
     weights = sum(parameter.numel() for parameter in layer.parameters())
-    return 2.0 * given.element_size() * (given.numel() + outputs.numel() + weights)
+    moved: float = 2.0 * given.element_size() * (given.numel() + outputs.numel() + weights)
+    return moved
 
 
 def _wait(device: torch.device) -> None:

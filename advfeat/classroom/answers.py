@@ -89,7 +89,8 @@ def _in_place_of(yours: Any, known: Callable[..., Any]) -> Callable[..., Any]:
     parameters = inspect.signature(known).parameters.values()
     by_name = not any(parameter.kind in _ANY_NUMBER for parameter in signature.parameters.values())
     if by_name and len(signature.parameters) != len(parameters):
-        return yours
+        other: Callable[..., Any] = yours
+        return other
 
     def stand_in(*given: Any, **named: Any) -> Any:
         if by_name:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import nbformat
 from nbformat import NotebookNode
 
-from advfeat.classroom.downloads import LARGEST, Entry, Unusable, one_line, text
+from advfeat.classroom.downloads import LARGEST, Entry, Unusable, decoded, one_line
 from advfeat.classroom.executor import mark, mark_id
 from advfeat.classroom.release import Classroom, assignments
 from advfeat.classroom.repair import ids
@@ -36,7 +36,7 @@ class Contents:
         self.looks: dict[Entry, Look] = {}
 
     def look(self, entry: Entry) -> Look:
-        """What is in the notebook; a notebook that cannot be read has a problem."""
+        """The contents of the notebook; a notebook that cannot be read has a problem."""
         if entry not in self.looks:
             try:
                 self.looks[entry] = self._look_at(read_notebook(entry))
@@ -68,6 +68,7 @@ def read_notebook(entry: Entry) -> NotebookNode:
         raise Unusable(f"the notebook is larger than {LARGEST:,} bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # older notebooks have no identifiers of cells
-        notebook = nbformat.reads(text(entry.read()), as_version=4)
+        notebook = nbformat.reads(decoded(entry.read()), as_version=4)
         nbformat.validate(notebook)
-        return nbformat.v4.upgrade(notebook, 4, notebook.nbformat_minor)
+        upgraded: NotebookNode = nbformat.v4.upgrade(notebook, 4, notebook.nbformat_minor)
+        return upgraded

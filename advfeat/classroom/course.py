@@ -120,7 +120,7 @@ class Course:
     def _trained(
         self, seen: dict[str, Any], images: Callable[[], Dataset], config: TrainConfig, width: int, *, seed: int
     ) -> Classifier:
-        """A network from the store, or trained for it; ``seen`` names what it is trained on."""
+        """A network from the store, or trained for it; ``seen`` names its training data."""
         network = get_profile("planted").network.name
 
         def fit(model: Classifier, checkpoint: Checkpoint) -> list[dict[str, float]]:

@@ -159,7 +159,7 @@ def stem(name: str) -> str:
     return bare if bare != name else PurePosixPath(name).stem
 
 
-def text(data: bytes) -> str:
+def decoded(data: bytes) -> str:
     """The text of a JSON file, in whichever form of Unicode an editor saved it."""
     return data.decode(json.detect_encoding(data))
 

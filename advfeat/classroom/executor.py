@@ -101,7 +101,8 @@ def mark_unexecuted(notebook: NotebookNode) -> list[str]:
 
 
 def _error(name: str, text: str) -> NotebookNode:
-    return new_output("error", ename=name, evalue=text, traceback=[f"{name}: {text}"])
+    output: NotebookNode = new_output("error", ename=name, evalue=text, traceback=[f"{name}: {text}"])
+    return output
 
 
 def _keep_the_error(*, cell: NotebookNode, execute_reply: dict[str, Any], **_: Any) -> None:

@@ -30,7 +30,7 @@ class Lost(RuntimeError):
 
 def missing(read: Sequence[Path]) -> list[str]:
     """The kinds of isolation that this system lacks, in sentences; ``read`` as for ``run``."""
-    lacks, reason = [], refusal(tuple(read))
+    lacks, reason = [], why_not_isolated(tuple(read))
     if reason:
         lacks.append(
             f"This system gives submissions no namespaces of their own ({reason}): they can see other processes, "
@@ -49,7 +49,7 @@ def missing(read: Sequence[Path]) -> list[str]:
 
 
 @functools.cache
-def refusal(read: Sequence[Path]) -> str:
+def why_not_isolated(read: Sequence[Path]) -> str:
     """Why submissions that may read ``read`` get no namespaces of their own; empty if they do."""
     with scratch_folder() as scratch:
         trial = SERVER.start(job(scratch, read, work=None, isolated=True))

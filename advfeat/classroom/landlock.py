@@ -75,7 +75,8 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def _call(number: int, *arguments: int | bytes | None) -> int:
-    return ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
+    code: int = ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
+    return code
 
 
 def _checked(result: int, step: str) -> int:

@@ -19,7 +19,7 @@ from advfeat.files import write_whole
 
 _SHEET = ("student", "part", "points", "of", "comment", "answer", "note")
 _ENTERED = ("student", "part", "points", "comment")
-SHOWN = 5000
+LONGEST_ANSWER = 5000
 """Characters of an answer on the sheet; the feedback page has all of it."""
 _CHANGED = "the answer has changed since points were given"
 # A spreadsheet takes a cell for a formula if it begins with one of these characters, even after blanks; and if it
@@ -203,7 +203,7 @@ def _answers(notebook: Path) -> dict[str, str]:
     for cell in nbformat.read(notebook, as_version=4).cells:
         mark = cell.metadata.get("nbgrader", {})
         if mark.get("grade") and mark.get("solution"):
-            found[mark["grade_id"]] = _FORMULA.sub("'", cell.source[:SHOWN])
+            found[mark["grade_id"]] = _FORMULA.sub("'", cell.source[:LONGEST_ANSWER])
     return found
 
 

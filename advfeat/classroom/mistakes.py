@@ -134,7 +134,7 @@ def make_class(classroom: Classroom, *, class_seed: int, check: bool = True, job
         release.make(classroom, class_seed=class_seed)
         if check and (problems := (yield from _checked(classroom, jobs))):
             raise RuntimeError(
-                f"class {class_seed} keeps its notebooks, but its tests do not do here what they should: "
+                f"class {class_seed} keeps its notebooks, but its tests fail to do their work here: "
                 + "; ".join(problems)
             )
         return

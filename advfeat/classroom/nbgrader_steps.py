@@ -9,11 +9,11 @@ from nbgrader.converters.base import BaseConverter, NbGraderException
 from nbgrader.preprocessors import CheckCellMetadata, LimitOutput, SaveAutoGrades
 
 from advfeat.classroom.downloads import one_line
-from advfeat.classroom.pages import Page
+from advfeat.classroom.pages import FeedbackPage
 from advfeat.classroom.release import Classroom
 
 
-class Step(BaseConverter):
+class GradingStep(BaseConverter):
     """A step of nbgrader. ``problem`` is the reason of a failure, which nbgrader itself only logs."""
 
     failed = ""
@@ -30,13 +30,13 @@ class Step(BaseConverter):
             raise
 
 
-class Sanitise(Step, Autograde):
+class Sanitise(GradingStep, Autograde):
     """The first half of grading: restores the tests, adds the hidden ones, removes outputs."""
 
     failed = "nbgrader could not read it"
 
 
-class Save(Step, Autograde):
+class Save(GradingStep, Autograde):
     """The second half of grading, after the run: writes points and outputs to the grade book."""
 
     failed = "nbgrader could not take its points"
@@ -50,19 +50,19 @@ class Save(Step, Autograde):
         """Nothing is copied: the notebook is changed in place."""
 
 
-class Feedback(Step, GenerateFeedback):
+class Feedback(GradingStep, GenerateFeedback):
     """The feedback page for the student."""
 
     failed = "no feedback page"
 
 
-def convert(kind: type[Step], classroom: Classroom, assignment: str, student: str) -> str:
+def convert(kind: type[GradingStep], classroom: Classroom, assignment: str, student: str) -> str:
     """Run one of nbgrader's steps; returns the reason of a failure, or an empty text."""
     settings = classroom.config()
     settings.BaseConverter.permissions = 644
     settings.Autograde.autograde_preprocessors = [LimitOutput, SaveAutoGrades, CheckCellMetadata]
     settings.HTMLExporter.template_name = "feedback"
-    settings.GenerateFeedback.exporter_class = Page
+    settings.GenerateFeedback.exporter_class = FeedbackPage
     course = classroom.course()
     course.assignment_id, course.student_id = assignment, student
     converter = kind(coursedir=course, config=settings)

@@ -124,7 +124,7 @@ class Sorter:
             elif len(owners) == 1 and ("file", *_folded_names(owners.values())) in owners:
                 next(iter(owners.values())).files.append(File(entry, (entry.name,)))
             elif entry.name.casefold() == "index.html":
-                self.leave(entry, "the system's list of what was handed in", True)
+                self.leave(entry, "the system's list of submissions", True)
             else:
                 self.leave(entry, "it is no notebook, and its name does not say whose it is", False)
 

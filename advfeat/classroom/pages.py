@@ -47,7 +47,8 @@ def clean(text: str) -> str:
     cleaner = Cleaner(
         _TAGS, _allowed, protocols={"http", "https", "mailto", "data"}, strip_comments=True, css_sanitizer=styles
     )
-    return cleaner.clean(_WITH_CONTENT.sub("", text))
+    cleaned: str = cleaner.clean(_WITH_CONTENT.sub("", text))
+    return cleaned
 
 
 def harmless(notebook: NotebookNode) -> NotebookNode:
@@ -83,7 +84,7 @@ def _shown(datum: tuple[str, Any]) -> tuple[str, str]:
     return kind, ""
 
 
-class Page(HTMLExporter):
+class FeedbackPage(HTMLExporter):
     """nbgrader's feedback page of a submission."""
 
     @default("exclude_anchor_links")

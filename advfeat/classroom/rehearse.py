@@ -23,9 +23,9 @@ _SPOILED = {
 }
 
 
-def answered(classroom: Classroom, assignment: str) -> NotebookNode:
+def model_answers(classroom: Classroom, assignment: str) -> NotebookNode:
     """The students' notebook of ``assignment`` with all answers of its own solution."""
-    notebook = nbformat.read(classroom.notebook("release", assignment), as_version=4)
+    notebook: NotebookNode = nbformat.read(classroom.notebook("release", assignment), as_version=4)
     source = nbformat.read(classroom.notebook("source", assignment), as_version=4)
     right = {name: cell.source for name, cell in answers(source).items()}
     for name, cell in answers(notebook).items():
@@ -59,7 +59,7 @@ def simulate(classroom: Classroom, assignment: str, downloads: Path, *, students
     release = answers(nbformat.read(classroom.notebook("release", assignment), as_version=4))
     names = [f"student-{number:02d}" for number in range(1, students + 1)]
     for number, name in enumerate(names):
-        notebook = answered(classroom, assignment)
+        notebook = model_answers(classroom, assignment)
         cells = answers(notebook)
         if number % 10 in _LEFT_OPEN:
             for part, cell in cells.items():

@@ -61,7 +61,8 @@ class Classroom:
 
     def _card(self) -> dict[str, int]:
         try:
-            return json.loads((self.folder / "class.json").read_bytes())
+            card: dict[str, int] = json.loads((self.folder / "class.json").read_bytes())
+            return card
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.folder} is not the folder of a class; run `assignments` first") from None
 

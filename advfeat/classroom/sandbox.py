@@ -93,7 +93,9 @@ class _Provisioner(LocalProvisioner):
 
     async def launch_kernel(self, cmd: list[str], **settings: Any) -> Any:  # noqa: ARG002
         scratch = Path(settings["cwd"])
-        job = isolation.job(scratch, self.read, work=scratch / "work", isolated=not isolation.refusal(tuple(self.read)))
+        job = isolation.job(
+            scratch, self.read, work=scratch / "work", isolated=not isolation.why_not_isolated(tuple(self.read))
+        )
         self.guarded = process = isolation.SERVER.start(job)
         self.process, self.pid, self.cwd = process, process.pid, str(scratch)  # type: ignore[assignment]
         return self.connection_info

@@ -103,11 +103,13 @@ def _run(notebook: NotebookNode, folder: Path) -> list[str]:
 
 
 def _name(cell: NotebookNode) -> str:
-    return _mark(cell).get("grade_id", "?")
+    name: str = _mark(cell).get("grade_id", "?")
+    return name
 
 
 def _title(cell: NotebookNode) -> str:
-    return cell.source.partition("\n")[0].lstrip("# ")
+    title: str = cell.source.partition("\n")[0].lstrip("# ")
+    return title
 
 
 def _hidden(cell: NotebookNode) -> bool:

@@ -24,7 +24,7 @@ import torch
 from advfeat.files import sweep, write_whole
 
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-pthread", "-w")
-"""What every compiler is given; products and sums are contracted, but nothing else of IEEE arithmetic is given up."""
+"""Flags for every compiler; products and sums are contracted, but nothing else of IEEE arithmetic is given up."""
 INSTRUCTIONS = {
     "avx512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"),
     "avx2": ("-mavx2", "-mfma"),
@@ -51,8 +51,8 @@ def folder() -> Path:
 def instructions() -> str:
     """The widest of ``INSTRUCTIONS`` that this processor has.
 
-    It is what PyTorch found, so ``ATEN_CPU_CAPABILITY`` narrows it, and so does oneDNN's ``ONEDNN_MAX_CPU_ISA``: who
-    imitates another processor imitates it here, too.
+    PyTorch finds it, so ``ATEN_CPU_CAPABILITY`` narrows it, and so does oneDNN's ``ONEDNN_MAX_CPU_ISA``: who imitates
+    another processor imitates it here, too.
     """
     machine = platform.machine().lower()
     if machine in ("arm64", "aarch64"):
@@ -140,7 +140,7 @@ def _only_ours(place: Path) -> bool:
 
 
 def _opened(place: Path, stem: str, key: str) -> ctypes.CDLL | None:
-    """The library in a file, if the file is what its name says and the library has this key."""
+    """The library in a file, if the file has the hash in its name and the library has this key."""
     try:
         if _hash(place.read_bytes()) != place.stem.rpartition("-")[2]:
             return None
@@ -166,7 +166,7 @@ def _version(command: tuple[str, ...]) -> str:
 
 @functools.cache
 def _processor() -> tuple[str, ...]:
-    """What tells this processor from others: architecture, model and features, as far as the system says them."""
+    """The marks of this processor among others: architecture, model and features, as far as the system names them."""
     known = [platform.machine(), platform.processor()]
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()

@@ -19,7 +19,7 @@ from advfeat.engine.winograd import Kernel, convolution, pays, tiles
 
 
 class _Compiled(nn.Module):
-    """What both kinds of layers share: weights in the order of the compiled code, which copies and files leave out."""
+    """The base of both kinds of layers: weights in the order of the compiled code, which copies and files leave out."""
 
     weight: Tensor
 

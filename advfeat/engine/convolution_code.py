@@ -63,11 +63,12 @@ def applies(*tensors: Tensor | None) -> bool:
 
 
 class Kept:
-    """What was made of a tensor, kept for as long as that is unchanged.
+    """Things made of a tensor, kept for as long as it is unchanged.
 
-    PyTorch's own changes in place are noticed, and so is an assignment of other memory to ``.data``. What nobody counts
-    is not: writing through ``.data``, NumPy or another process. Fused optimisers do not count theirs either, and a
-    tensor that was made in inference mode counts none, so of these and of all that is being trained nothing is kept.
+    PyTorch's own changes in place are noticed, and so is an assignment of other memory to ``.data``. A change that
+    nobody counts is not: writing through ``.data``, NumPy or another process. Fused optimisers do not count theirs
+    either, and a tensor that was made in inference mode counts none, so of these and of all that is being trained
+    nothing is kept.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -79,7 +80,7 @@ class Kept:
         return not self._tensor.requires_grad and name in self._made and self._made[name][0] == self._state()
 
     def get(self, name: Hashable, make: Callable[[Tensor, Any], Any]) -> Any:
-        """What ``make`` made under this name; it gets the tensor, and what it made before, whose memory it may use."""
+        """The result of ``make`` under this name; it gets the tensor and its former result, whose memory it may use."""
         tensor = self._tensor.detach()
         if tensor.is_inference():
             return make(tensor, None)

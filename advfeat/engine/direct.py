@@ -55,7 +55,8 @@ class DirectKernel:
             at = [(r - self.padding, s - self.padding) for r, s in taps]
             return [_Part(_panels(_at(weight, taps)), 0, 0, 1, self.stride, _arrays(at))]
 
-        return self._kept.get("forward", make)
+        parts: list[_Part] = self._kept.get("forward", make)
+        return parts
 
     def backward(self) -> list[_Part]:
         """The gradient with respect to the images: a residue modulo the stride meets only the taps that lead to it."""
@@ -63,7 +64,8 @@ class DirectKernel:
         def make(weight: Tensor, _: object) -> list[_Part]:
             return [self._residue(_as_kernel(weight), a, b) for a in range(self.stride) for b in range(self.stride)]
 
-        return self._kept.get("backward", make)
+        parts: list[_Part] = self._kept.get("backward", make)
+        return parts
 
     def _residue(self, weight: Tensor, row: int, column: int) -> _Part:
         height, width = weight.shape[2:]
@@ -76,7 +78,8 @@ class DirectKernel:
 
 def direct(images: Tensor, kernel: DirectKernel, bias: Tensor | None) -> Tensor:
     """``images`` convolved with a kernel, + ``bias``, where ``convolution_code.applies``; nothing is checked."""
-    return _Direct.apply(images, _as_kernel(kernel.weight), bias, kernel)
+    outputs: Tensor = _Direct.apply(images, _as_kernel(kernel.weight), bias, kernel)
+    return outputs
 
 
 class _Direct(torch.autograd.Function):
@@ -105,7 +108,8 @@ def gelu(values: Tensor) -> Tensor:
 
     PyTorch computes the last values of a thread's share in another way than the others.
     """
-    return _Gelu.apply(values)
+    outputs: Tensor = _Gelu.apply(values)
+    return outputs
 
 
 class _Gelu(torch.autograd.Function):
@@ -118,7 +122,8 @@ class _Gelu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (values,) = ctx.saved_tensors
         if torch.is_grad_enabled() or not applies(gradient):
-            return torch.ops.aten.gelu_backward(gradient, values)
+            inner: Tensor = torch.ops.aten.gelu_backward(gradient, values)
+            return inner
         return _each_gelu(values, gradient)
 
 

@@ -152,7 +152,7 @@ def _traced(features: nn.Module) -> tuple[fx.Graph, fx.Tracer]:
 
 def _refuse_hooks(layer: nn.Module, named: str) -> None:
     if layer._forward_pre_hooks or layer._forward_hooks:
-        raise TypeError(f"{named} has hooks, which may change what it computes; remove them")
+        raise TypeError(f"{named} has hooks, which may change its output; remove them")
 
 
 def _input(node: fx.Node) -> Any:

@@ -1,8 +1,8 @@
 """One attack step: move along the gradient, project on the ball, clamp to valid pixels; and crop-and-flip.
 
-The few lines of PyTorch here are the specification, and what a CPU runs. On a GPU ``triton_kernels`` does the same in
+The few lines of PyTorch here are the specification, and a CPU runs them. On a GPU ``triton_kernels`` does the same in
 one trip through memory. All arithmetic is in the dtype of the images (float32 in practice); every image is treated on
-its own, so a step does not depend on what else is in the batch.
+its own, so a step does not depend on the others in the batch.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from advfeat import inputs
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What a network reads of some images, kept beside them: (pixels − mean) / std in its own dtype, channels last.
+    """A network's input for some images, kept beside them: (pixels − mean) / std in its own dtype, channels last.
 
-    A step that is given one takes gradients with respect to ``values``, and leaves in ``values`` what belongs to the
+    A step that is given one takes gradients with respect to ``values``, and leaves in ``values`` the input for the
     images that it returns. So no normalisation is computed, cast or differentiated apart from the step.
 
     Attributes:
@@ -174,7 +174,7 @@ def augment_step(
 
 
 def _check_step(adv: Tensor, origin: Tensor, gradient: Tensor, eps: float, step_size: float) -> None:
-    """What can be told on the host: a wrong shape would be broadcast."""
+    """The checks that need no values: a wrong shape would be broadcast."""
     for name, values in (("adv", adv), ("origin", origin), ("gradient", gradient)):
         if not isinstance(values, Tensor) or not values.is_floating_point():
             inputs.tensor(name, values, "n", inputs.FLOATS)

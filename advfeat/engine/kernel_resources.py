@@ -28,7 +28,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Target:
+class CompileTarget:
     """A kind of GPU.
 
     Attributes:
@@ -47,10 +47,10 @@ class Target:
 
 
 TARGETS = {
-    "sm_80": Target("cuda", 80, 32, "A100 80GB SXM", 2.039e12),
-    "sm_90": Target("cuda", 90, 32, "H100 SXM", 3.35e12),
-    "sm_100": Target("cuda", 100, 32, "B200", 8.0e12),
-    "gfx942": Target("hip", "gfx942", 64, "MI300X", 5.3e12),
+    "sm_80": CompileTarget("cuda", 80, 32, "A100 80GB SXM", 2.039e12),
+    "sm_90": CompileTarget("cuda", 90, 32, "H100 SXM", 3.35e12),
+    "sm_100": CompileTarget("cuda", 100, 32, "B200", 8.0e12),
+    "gfx942": CompileTarget("hip", "gfx942", 64, "MI300X", 5.3e12),
 }
 
 
@@ -65,15 +65,15 @@ class Resources:
         refusal: why it was not compiled; then nothing else is known. Empty if it was.
         registers: in 32 bits; on AMD those of vectors.
         spilled: bytes of registers kept in memory.
-        loads: what is loaded, by width.
-        stores: what is stored, by width.
+        loads: its loads, by width.
+        stores: its stores, by width.
         widest_loads: the loads of values of images, were each as wide as possible.
         widest_stores: the same for stores.
         single_loads: loads of one value for the whole program, as a channel's mean.
         shared: bytes of shared memory of a program.
         flushes: whether an instruction replaces tiny numbers by zero.
-        image_bytes: what passes between the program and memory for an image, reads and writes, repeated reads counted
-            each time. A cache may hold some of it.
+        image_bytes: bytes between the program and memory for an image, reads and writes, repeated reads counted each
+            time. A cache may hold some of it.
     """
 
     kernel: str
@@ -92,7 +92,7 @@ class Resources:
     image_bytes: int = 0
 
     def narrow(self) -> str:
-        """What is narrower than it could be, in words; empty if nothing is."""
+        """The accesses that could be wider, in words; empty if there are none."""
         faults = []
         for name, found, widest, single in (
             ("loads", self.loads, self.widest_loads, self.single_loads),
@@ -205,12 +205,13 @@ def _tensors(side: int, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, Any]
 
 
 def _name(launch: Launch) -> str:
-    return launch.kernel.__name__
+    name: str = launch.kernel.__name__
+    return name
 
 
 @contextmanager
 def _no_cache() -> Iterator[None]:
-    """Triton keeps what it compiles in a folder that ends with the block."""
+    """Triton keeps compiled kernels in a folder that ends with the block."""
     import triton
 
     with tempfile.TemporaryDirectory(prefix="advfeat-triton-") as folder, triton.knobs.cache.scope():
@@ -218,7 +219,7 @@ def _no_cache() -> Iterator[None]:
         yield
 
 
-def _resources(launch: Launch, target: Target) -> dict[str, Any]:
+def _resources(launch: Launch, target: CompileTarget) -> dict[str, Any]:
     """The attributes of ``Resources`` that compiling tells."""
     code = _compile(launch, target)
     intermediate = code.asm["ttir"]
@@ -236,7 +237,7 @@ def _resources(launch: Launch, target: Target) -> dict[str, Any]:
     }
 
 
-def _compile(launch: Launch, target: Target) -> Any:
+def _compile(launch: Launch, target: CompileTarget) -> Any:
     """The launch as Triton compiles it on that target, with the same promises of alignment."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -245,7 +246,7 @@ def _compile(launch: Launch, target: Target) -> Any:
 
     gpu = GPUTarget(target.backend, target.arch, target.warp)
     backend, kernel, options = make_backend(gpu), launch.kernel, launch.options(target.backend)
-    # What a launch does before it starts the kernel: the types of the arguments, and which are multiples of 16.
+    # As a launch does before it starts the kernel: the types of the arguments, and which are multiples of 16.
     bound, specialization, rest = create_function_from_signature(kernel.signature, kernel.params, backend)(
         *launch.arguments, **options
     )

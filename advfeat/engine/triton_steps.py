@@ -20,7 +20,7 @@ from torch import Tensor
 from advfeat.engine.triton_kernels import augment, l2_passes, l2_whole, linf
 
 # Values, mean and standard deviation of ``fused_steps.NetworkInput``, or three times None.
-Network = tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
+NetworkBuffers = tuple[Tensor, Tensor, Tensor] | tuple[None, None, None]
 
 # Every operation is rounded on its own, as in the twins (enable_fp_fusion=False). This costs no time, because memory is
 # the bottleneck, not arithmetic.
@@ -55,7 +55,7 @@ class Launch:
     scattered: tuple[str, ...] = ()
 
     def options(self, backend: str) -> dict[str, Any]:
-        """The arguments by name, and what the compiler is told, for a ``backend``, ``cuda`` or ``hip``."""
+        """The arguments by name, and the options of the compiler, for a ``backend``, ``cuda`` or ``hip``."""
         limits = {"maxnreg": MAX_REGISTERS} if backend == "cuda" else {}
         return {**self.constants, "num_warps": self.warps, "enable_fp_fusion": False, **limits}
 
@@ -71,7 +71,7 @@ def l2_step(
     eps: float,
     step_size: float,
     out: Tensor | None,
-    network: Network,
+    network: NetworkBuffers,
 ) -> Tensor:
     """``fused_steps.l2_step`` of float32 images."""
     (adv, origin, gradient), result = _alike(adv, origin, gradient, out=out, values=network[0])
@@ -81,7 +81,7 @@ def l2_step(
 
 
 def l2_launch(
-    adv: Tensor, origin: Tensor, gradient: Tensor, result: Tensor, eps: float, step_size: float, network: Network
+    adv: Tensor, origin: Tensor, gradient: Tensor, result: Tensor, eps: float, step_size: float, network: NetworkBuffers
 ) -> Launch:
     """The launch of an ℓ2 step of at least one image; all tensors lie alike in memory."""
     size = adv[:1].numel()
@@ -103,7 +103,7 @@ def linf_step(
     eps: float,
     step_size: float,
     out: Tensor | None,
-    network: Network,
+    network: NetworkBuffers,
 ) -> Tensor:
     """``fused_steps.linf_step`` of float32 images."""
     (adv, origin, gradient), result = _alike(adv, origin, gradient, out=out, values=network[0])
@@ -113,7 +113,7 @@ def linf_step(
 
 
 def linf_launch(
-    adv: Tensor, origin: Tensor, gradient: Tensor, result: Tensor, eps: float, step_size: float, network: Network
+    adv: Tensor, origin: Tensor, gradient: Tensor, result: Tensor, eps: float, step_size: float, network: NetworkBuffers
 ) -> Launch:
     """The launch of an ℓ∞ step of at least one image; all tensors lie alike in memory."""
     block = 1024

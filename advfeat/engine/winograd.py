@@ -1,6 +1,6 @@
 """3×3 convolutions with a quarter of the multiplications: Winograd's minimal filtering, F(4×4, 3×3), float32, on a CPU.
 
-``conv2d`` computes what ``torch.nn.functional.conv2d`` computes, up to rounding, with bias, a residual sum and ReLU in
+``conv2d`` computes ``torch.nn.functional.conv2d``, up to rounding, with bias, a residual sum and ReLU in
 the same pass, and has all its gradients; second ones are PyTorch's. Where the C file beside this module cannot be
 compiled, on another device or in another dtype, it is PyTorch's. An image gets the same bits alone, in any batch and
 with any number of threads.
@@ -85,12 +85,13 @@ class Kernel:
         """36 matrices as the C code reads them; ``turned`` those of the gradient with respect to the images.
 
         Args:
-            count: tiles that they are needed for. The next call of this thread may write over what is not kept.
+            count: tiles that they are needed for. The next call of this thread may write over those not kept.
         """
         size = 36 * self.weight.shape[0] * self.weight.shape[1]
         if count >= ENOUGH_TILES and size >= LARGE and not self._kept.holds(turned):
             return _transform(self.weight.detach(), turned, None, once=True)
-        return self._kept.get(turned, lambda weight, made: _transform(weight, turned, made))
+        transformed: Tensor = self._kept.get(turned, lambda weight, made: _transform(weight, turned, made))
+        return transformed
 
 
 def conv2d(
@@ -142,7 +143,8 @@ def convolution(
     relu: bool = False,
 ) -> Tensor:  # fmt: skip
     """``conv2d`` without its checks, where the compiled code ``applies``."""
-    return _Convolution.apply(images, kernel.weight, bias, residual, kernel, padding, relu)
+    outputs: Tensor = _Convolution.apply(images, kernel.weight, bias, residual, kernel, padding, relu)
+    return outputs
 
 
 class _Convolution(torch.autograd.Function):

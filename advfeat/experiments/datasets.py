@@ -12,7 +12,7 @@ from advfeat.image_files import cifar10, data_root, image_folder
 from advfeat.planted import PlantedWorld, planted
 
 SIDE = 32
-"""Height and width of all images, in pixels: what step sizes and networks of the profiles are chosen for."""
+"""Height and width of all images, in pixels. Step sizes and networks of the profiles are chosen for it."""
 
 
 @dataclass(frozen=True)

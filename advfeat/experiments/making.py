@@ -43,7 +43,7 @@ class Trained:
 
     @property
     def seed(self) -> int:
-        """What its weights and the order of its images were drawn from."""
+        """The seed that its weights and the order of its images were drawn from."""
         return self.recipe.seed
 
     @property
@@ -100,10 +100,10 @@ def construct_dataset(
     """The dataset of a recipe.
 
     Args:
-        model: what the recipe names as its ``source``, or as the ``model`` that AutoAttack is run on.
+        model: the network that the recipe names as its ``source``, or as the ``model`` that AutoAttack is run on.
         images: those that the recipe names.
         shards: where finished pieces wait for the rest.
-        begun: what a matched recipe with fewer steps gave; the search goes on from there, to the same images.
+        begun: the dataset of a matched recipe with fewer steps; the search goes on from there, to the same images.
 
     Raises:
         TypeError, ValueError: from the functions of ``construct``.

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from advfeat.experiments.setting_types import Rule, hints, is_number
-from advfeat.experiments.settings import GROUPS, PLACES, Profile
+from advfeat.experiments.settings import GROUPS, PLACES, Profile, counting
 
 
 def change(profile: Profile, changes: Mapping[str, Any], *, fixed: tuple[str, ...], word: str) -> Profile:
     """The profile with some settings replaced: by their names in records, or in a mapping by the name of a group.
+
+    Where there are to be fewer training or test images, settings that count them follow, unless they are given.
 
     Args:
         fixed: names in records of settings that must stay.
         word: the name for a change in messages.
 
     Raises:
-        ValueError: an unknown name, with the list of what exists; a value outside its range; a setting given twice; an
-            architecture with anything but a mapping.
+        ValueError: an unknown name, with the list of those that exist; a value outside its range; more images than
+            there are; a setting given twice; an architecture with anything but a mapping.
         TypeError: a value of another type than the one it replaces, or for a group anything but a mapping.
     """
     fresh: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
@@ -43,6 +46,11 @@ def change(profile: Profile, changes: Mapping[str, Any], *, fixed: tuple[str, ..
                 raise ValueError(f"{word} {typed!r} in {where} is given twice, as {name} and as {group}.{place}")
             kind = hints(GROUPS[group])[place]
             fresh[group][place] = _fitted(getattr(getattr(profile, group), place), item, kind, typed, where, word)
+    for most in ("train_images", "test_images"):
+        there = fresh["data"].get(most, math.inf)
+        for group, place in counting(most).values():
+            if getattr(getattr(profile, group), place) > there:
+                fresh[group].setdefault(place, there)
     made: dict[str, Any] = {
         group: dataclasses.replace(getattr(profile, group), **items) for group, items in fresh.items() if items
     }

@@ -15,8 +15,8 @@ from advfeat.experiments.recipes import (
     check_kind,
 )
 from advfeat.experiments.settings import Profile
+from advfeat.hyperparameters import TrainConfig
 from advfeat.threats import L2
-from advfeat.train import TrainConfig
 
 # Distance of the seed of a network's first weights from the seed of the network. Trained on a constructed dataset, it
 # would otherwise begin with the weights that the source of that dataset began with, wherever both have one seed and one

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advfeat.attacks import L2
 from advfeat.experiments.overrides import change
 from advfeat.experiments.settings import (
     Data,
@@ -22,10 +21,11 @@ from advfeat.experiments.settings import (
     Profile,
     Targeting,
     Training,
-    Transfer,
+    TransferSettings,
     Watching,
 )
 from advfeat.hyperparameters import TrainConfig
+from advfeat.threats import L2
 from advfeat.torchvision_networks import ArchitectureScale
 
 _PLANTED = TrainConfig(epochs=7, batch_size=100, lr=0.1)
@@ -68,7 +68,7 @@ PROFILES: dict[str, Profile] = {
                 on_det=dataclasses.replace(_PLANTED, lr=0.2, weight_decay=5e-3),
             ),
             matching=Matching(
-                # Few updates: the longer it trains, the more of the textures comes back into what it represents.
+                # Few updates: the longer it trains, the more of the textures comes back into its representation.
                 source=dataclasses.replace(_PLANTED_ADVERSARIAL, epochs=3, batch_size=200, lr=0.3),
                 images=3000,
                 eps=2.5,
@@ -83,7 +83,7 @@ PROFILES: dict[str, Profile] = {
             watching=Watching(images=200),
             features=Features(images=100, steps=3),
             inversion=Inversion(images=50, steps=60, step_size=0.35),
-            transfer=Transfer(
+            transfer=TransferSettings(
                 # One block a stage on patches of 4×4, at widths of about the same cost. Without the boost all five
                 # learn the shapes alone in so short a training.
                 architectures={
@@ -125,7 +125,7 @@ PROFILES: dict[str, Profile] = {
             targeting=Targeting(steps=12),
             evaluation=Evaluation(images=500, autoattack_eps=(0.25,), autoattack_images=200),
             watching=Watching(images=500),
-            transfer=Transfer(
+            transfer=TransferSettings(
                 architectures=_CPU_ARCHITECTURES,
                 standard=dataclasses.replace(_CIFAR, lr=0.1),
                 det=dataclasses.replace(_CIFAR, lr=0.1, weight_decay=5e-3),
@@ -164,7 +164,7 @@ PROFILES: dict[str, Profile] = {
                 images=250,
                 steps=5,
             ),
-            transfer=Transfer(
+            transfer=TransferSettings(
                 architectures=_CPU_ARCHITECTURES,
                 standard=dataclasses.replace(_CIFAR, epochs=6, lr=0.1),
                 det=dataclasses.replace(_CIFAR, epochs=6, lr=0.1, weight_decay=5e-3),
@@ -197,7 +197,7 @@ PROFILES: dict[str, Profile] = {
             ),
             targeting=Targeting(steps=100),
             evaluation=Evaluation(steps=50, images=10_000, autoattack_eps=(0.25, 0.5)),
-            transfer=Transfer(
+            transfer=TransferSettings(
                 architectures=dict.fromkeys(_CPU_ARCHITECTURES, ArchitectureScale()),
                 standard=dataclasses.replace(_GPU, lr=0.1),
                 det=dataclasses.replace(_GPU, lr=0.1, shift=0, flip=False),
@@ -211,15 +211,16 @@ def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Pro
     """The profile called ``name``, or the one in the file ``name``, with some of its numbers replaced.
 
     ``overrides`` names settings as records do, ``{"eps": 0.25}``, or by their groups, ``{"targeting": {"eps": 0.25}}``.
-    A mapping reaches into a training, ``{"standard": {"epochs": 3}}``, and into the scale of an architecture.
+    A mapping reaches into a training, ``{"standard": {"epochs": 3}}``, and into the scale of an architecture. Where
+    there are to be fewer images, ``{"test_images": 100}``, settings that count them follow, unless they are given.
 
     A file ends in ``.toml``. It holds ``extends``, a profile by its name or the path of another file, seen from its own
     folder; and settings, as ``overrides`` has them, also ``data`` and ``description``. Its stem is the profile's name.
 
     Raises:
-        ValueError: unknown profile or setting, with the list of what exists; a value outside its range; an architecture
-            with anything but a mapping; a file that is no TOML, extends nothing or itself, or has the name of a profile
-            of the table.
+        ValueError: unknown profile or setting, with the list of those that exist; a value outside its range; more
+            images than there are; an architecture with anything but a mapping; a file that is no TOML, extends nothing
+            or itself, or has the name of a profile of the table.
         TypeError: a value of another type than the one it replaces.
         OSError: a file cannot be read.
     """
@@ -227,7 +228,7 @@ def get_profile(name: str, overrides: Mapping[str, object] | None = None) -> Pro
 
 
 def profile_name(name: str) -> str:
-    """The name of a profile that is given by it or by its file: what runs and records are kept under."""
+    """The name of a profile that is given by it or by its file: runs and records are kept under it."""
     return Path(name).stem if is_file(name) else name
 
 

@@ -135,7 +135,7 @@ class TargetedRecipe:
     Attributes:
         kind: ``D_rand`` or ``D_det``.
         source: the network that is attacked; the images are those that it was trained on.
-        threat: what the attack may change.
+        threat: the images that the attack may choose from.
         steps: of the attack.
         step_size: their length, in pixel units.
         precision: the type that the gradients are computed in; another one gives other images.
@@ -175,14 +175,14 @@ class ReleasedRecipe:
 
 @dataclass(frozen=True)
 class AutoAttackRecipe:
-    """What AutoAttack makes of test images, see ``autoattack.autoattacked_dataset``.
+    """Test images attacked by AutoAttack, see ``autoattack.autoattacked_dataset``.
 
     Attributes:
         model: the network that is attacked.
-        threat: what the attack may change.
+        threat: the images that the attack may choose from.
         images: how many test images, from the first on.
         fingerprint: of these images.
-        seed: of AutoAttack's draws. They begin anew with every piece, so what it finds depends on
+        seed: of AutoAttack's draws. They begin anew with every piece, so its images depend on
         batch_size: the size of the pieces, too.
     """
 
@@ -204,7 +204,7 @@ ConstructedRecipe = MatchedRecipe | TargetedRecipe | ReleasedRecipe
 
 
 def check_kind(kind: str, source: str | None = None) -> None:
-    """Refuse what is no kind of constructed dataset, or a ``source`` architecture for a kind that has none.
+    """Refuse a ``kind`` of dataset that nobody constructs, or a ``source`` architecture for a kind that has none.
 
     Raises:
         ValueError: that is so.
@@ -216,7 +216,7 @@ def check_kind(kind: str, source: str | None = None) -> None:
 
 
 def _ordinary(source: NetworkRecipe) -> ImagesRecipe:
-    """What a source was trained on, which are also the images that it makes other ones from."""
+    """The images that a source was trained on, and makes other ones from."""
     if not isinstance(source.data, ImagesRecipe):
         raise ValueError(f"source must be trained on ordinary images, got one trained on {source.data.kind}")
     return source.data

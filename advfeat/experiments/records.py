@@ -69,7 +69,7 @@ class Record:
         return summarise(measured)
 
     def matching(self, pattern: str) -> dict[tuple[str, ...], Summary]:
-        """The summaries of all ids that fit a pattern such as ``fig3/*/transfer``, by what its stars stand for.
+        """The summaries of all ids that fit a pattern such as ``fig3/*/transfer``, by the parts at its stars.
 
         A star stands for a part of an id without a slash, two stars for one that may hold slashes; neither for nothing.
         """

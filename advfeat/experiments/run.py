@@ -1,6 +1,6 @@
 """One run of the experiments: a profile, a seed and a device, and everything that chapters share at that scale.
 
-Whatever is trained or constructed here goes through the store, so a chapter finds what another one has made, or makes
+Whatever is trained or constructed here goes through the store, so a chapter finds the work of another one, or does
 it itself: chapters can be run in any order. ``profile_recipes`` has the recipes of a profile, and ``make_network`` and
 ``make_dataset`` make it.
 """
@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 
-from advfeat.attacks import L2
 from advfeat.authors_release import Release
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.experiments.datasets import DATASETS
 from advfeat.experiments.making import Trained, construct_dataset, test_accuracies, train_network
 from advfeat.experiments.profile_recipes import Recipes
-from advfeat.experiments.profiles import Profile, get_profile
+from advfeat.experiments.profiles import get_profile
 from advfeat.experiments.provenance import provenance
 from advfeat.experiments.recipes import (
     AutoAttackRecipe,
@@ -35,9 +34,11 @@ from advfeat.experiments.recipes import (
     check_kind,
     plain,
 )
+from advfeat.experiments.settings import Profile
 from advfeat.experiments.store import Store
 from advfeat.models import Classifier
 from advfeat.shards import Shards
+from advfeat.threats import L2
 from advfeat.train import resumed_elsewhere
 
 
@@ -96,7 +97,7 @@ class Run:
 
     @cached_property
     def recipes(self) -> Recipes:
-        """What the methods below make, as recipes."""
+        """The recipes of the methods below."""
         # Gradients in bfloat16 give other images than gradients in float32.
         precision = str(fused_steps.fast_dtype(self.device.type))
         return Recipes(self.profile, self.train_set.fingerprint(), precision)
@@ -134,8 +135,8 @@ class Run:
     def constructed(self, kind: str, *, source_seed: int, source: str | None = None) -> Dataset:
         """A dataset made by a network of ``source_seed``: D_R ``match_source``, D_NR ``standard``, others ``source``.
 
-        That seed also draws what is random: the targets of D_rand, and where the search for D_R and D_NR starts. The
-        authors' own set instead, if the run was given a folder of ``released`` ones.
+        That seed also makes the random choices: the targets of D_rand, and the starts of the search for D_R and D_NR.
+        The authors' own set instead, if the run was given a folder of ``released`` ones.
 
         Args:
             kind: ``D_R`` or ``D_NR`` (representation matching), ``D_rand`` or ``D_det`` (targeted attack).
@@ -213,7 +214,7 @@ class Run:
         return construct_dataset(recipe, source, images, shards=shards, begun=begun and begun.to(self.device))
 
     def _images(self, recipe: ImagesRecipe | ConstructedRecipe) -> Dataset:
-        """What a network is trained on, or a dataset is made from."""
+        """The images that a network is trained on, or a dataset is made from."""
         if not isinstance(recipe, ImagesRecipe):
             return self.make_dataset(recipe)
         _check_same("training images", self.recipes.fingerprint, recipe.fingerprint)

@@ -9,10 +9,16 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 
 class Rule(NamedTuple):
-    """What a setting accepts, in words, and whether a value is of it."""
+    """The values that a setting accepts, in words, and whether a value is one of them."""
 
     words: str
     accepts: Callable[[Any], bool]
+
+
+class ImagesOf(NamedTuple):
+    """A setting that counts images: the first of the training or test images, so at most as many as there are."""
+
+    most: str
 
 
 def choice(*names: str) -> Rule:
@@ -38,7 +44,12 @@ def _is_length(value: Any) -> bool:
 
 
 Count = Annotated[int, Rule("a whole number, 1 or more", _is_count)]
-Counts = Annotated[tuple[int, ...], Rule("whole numbers, each 1 or more", lambda values: all(map(_is_count, values)))]
+Counts = Annotated[
+    tuple[int, ...],
+    Rule("one or more whole numbers, each 1 or more", lambda values: bool(values) and all(map(_is_count, values))),
+]
+TrainImages = Annotated[Count, ImagesOf("train_images")]
+TestImages = Annotated[Count, ImagesOf("test_images")]
 Length = Annotated[float, Rule("a positive number", _is_length)]
 Lengths = Annotated[tuple[float, ...], Rule("positive numbers", lambda values: all(map(_is_length, values)))]
 Radii = Annotated[tuple[float, ...], Rule("numbers, each 0 or more", lambda values: all(map(_is_radius, values)))]

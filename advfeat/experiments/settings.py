@@ -12,7 +12,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
 from advfeat.experiments.datasets import DATASETS
-from advfeat.experiments.setting_types import Count, Counts, Group, Length, Lengths, Radii, choice, hints, recorded_name
+from advfeat.experiments.setting_types import (
+    Count,
+    Counts,
+    Group,
+    ImagesOf,
+    Length,
+    Lengths,
+    Radii,
+    TestImages,
+    TrainImages,
+    choice,
+    hints,
+    recorded_name,
+)
 from advfeat.hyperparameters import TrainConfig
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
@@ -44,7 +57,7 @@ class Network(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Group):
-    """How the profile's own network is trained, on what."""
+    """How the profile's own network is trained, and on which images."""
 
     standard: TrainConfig
     """The ordinary network, also at the width of a source."""
@@ -55,7 +68,7 @@ class Training(Group):
     """Other radii of adversarial training that are compared."""
     overfit: TrainConfig
     """Adversarial training that goes on for too long."""
-    overfit_images: Count
+    overfit_images: TrainImages
     """Training images that it sees, from the first on."""
     on_matched: TrainConfig
     """On D_R and D_NR, and on the ordinary images that these are compared with."""
@@ -69,7 +82,7 @@ class Training(Group):
 class Matching(Group):
     """D_R and D_NR, made by representation matching."""
 
-    images: Annotated[Count, "match_images"]
+    images: Annotated[TrainImages, "match_images"]
     """Images that they are made from, from the first training image on."""
     source: Annotated[TrainConfig, "match_source"]
     """Adversarial training of the network that D_R is made with."""
@@ -85,7 +98,7 @@ class Matching(Group):
     """Where they start: ``other`` (another image) or ``noise``."""
     sweep: Annotated[Counts, "match_sweep"]
     """Other numbers of steps, tried to see how many are enough."""
-    sweep_images: Count
+    sweep_images: TrainImages
     """Images of the sets in that trial, and of those that start from noise."""
 
     @property
@@ -119,13 +132,13 @@ class Evaluation(Group):
     """ℓ2 radii at which it is measured."""
     steps: Annotated[Count, "eval_steps"] = 20
     """PGD steps."""
-    images: Annotated[Count, "eval_images"] = 1000
+    images: Annotated[TestImages, "eval_images"] = 1000
     """Test images."""
     curve_eps: Radii = (0.0, 0.25, 0.5, 1.0, 2.0)
     """ℓ2 radii at which networks of different training are compared."""
     autoattack_eps: Radii = ()
     """ℓ2 radii at which AutoAttack checks a robust accuracy; none where it would take too long."""
-    autoattack_images: Count = 1000
+    autoattack_images: TestImages = 1000
     """Test images in that check."""
 
 
@@ -133,7 +146,7 @@ class Evaluation(Group):
 class Watching(Group):
     """How a training run is watched after each epoch, at the radius of adversarial training."""
 
-    images: Annotated[Count, "watch_images"] = 1000
+    images: Annotated[TestImages, "watch_images"] = 1000
     """Test images."""
     steps: Annotated[Count, "watch_steps"] = 5
     """PGD steps."""
@@ -145,7 +158,7 @@ class Features(Group):
 
     truth_images: Count = 5000
     """Images of the planted world on which features are compared with the planted truth."""
-    images: Annotated[Count, "feature_images"] = 500
+    images: Annotated[TestImages, "feature_images"] = 500
     """Test images, equally many of each class, on which the units of a network are attacked."""
     steps: Annotated[Count, "feature_steps"] = 8
     """PGD steps of that attack, down and up, per unit and image."""
@@ -153,9 +166,9 @@ class Features(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Inversion(Group):
-    """What a representation shows of an image."""
+    """The image that a representation remembers: inversion, interpolation, units."""
 
-    images: Annotated[Count, "represent_images"] = 200
+    images: Annotated[TestImages, "represent_images"] = 200
     """Test images that are inverted, pairs that are interpolated and units that are shown."""
     steps: Annotated[Count, "represent_steps"] = 200
     """Steps of each of these searches."""
@@ -164,7 +177,7 @@ class Inversion(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer(Group):
+class TransferSettings(Group):
     """Other networks, and adversarial images that go from one to another."""
 
     architectures: Mapping[str, ArchitectureScale]
@@ -173,7 +186,7 @@ class Transfer(Group):
     """Their training on the ordinary images."""
     det: Annotated[TrainConfig, "architecture_det"]
     """Their training on D_det."""
-    images: Annotated[Count, "transfer_images"] = 1000
+    images: Annotated[TestImages, "transfer_images"] = 1000
     """Test images."""
     source: Annotated[str, choice("", *sorted(TORCHVISION)), "transfer_source"] = "resnet50"
     """Which of the ``architectures`` makes them, and D_det for the others; empty: the usual source."""
@@ -181,7 +194,12 @@ class Transfer(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The scale of a run: a name as given to a chapter, one line for run cards and lists, and ten groups."""
+    """The scale of a run: a name as given to a chapter, one line for run cards and lists, and ten groups.
+
+    Raises:
+        ValueError: settings count more images than ``data`` has, named. They would be cut off without a word, and a
+            record would hold a number of images that nobody has seen.
+    """
 
     name: str
     description: str
@@ -194,7 +212,14 @@ class Profile:
     watching: Watching = Watching()
     features: Features = Features()
     inversion: Inversion = Inversion()
-    transfer: Transfer
+    transfer: TransferSettings
+
+    def __post_init__(self) -> None:
+        for most in ("train_images", "test_images"):
+            there = getattr(self.data, most)
+            counts = {name: getattr(getattr(self, group), place) for name, (group, place) in counting(most).items()}
+            if over := [f"{name}={count}" for name, count in counts.items() if count > there]:
+                raise ValueError(f"{', '.join(over)} must be at most {most}={there}")
 
     def on(self, device_type: str) -> Profile:
         """The same with every training in a precision by its name, see ``TrainConfig.on``."""
@@ -220,3 +245,12 @@ GROUPS: dict[str, type[Group]] = {
 
 PLACES = {recorded_name(kind, place): (group, place) for group, kind in GROUPS.items() for place in hints(kind)}
 """The name of a setting in records → its group and its name there."""
+
+
+def counting(most: str) -> dict[str, tuple[str, str]]:
+    """The settings, of those in ``PLACES``, that count images out of ``train_images`` or ``test_images``."""
+    return {
+        name: (group, place)
+        for name, (group, place) in PLACES.items()
+        if ImagesOf(most) in getattr(hints(GROUPS[group])[place], "__metadata__", ())
+    }

@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from advfeat.checkout import CHECKOUT
 from advfeat.experiments.profiles import profile_name
-from advfeat.pages.chapter_files import BOOK, RUNS, STAGE, chapters
+from advfeat.experiments.records import BOOK
+from advfeat.pages.chapter_files import RUNS, STAGE, chapters
 from advfeat.pages.environment import inputs_of, surroundings
 from advfeat.pages.executed_copy import finished_with
 from advfeat.pages.execution import Failed, Task, check_first, execute_all

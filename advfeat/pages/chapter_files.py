@@ -10,6 +10,8 @@ from advfeat.pages.parameters import Refused
 
 RUNS = CHECKOUT / "runs"
 STAGE = RUNS / "stage"
+LABELS = CHECKOUT / "tests" / "exercise_labels.txt"
+"""The labels of all exercises that were ever published."""
 
 
 def chapters() -> list[Path]:

@@ -1,6 +1,6 @@
 """Whole figures of chapters 4 to 6, on datasets that are made with a network: numbers in, a figure out.
 
-The chapters and the figures share the names below: what is a key in a chapter or a record is shown under its name.
+The chapters and the figures share the names below: a key of a chapter or a record is shown under its name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETS = MappingProxyType(
 ATTACKS = MappingProxyType({"clean": "clean", "eps0.25": "ε = 0.25", "eps0.5": "ε = 0.5"})
 """Last word of the id of an accuracy → the attack in words."""
 
-MATCHED = ("$x$", "$x'$", SETS["D_R"], SETS["D_NR"])
+MATCHED_ROWS = ("$x$", "$x'$", SETS["D_R"], SETS["D_NR"])
 """Rows of chapter 4's pictures: the image to be matched, the start of both searches, and the ends."""
 
 FROM_NOISE = ("$x$", "robust,\nfrom noise", "ordinary,\nfrom noise")
@@ -61,7 +61,7 @@ SHORT = MappingProxyType(
 
 def matched_sheet(record: Record) -> Figure:
     """Chapter 4: the recorded pictures of both sets; of the authors' released sets no originals are known."""
-    rows = MATCHED[2:] if _released(record) else MATCHED
+    rows = MATCHED_ROWS[2:] if _released(record) else MATCHED_ROWS
     classes = record.first["config"]["classes"]
     return pictures.picture_sheet(record.sheet("panel"), rows, column_labels=classes, title=record.profile)
 

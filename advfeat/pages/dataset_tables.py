@@ -101,7 +101,7 @@ def architectures(record: Record) -> pd.DataFrame:
     for name, clean in found["clean"].items():
         rows = {"network": clean.network}
         for key, title in MEASURED.items():
-            if number := found[key].get(name):  # what chance gives is of pairs of images: no interval
+            if number := found[key].get(name):  # the rate of chance is over pairs of images: no interval
                 rows[title] = f"{number.value if key.endswith('_chance') else number:.1%}"
         columns[ARCHITECTURES[name]] = {**rows, "seeds": clean.seeds}
     return pd.DataFrame(columns).fillna("–").rename_axis(record.profile)
@@ -111,7 +111,7 @@ def correlations(measured: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -
     """Chapter 6: correlations of two measurements of the five architectures, one column for each run.
 
     Args:
-        measured: title of a run → what ``by_architecture`` gives of it.
+        measured: title of a run → its numbers by ``by_architecture``.
     """
     columns = {
         title: {name: f"{correlation_of(found[one], found[other]):.2f}" for name, (one, other) in CORRELATED.items()}

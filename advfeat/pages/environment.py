@@ -27,7 +27,7 @@ ALLOCATOR = {
 }
 
 # Folders that may be given relative to the working folder; a chapter itself runs in the folder of the book.
-FOLDERS = ("ADVFEAT_DATA", "ADVFEAT_STORE", "ADVFEAT_RESULTS")
+FOLDER_VARIABLES = ("ADVFEAT_DATA", "ADVFEAT_STORE", "ADVFEAT_RESULTS")
 
 # Variables that can change the numbers or outputs of a chapter, by prefix, and exceptions that cannot.
 _RELEVANT = ("ADVFEAT_", "ATEN_", "CUBLAS_", "CUDA_", "DNNL_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH")
@@ -38,7 +38,7 @@ def prepare_environment() -> None:
     """Set the variables that kernels inherit; the caller's own values are kept, with folders made absolute."""
     for name, value in ALLOCATOR.items():
         os.environ.setdefault(name, value)
-    for name in FOLDERS:
+    for name in FOLDER_VARIABLES:
         if os.environ.get(name):
             os.environ[name] = absolute(os.environ[name])
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python, not one of the user's account
@@ -91,9 +91,9 @@ def surroundings(book: Path) -> str:
 
 
 def inputs_of(chapter: Path, given: Mapping[str, object], around: str) -> str:
-    """A digest of what one run of a chapter depends on: its cells (not their outputs), parameters, surroundings.
+    """A digest of the dependencies of one run of a chapter: its cells (not their outputs), parameters, surroundings.
 
-    A profile's file may change and keep its name, so what it says counts.
+    A profile's file may change and keep its name, so its contents count.
     """
     cells = [{**cell, "outputs": [], "execution_count": None} for cell in json.loads(chapter.read_bytes())["cells"]]
     scale = repr(get_profile(str(given["profile"]))) if given.get("profile") else ""

@@ -21,7 +21,7 @@ Number = TypeVar("Number")
 def texture_correlation(
     textures: Float[Tensor, "k 3 h w"], correlation: Float[Tensor, "k k"], names: Sequence[str]
 ) -> Figure:
-    """Chapter 1: the texture of each class, and how what an attack adds correlates with each of them."""
+    """Chapter 1: the texture of each class, and the correlation of a perturbation with each of them."""
     figure = plt.figure(figsize=(9.6, 4.0))
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1.1, 1)))
     for axis, texture, label in zip(left.subplots(3, 4).flat, textures, names, strict=False):  # two places stay empty
@@ -218,7 +218,7 @@ def recorded_trainings(series: Mapping[str, Sequence[float]], *, title: str) -> 
 
     Args:
         series: of a record, ``name/accuracy``, ``name/test_accuracy`` and ``name/robust_test_accuracy`` → by epoch.
-        title: what every panel's name is followed by, in brackets.
+        title: the words in brackets after every panel's name.
     """
     keys = {
         "training images": "accuracy",

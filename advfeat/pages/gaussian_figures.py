@@ -78,7 +78,7 @@ def two_classes(
 
 
 def robust_fits(world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"], radii: Sequence[float]) -> Figure:
-    """The paper's Figure 4: the robust fit at four radii, its classifier's gradient, and what the adversary does."""
+    """The paper's Figure 4: the robust fit at four radii, its classifier's gradient, and the adversary's moves."""
     halo = [withStroke(linewidth=3, foreground="white")]
     shown = {label: x[y == label][:160] for label in (1, -1)}
     figure, axes = plt.subplots(2, 2, figsize=(8.6, 7.0), sharex=True, sharey=True)

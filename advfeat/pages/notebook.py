@@ -11,11 +11,12 @@ from IPython.display import Markdown, display
 
 from advfeat.autoattack import installed
 from advfeat.estimates import Estimate, signless_zero
+from advfeat.experiments.making import Trained
 from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.records import BOOK, Record, engine_of, load_record, readable_records, results_root
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.measures import accuracy
-from advfeat.pages.verdicts import rows_of_book, table
+from advfeat.pages.verdicts import claim_table, rows_of_book
 
 PAPER = BOOK / "paper.json"
 """The paper's own numbers: id → value and where it stands."""
@@ -99,7 +100,7 @@ def answered(chapter: str) -> Markdown:
         glue(f"ch{number}_against_{ending}", row.no_effect)
         glue(f"ch{number}_paper_{ending}", row.paper)
         glue(f"ch{number}_verdict_{ending}", row.verdict.replace("*", ""))
-    return Markdown(table(rows))
+    return Markdown(claim_table(rows))
 
 
 def spread(values: Iterable[float], spec: str = ".0%") -> str:
@@ -138,15 +139,16 @@ def autoattack_accuracies(
 def _published() -> dict[str, Any]:
     if not PAPER.exists():
         raise FileNotFoundError(f"{PAPER} is not there: published numbers come with a checkout, not with the package")
-    return json.loads(PAPER.read_text(encoding="utf-8"))
+    published: dict[str, Any] = json.loads(PAPER.read_text(encoding="utf-8"))
+    return published
 
 
 def paper_values(by: str = "paper") -> dict[str, float]:
     """Published numbers, by the ids of the records: rates in [0, 1], from ``book/paper.json``.
 
-    What the paper shows without a number that could be confirmed is not among them.
+    Results that the paper shows without a number that could be confirmed are not among them.
     ``by`` is ``paper`` for the paper's own, ``library`` for those of the networks that its authors published with
-    their library, probably the same ones, or another of the names in that file, for what others report.
+    their library, probably the same ones, or another of the names in that file, for the numbers that others report.
     """
     entries = _published()
     return {

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from advfeat import inputs
 from advfeat.estimates import Estimate, Measured, signless_zero
+from advfeat.experiments.making import Trained
 from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.records import Record, results_root
-from advfeat.experiments.run import Run, Trained
+from advfeat.experiments.run import Run
 from advfeat.pages.notebook import answered, glue, paper_and_ours, recorded
 
 Numbers = TypeVar("Numbers", bound=Sequence[float])
@@ -23,7 +24,7 @@ Numbers = TypeVar("Numbers", bound=Sequence[float])
 class Page:
     """The page of a chapter, opened once, under its title.
 
-    What a cell makes goes through the page and comes back unchanged: ``measured``, ``trained``, ``series``, ``sheet``
+    A result of a cell goes through the page and comes back unchanged: ``measured``, ``trained``, ``series``, ``sheet``
     and ``table`` each take a name and a thing, keep the thing for the record under that name, and return it. At the end
     ``save`` writes the record, if one was asked for.
 
@@ -108,7 +109,7 @@ class Page:
         return grid
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """Name rows in JSON types, for what is no number with an interval; returns them."""
+        """Name rows in JSON types, for results without an interval; returns them."""
         self._tables[name] = list(rows)
         return rows
 
@@ -146,8 +147,8 @@ class Page:
         profile: str = "",
         **more: Callable[[Record], object],
     ) -> None:
-        """``quote`` what each function says of the chapter's first record, or of the one at ``profile``; a dash where
-        that is not recorded."""
+        """``quote`` each function of the chapter's first record, or of the one at ``profile``; a dash where that is not
+        recorded."""
         first = [record for record in self.recorded() if profile in ("", record.profile)][:1]
         asked = {**(numbers or {}), **more}
         self.quote({name: number(first[0]) if first else "–" for name, number in asked.items()}, spec=spec)

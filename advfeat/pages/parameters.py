@@ -41,7 +41,7 @@ _AMBIGUOUS = {"true", "false", "yes", "no", "on", "off", "y", "n", "null", "none
 
 
 class Refused(ValueError):
-    """A wrong chapter, profile or parameter, or a run that is bound to fail. The message says what is accepted."""
+    """A wrong chapter, profile or parameter, or a run that is bound to fail. The message names the accepted values."""
 
 
 class Parameter(NamedTuple):

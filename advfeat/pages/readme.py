@@ -13,7 +13,7 @@ from pathlib import Path
 
 from advfeat.experiments.records import BOOK
 from advfeat.files import write_whole
-from advfeat.pages.verdicts import RULE, published_value, rows_of_book, table
+from advfeat.pages.verdicts import RULE, claim_table, published_value, rows_of_book
 
 MADE = "<!-- {}: made by python -m advfeat.pages.readme -->"
 END = "<!-- end of {} -->"
@@ -62,7 +62,7 @@ def with_parts(readme: str, parts: Mapping[str, str]) -> str:
 
 def parts_of(book: Path) -> dict[str, str]:
     """Name → text of the generated parts of the README, from the folder of the book."""
-    front = table([row for row in rows_of_book(book, book / "results") if row.front], chapters=True)
+    front = claim_table([row for row in rows_of_book(book, book / "results") if row.front], chapters=True)
     return {
         "results at a glance": at_a_glance(book),
         "what came out": f"{front}\n\n{textwrap.fill(RULE, 119)}",

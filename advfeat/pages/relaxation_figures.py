@@ -161,7 +161,7 @@ def relaxation_gaps(
     equal: Mapping[str, Sequence[float]],
     unequal: Mapping[str, Sequence[float]],
 ) -> Figure:
-    """What the relaxation costs, by the dimension: the formula at ``dims``, and optimised fits at ``checked``.
+    """The cost of the relaxation, by the dimension: the formula at ``dims``, and optimised fits at ``checked``.
 
     Args:
         lines: name → gap at each of ``dims``, for equal eigenvalues.

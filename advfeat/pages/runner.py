@@ -2,7 +2,7 @@
 
 ``python -m advfeat.pages list|run|record|refresh|book|again``; ``make`` has a target for each. Everything that can
 be checked is checked before the first cell runs. A wrong chapter, profile or parameter, and any other condition under
-which a run is bound to fail, gives exit code 2 and a message that says what is accepted; a failing cell gives 1.
+which a run is bound to fail, gives exit code 2 and a message with the accepted values; a failing cell gives 1.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from advfeat.experiments.profiles import profile_name
+from advfeat.experiments.records import BOOK
 from advfeat.pages.build import INSTALL_BOOK, build_book, expectation
-from advfeat.pages.chapter_files import BOOK, RUNS, chapters, find_chapter
+from advfeat.pages.chapter_files import LABELS, RUNS, chapters, find_chapter
 from advfeat.pages.environment import prepare_environment, share_cores
 from advfeat.pages.executed_copy import file_name
 from advfeat.pages.execution import Failed, check_first, end_orderly, execute
+from advfeat.pages.exercises import publish_labels
 from advfeat.pages.parameters import (
     DEFAULT_PROFILE,
     Refused,
@@ -33,11 +35,16 @@ from advfeat.pages.parameters import (
 
 
 def refresh(chapter: Path) -> None:
-    """Run a chapter on its defaults and put the outputs into the committed file: no parameters, so no injected cell."""
+    """Run a chapter on its defaults and put the outputs into the committed file: no parameters, so no injected cell.
+
+    The labels of its exercises are published with it.
+    """
     copy = RUNS / "refresh" / chapter.name
     check_first(chapter, {})
     execute(chapter, copy, {})
     copy.replace(chapter)
+    for label in publish_labels(chapter, LABELS):
+        print(f"{label} is new, and listed in {LABELS.name}")
 
 
 def run_chapter(arguments: argparse.Namespace) -> None:

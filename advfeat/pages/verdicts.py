@@ -40,21 +40,21 @@ HEADER = ("claim", "ours [95 % interval]", "no effect", "paper", "verdict")
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A number with its 95 % interval. The interval of an exact number is the number itself."""
+class Comparand:
+    """A number that a claim compares, with its 95 % interval. The interval of an exact number is the number itself."""
 
     value: float
     low: float
     high: float
 
     @classmethod
-    def exactly(cls, value: float) -> Interval:
+    def exactly(cls, value: float) -> Comparand:
         """A number without error."""
         return cls(value, value, value)
 
 
 @dataclass(frozen=True)
-class Row:
+class ClaimRow:
     """One claim at one profile, as it is shown.
 
     ``key`` names the claim, ``chapter`` is the number of its chapter as text, ``front`` says whether the front page
@@ -76,8 +76,8 @@ class Row:
 
 
 def decide(
-    ours: Sequence[Interval],
-    no_effect: Sequence[Interval],
+    ours: Sequence[Comparand],
+    no_effect: Sequence[Comparand],
     *,
     wanted: str = "higher",
     paper: float | None = None,
@@ -123,14 +123,14 @@ def decide(
     return REPRODUCED if weak > middle else UNCERTAIN
 
 
-def _along(interval: Interval, sign: int) -> tuple[float, float]:
+def _along(interval: Comparand, sign: int) -> tuple[float, float]:
     ends = sorted((sign * interval.low, sign * interval.high))
     return ends[0], ends[1]
 
 
 def claim_rows(
     claims: Sequence[Mapping[str, Any]], paper: Mapping[str, Mapping[str, Any]], index: Sequence[Mapping[str, Any]]
-) -> list[Row]:
+) -> list[ClaimRow]:
     """One row per claim and profile that recorded it; a claim that no profile recorded gets one row that says so.
 
     Args:
@@ -145,7 +145,7 @@ def claim_rows(
     Raises:
         ValueError: a claim names a number of the paper that is not confirmed.
     """
-    known = {(row["id"], row["profile"]): Interval(row["value"], row["low"], row["high"]) for row in index}
+    known = {(row["id"], row["profile"]): Comparand(row["value"], row["low"], row["high"]) for row in index}
     rows = []
     for claim in claims:
         published, printed, rounding = "–", None, 0.0
@@ -159,18 +159,18 @@ def claim_rows(
             # The paper's numbers are shown even without a record of ours.
             numbers = ", ".join(published_value(paper, key)[0] for key in claim.get("papers", ()))
             about["paper"] = numbers or "–"
-            rows.append(Row(**about, value="–", ours="–", no_effect="–", verdict=_SETTLED[claim["settled"]]))
+            rows.append(ClaimRow(**about, value="–", ours="–", no_effect="–", verdict=_SETTLED[claim["settled"]]))
             continue
         spec, begins = claim.get("format", ".1%"), claim.get("profile", "cifar10")
         profiles = sorted({str(row["profile"]) for row in index if str(row["profile"]).startswith(begins)})
         found = [at for at in profiles if all((key, at) in known for key in (*claim["ids"], *_no_effect_ids(claim)))]
         if not found:
-            rows.append(Row(**about, value="–", ours="–", no_effect="–", verdict=NOT_RECORDED))
+            rows.append(ClaimRow(**about, value="–", ours="–", no_effect="–", verdict=NOT_RECORDED))
         for at in found:
             ours, against = ([known[key, at] for key in ids] for ids in (claim["ids"], _no_effect_ids(claim)))
-            against = against or [Interval.exactly(claim["no_effect"])]
+            against = against or [Comparand.exactly(claim["no_effect"])]
             rows.append(
-                Row(
+                ClaimRow(
                     **about,
                     value=_range(ours, spec),
                     ours=_range(ours, spec) if len(ours) > 1 else _written(ours[0], spec),
@@ -199,18 +199,18 @@ def published_value(paper: Mapping[str, Mapping[str, Any]], key: str) -> tuple[s
     return format(entry["value"], spec), float(entry["value"]), 0.5 * 10**-places
 
 
-def _written(of: Interval, spec: str) -> str:
+def _written(of: Comparand, spec: str) -> str:
     spec = f"z{spec}"
     return f"{of.value:{spec}} [{of.low:{spec}}, {of.high:{spec}}]"
 
 
-def _range(several: Sequence[Interval], spec: str) -> str:
+def _range(several: Sequence[Comparand], spec: str) -> str:
     """The smallest and the largest value, joined by "to"; a single value as it is."""
     written = [format(of.value, f"z{spec}") for of in sorted(several, key=lambda of: of.value)]
     return written[0] if written[0] == written[-1] else f"{written[0]} to {written[-1]}"
 
 
-def table(rows: Sequence[Row], *, links: bool = False, chapters: bool = False) -> str:
+def claim_table(rows: Sequence[ClaimRow], *, links: bool = False, chapters: bool = False) -> str:
     """The rows as a Markdown table; a claim that several profiles recorded says which.
 
     Args:
@@ -227,7 +227,7 @@ def table(rows: Sequence[Row], *, links: bool = False, chapters: bool = False) -
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def rows_of_book(book: Path, results: Path, *, chapter: str = "") -> list[Row]:
+def rows_of_book(book: Path, results: Path, *, chapter: str = "") -> list[ClaimRow]:
     """The rows for the folder of a book and the folder of its records; of one ``chapter`` (its number), or of all."""
     claims, paper = (json.loads((book / name).read_bytes()) for name in ("claims.json", "paper.json"))
     index = results / "index.json"

@@ -22,14 +22,14 @@ from advfeat.pages.environment import cores, prepare_environment
 from advfeat.pages.parameters import Refused
 from advfeat.pages.runner import main as pages
 from advfeat.paper.grid import read_grid
-from advfeat.paper.plan import Plan
+from advfeat.paper.plan import JobPlan
 from advfeat.paper.report import estimated, show, write_table
 
 SNAKEFILE = CHECKOUT / "workflow" / "Snakefile"
 
 
-def run(path: str, *, dry: bool, jobs: int, more: Sequence[str]) -> int:
-    """Plan a grid, show the plan, and let Snakemake run it unless the run is ``dry``; returns Snakemake's exit code.
+def run_grid(path: str, *, dry: bool, jobs: int, more: Sequence[str]) -> int:
+    """JobPlan a grid, show the plan, and let Snakemake run it unless the run is ``dry``; returns Snakemake's exit code.
 
     What exists is not made again, so the same command goes on after any interruption.
 
@@ -42,7 +42,7 @@ def run(path: str, *, dry: bool, jobs: int, more: Sequence[str]) -> int:
         FileNotFoundError: Snakemake is not there.
     """
     grid = read_grid(path)
-    plan = Plan(grid)
+    plan = JobPlan(grid)
     estimated(plan)
     print(show(plan, jobs))
     if dry:
@@ -70,23 +70,23 @@ def run(path: str, *, dry: bool, jobs: int, more: Sequence[str]) -> int:
     return code
 
 
-def job(path: str, name: str, note: Path) -> int:
+def run_job(path: str, name: str, note: Path) -> int:
     """One job of a grid: make, record or join something, and write its note."""
     grid = read_grid(path)
     kind, began = name.partition("/")[0], time.perf_counter()
     if kind == "record":
         _, setting, chapter, seed = name.split("/")
         number = int(seed.removeprefix("seed="))
-        plan = Plan(grid)
+        plan = JobPlan(grid)
         given = [text for pair in plan.parameters(chapter, setting, number) for text in ("-p", *pair)]
         with results_in(plan.results_of_seed(setting, chapter, number)):
             code = pages(["record", chapter, "--profile", grid.profile, *given])
         if code:
             return code
     elif kind == "join":
-        _join(Plan(grid), name)
+        _join(JobPlan(grid), name)
     else:
-        plan = Plan(grid)
+        plan = JobPlan(grid)
         if name not in plan.recipes:
             raise Refused(f"grid {path} has no job {name!r}")
         recipe, setting = plan.recipes[name]
@@ -97,7 +97,7 @@ def job(path: str, name: str, note: Path) -> int:
     return 0
 
 
-def _join(plan: Plan, name: str) -> None:
+def _join(plan: JobPlan, name: str) -> None:
     if name == "join/table":
         write_table(plan)
         return
@@ -130,8 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.jobs < 1:
                 raise Refused(f"--jobs must be at least 1, got {arguments.jobs}")
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // arguments.jobs)))
-            return run(arguments.grid, dry=arguments.dry_run, jobs=arguments.jobs, more=more)
-        return job(arguments.grid, arguments.name, arguments.note)
+            return run_grid(arguments.grid, dry=arguments.dry_run, jobs=arguments.jobs, more=more)
+        return run_job(arguments.grid, arguments.name, arguments.note)
     except (Refused, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from advfeat.experiments.run import Run
 from advfeat.files import write_whole
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import build_model
-from advfeat.paper.needs import Recipe
+from advfeat.paper.needs import ArtifactRecipe
 from advfeat.robustness import robust_accuracy
 from advfeat.threats import L2
 from advfeat.train import train
@@ -55,7 +55,7 @@ class Costs:
         if kept.exists():
             self._known = json.loads(kept.read_text(encoding="utf-8"))
 
-    def seconds(self, recipe: Recipe, run: Run) -> float:
+    def seconds(self, recipe: ArtifactRecipe, run: Run) -> float:
         """Estimated seconds to make a network or dataset on this machine, once what it needs is there."""
         if isinstance(recipe, NetworkRecipe):
             return self._of_training(recipe, run)
@@ -69,7 +69,7 @@ class Costs:
         """Estimated seconds of a chapter's own measurements; None where it has no record at this profile."""
         try:
             first = load_record(chapter, run.profile.name).first
-            there, own = first["seconds"]["standard"], first["seconds"]["chapter"]
+            there, own = float(first["seconds"]["standard"]), float(first["seconds"]["chapter"])
         except (FileNotFoundError, KeyError, ValueError):
             return None
         return own * self._of_training(run.recipes.standard(seed=0), run) / there
@@ -88,7 +88,7 @@ class Costs:
     def _of_attack(self, recipe: NetworkRecipe, run: Run) -> float:
         return self._by_trial("attack", {"network": recipe.network}, run, lambda: _attack(recipe, run))
 
-    def _by_trial(self, of: str, parts: dict[str, Any], run: Run, trial: Any) -> float:
+    def _by_trial(self, of: str, parts: dict[str, Any], run: Run, trial: Callable[[], float]) -> float:
         here = provenance(run.device)
         about = {**parts, "device": here["device"], "engine": here["engine"], "threads": here["threads"]}
         key = f"{of} {json.dumps(about, sort_keys=True, default=str)}"
@@ -100,11 +100,11 @@ class Costs:
         return self._known[key]
 
 
-def megabytes(recipe: Recipe, run: Run) -> float:
+def megabytes(recipe: ArtifactRecipe, run: Run) -> float:
     """What an artifact takes on the disk, in millions of bytes."""
     if isinstance(recipe, NetworkRecipe):
         with torch.device("meta"):
-            return sum(of.numel() * 4 for of in _fresh(recipe, run).state_dict().values()) / 1e6
+            return float(sum(of.numel() * 4 for of in _fresh(recipe, run).state_dict().values()) / 1e6)
     images = recipe.images if isinstance(recipe, AutoAttackRecipe) else recipe.data.images or len(run.train_set)
     return images * run.train_set.images[0].numel() * 4 / 1e6
 
@@ -173,7 +173,7 @@ def _no_bars() -> Iterator[None]:
             os.environ["ADVFEAT_PROGRESS"] = before
 
 
-def _longer(timed: Any, few: int, many: int) -> float:
+def _longer(timed: Callable[[int], float], few: int, many: int) -> float:
     """Time of one of the rounds in which ``many`` are more than ``few``; never below a tenth of a round's own."""
     short, long = timed(few), timed(many)
     return max((long - short) / (many - few), long / many / 10)

@@ -19,7 +19,7 @@ from advfeat.pages.parameters import Refused, parameters_of
 
 
 @dataclass(frozen=True)
-class Setting:
+class GridSetting:
     """One point of a grid.
 
     Attributes:
@@ -48,7 +48,7 @@ class Grid:
     profile: str
     chapters: tuple[str, ...]
     seeds: tuple[int, ...]
-    settings: tuple[Setting, ...]
+    settings: tuple[GridSetting, ...]
     results: Path
 
     @property
@@ -56,7 +56,7 @@ class Grid:
         """The folder of the plan, the notes of finished jobs, their logs, and the records of single seeds."""
         return RUNS / "paper" / self.name
 
-    def results_of(self, setting: Setting) -> Path:
+    def results_of(self, setting: GridSetting) -> Path:
         """The folder of a setting's joined records."""
         return self.results if len(self.settings) == 1 else self.results / setting.name
 
@@ -107,7 +107,7 @@ def _checked(path: Path, given: Mapping[str, Any]) -> Grid:
     results = given.get("results", "")
     inputs.instance("results", results, str, "the path of a folder")
     settings = tuple(
-        Setting(_named(overrides), overrides)
+        GridSetting(_named(overrides), overrides)
         for values in itertools.product(*sweep.values())
         for overrides in [dict(zip(sweep, values, strict=True))]
     )

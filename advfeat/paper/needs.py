@@ -17,31 +17,31 @@ from advfeat.experiments.recipes import (
 )
 from advfeat.experiments.run import Run
 
-Recipe = NetworkRecipe | MatchedRecipe | TargetedRecipe | AutoAttackRecipe
+ArtifactRecipe = NetworkRecipe | MatchedRecipe | TargetedRecipe | AutoAttackRecipe
 
 
-def needed(chapter: str, run: Run, *, seed: int, source_seed: int) -> list[Recipe]:
+def needed(chapter: str, run: Run, *, seed: int, source_seed: int) -> list[ArtifactRecipe]:
     """The recipes that a chapter asks a run for, and all that these need, each once and after all that it needs.
 
     Args:
         chapter: stem of the chapter's file; one that is not known here asks for nothing.
     """
     asks = _ASKS.get(chapter[:2])
-    ordered: dict[str, Recipe] = {}
+    ordered: dict[str, ArtifactRecipe] = {}
     for recipe in asks(run, Seeds(seed, source_seed)) if asks else ():
         for one in _with_all_below(recipe):
             ordered.setdefault(run.store.key(one.key_parts()), one)
     return list(ordered.values())
 
 
-def below(recipe: Recipe) -> list[Recipe]:
+def below(recipe: ArtifactRecipe) -> list[ArtifactRecipe]:
     """The recipes that one names itself: of the network that makes or is attacked, of the images of a training."""
     if isinstance(recipe, NetworkRecipe):
         return [] if isinstance(recipe.data, ImagesRecipe | ReleasedRecipe) else [recipe.data]
     return [recipe.model if isinstance(recipe, AutoAttackRecipe) else recipe.source]
 
 
-def _with_all_below(recipe: Recipe) -> Iterator[Recipe]:
+def _with_all_below(recipe: ArtifactRecipe) -> Iterator[ArtifactRecipe]:
     for one in below(recipe):
         yield from _with_all_below(one)
     yield recipe
@@ -55,19 +55,19 @@ class Seeds:
     source: int
 
 
-Asks = Callable[[Run, Seeds], Iterator[Recipe]]
+Asks = Callable[[Run, Seeds], Iterator[ArtifactRecipe]]
 
 
-def _chapter_1(run: Run, of: Seeds) -> Iterator[Recipe]:
+def _chapter_1(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     yield run.recipes.standard(seed=of.seed)
 
 
-def _chapter_2(run: Run, of: Seeds) -> Iterator[Recipe]:
+def _chapter_2(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     yield run.recipes.standard(seed=of.seed)
     yield run.recipes.robust(seed=of.seed)
 
 
-def _chapter_3(run: Run, of: Seeds) -> Iterator[Recipe]:
+def _chapter_3(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     training, robust = run.profile.training, run.recipes.robust(seed=of.seed)
     yield from _chapter_2(run, of)
     for eps in training.robust_eps:
@@ -78,7 +78,7 @@ def _chapter_3(run: Run, of: Seeds) -> Iterator[Recipe]:
         yield run.autoattack_recipe(robust, training.robust.threat.eps)
 
 
-def _chapter_4(run: Run, of: Seeds) -> Iterator[Recipe]:
+def _chapter_4(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     recipes, matching = run.recipes, run.profile.matching
     learners = {}
     for kind in ("D_R", "D_NR"):
@@ -98,12 +98,12 @@ def _chapter_4(run: Run, of: Seeds) -> Iterator[Recipe]:
         yield recipes.match_source(seed=of.source + 1)
 
 
-def _chapter_5(run: Run, of: Seeds) -> Iterator[Recipe]:
+def _chapter_5(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     for kind in ("D_rand", "D_det"):
         yield run.recipes.trained_on(run.recipes.constructed(kind, source_seed=of.source), seed=of.seed)
 
 
-def _chapter_6(run: Run, of: Seeds) -> Iterator[Recipe]:
+def _chapter_6(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     transfer = run.profile.transfer
     made = run.recipes.constructed("D_det", source_seed=of.source, source=transfer.source or None)
     for name in transfer.architectures:
@@ -111,19 +111,19 @@ def _chapter_6(run: Run, of: Seeds) -> Iterator[Recipe]:
         yield run.recipes.trained_on(made, seed=of.seed, architecture=name)
 
 
-def _chapter_8(run: Run, of: Seeds) -> Iterator[Recipe]:
+def _chapter_8(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     for one in (of.seed, of.seed ^ 1):
         yield run.recipes.standard(seed=one)
         yield run.recipes.robust(seed=one, eps=run.profile.matching.eps)
 
 
-def _chapter_9(run: Run, of: Seeds) -> Iterator[Recipe]:
+def _chapter_9(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     yield from _chapter_2(run, of)
     for kind in CONSTRUCTED:
         yield run.recipes.trained_on(run.recipes.constructed(kind, source_seed=of.source), seed=of.seed)
 
 
-def _chapter_13(run: Run, of: Seeds) -> Iterator[Recipe]:
+def _chapter_13(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     made = run.recipes.constructed("D_rand", source_seed=of.seed)
     yield run.recipes.trained_on(made, seed=of.seed) if run.profile.data.name == "planted" else made
 

@@ -18,12 +18,12 @@ from advfeat.experiments.run import Run
 from advfeat.files import write_whole
 from advfeat.pages.chapter_files import find_chapter
 from advfeat.pages.parameters import parameters_of
-from advfeat.paper.grid import Grid, Setting
-from advfeat.paper.needs import Recipe, below, needed
+from advfeat.paper.grid import Grid, GridSetting
+from advfeat.paper.needs import ArtifactRecipe, below, needed
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """One step of a plan.
 
     Attributes:
@@ -48,23 +48,25 @@ class Job:
         return self.name.partition("/")[0]
 
 
-class Plan:
+class JobPlan:
     """The jobs of a grid, in an order in which they can be run."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self.runs = {setting.name: Run(grid.profile, overrides=setting.overrides) for setting in grid.settings}
-        self.recipes: dict[str, tuple[Recipe, str]] = {}
-        self.jobs: dict[str, Job] = {}
+        self.recipes: dict[str, tuple[ArtifactRecipe, str]] = {}
+        self.jobs: dict[str, PlannedJob] = {}
         for setting in grid.settings:
             for chapter in grid.chapters:
                 for job in self._of_chapter(setting, chapter):
                     self.jobs.setdefault(job.name, job)
         if len(grid.settings) > 1:
             joined = tuple(name for name in self.jobs if name.startswith("join/"))
-            self.jobs["join/table"] = Job("join/table", joined, "one table and one figure of all settings", seconds=0.0)
+            self.jobs["join/table"] = PlannedJob(
+                "join/table", joined, "one table and one figure of all settings", seconds=0.0
+            )
 
-    def _of_chapter(self, setting: Setting, chapter: str) -> Iterator[Job]:
+    def _of_chapter(self, setting: GridSetting, chapter: str) -> Iterator[PlannedJob]:
         run = self.runs[setting.name]
         recorded = []
         for seed in self.grid.seeds:
@@ -72,16 +74,16 @@ class Plan:
             for recipe in asked:
                 self.recipes.setdefault(job_name(recipe, run), (recipe, setting.name))
                 before = tuple(job_name(one, run) for one in below(recipe))
-                yield Job(job_name(recipe, run), before, in_words(recipe), done=is_stored(recipe, run))
+                yield PlannedJob(job_name(recipe, run), before, described(recipe), done=is_stored(recipe, run))
             name = f"record/{setting.name}/{chapter}/seed={seed}"
             about = f"chapter {chapter[:2]} on {profile_name(self.grid.profile)}, {setting.name}, seed {seed}"
             done = (self.record_of(setting.name, chapter, seed)).exists()
-            yield Job(name, tuple(job_name(recipe, run) for recipe in asked), about, done=done)
+            yield PlannedJob(name, tuple(job_name(recipe, run) for recipe in asked), about, done=done)
             recorded.append(name)
         name = f"join/{setting.name}/{chapter}"
         about = f"the record of chapter {chapter[:2]}, {setting.name}, all seeds"
         # Joined anew with every seed that is recorded anew; it takes no time.
-        yield Job(name, tuple(recorded), about, seconds=0.0)
+        yield PlannedJob(name, tuple(recorded), about, seconds=0.0)
 
     def results_of_seed(self, setting: str, chapter: str, seed: int) -> Path:
         """The folder of results that one run of a chapter records to, alone."""
@@ -91,7 +93,7 @@ class Plan:
         """The record in that folder."""
         return self.results_of_seed(setting, chapter, seed) / chapter / profile_name(self.grid.profile) / "record.json"
 
-    def note(self, job: Job) -> Path:
+    def note(self, job: PlannedJob) -> Path:
         """The note that a job is done, which the engine of the workflow looks at."""
         return self.grid.folder / "done" / f"{job.name}.done"
 
@@ -123,23 +125,23 @@ class Plan:
         return list(given.items())
 
 
-def job_name(recipe: Recipe, run: Run) -> str:
+def job_name(recipe: ArtifactRecipe, run: Run) -> str:
     """Of the job that makes something: its kind and its key in the store."""
     kind = "network" if isinstance(recipe, NetworkRecipe) else "dataset"
     return f"{kind}/{run.store.key(recipe.key_parts())}"
 
 
-def is_stored(recipe: Recipe, run: Run) -> bool:
+def is_stored(recipe: ArtifactRecipe, run: Run) -> bool:
     """Whether the store holds it."""
     return run.store.holds("models" if isinstance(recipe, NetworkRecipe) else "datasets", recipe.key_parts())
 
 
-def in_words(recipe: Recipe) -> str:
+def described(recipe: ArtifactRecipe) -> str:
     """A network or dataset in a few words."""
     if isinstance(recipe, NetworkRecipe):
         on = recipe.data
         number = "" if not hasattr(on, "source") else f" of seed {on.source.seed}"
         return f"{recipe}{number}, {recipe.words()}, seed {recipe.seed}"
     if isinstance(recipe, AutoAttackRecipe):
-        return f"AutoAttack, {recipe.threat}, {recipe.images} images, on: {in_words(recipe.model)}"
-    return f"{recipe.kind}, {recipe.steps} steps, by: {in_words(recipe.source)}"
+        return f"AutoAttack, {recipe.threat}, {recipe.images} images, on: {described(recipe.model)}"
+    return f"{recipe.kind}, {recipe.steps} steps, by: {described(recipe.source)}"

@@ -14,10 +14,10 @@ from advfeat.experiments.records import BOOK
 from advfeat.files import write_whole
 from advfeat.pages import plots
 from advfeat.paper.costs import Costs, megabytes
-from advfeat.paper.plan import Plan
+from advfeat.paper.plan import JobPlan
 
 
-def estimated(plan: Plan) -> None:
+def estimated(plan: JobPlan) -> None:
     """Give the jobs that are to be done their cost, after trials of the kinds that were not tried here before."""
     costs = Costs(plan.grid.folder.parent / "costs.json")
     for name, job in plan.jobs.items():
@@ -33,12 +33,12 @@ def estimated(plan: Plan) -> None:
             plan.jobs[name] = dataclasses.replace(job, **cost)
 
 
-def show(plan: Plan, at_a_time: int) -> str:
+def show(plan: JobPlan, at_a_time: int) -> str:
     """The plan in words: each job, whether it is done, its cost; and the sum."""
     grid, lines = plan.grid, []
     lines.append(f"grid {grid.name}: profile {grid.profile}, seeds {', '.join(map(str, grid.seeds))}")
     for job in plan.jobs.values():
-        state = "there" if job.done else clock(job.seconds)
+        state = "there" if job.done else duration(job.seconds)
         lines.append(f"  {state:>9}  {job.kind:8}{job.about}")
     to_do = [job for job in plan.jobs.values() if not job.done]
     total = sum(job.seconds or 0 for job in to_do)
@@ -47,14 +47,14 @@ def show(plan: Plan, at_a_time: int) -> str:
     store = next(iter(plan.runs.values())).store.root
     lines.append(
         f"{len(plan.jobs) - len(to_do)} of {len(plan.jobs)} are there; the others take about {total / 3600:.2g} "
-        f"core-hours ({clock(total / at_a_time)} with {at_a_time} at a time) and {space / 1000:.2g} GB in {store}"
+        f"core-hours ({duration(total / at_a_time)} with {at_a_time} at a time) and {space / 1000:.2g} GB in {store}"
     )
     if unknown:
         lines.append(f"(without the measurements of {unknown} chapters that have no record at this profile yet)")
     return "\n".join(lines)
 
 
-def clock(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """A time as people say it."""
     if seconds is None:
         return "?"
@@ -64,7 +64,7 @@ def clock(seconds: float | None) -> str:
     return "0 s" if seconds == 0 else "< 1 s"
 
 
-def write_table(plan: Plan) -> None:
+def write_table(plan: JobPlan) -> None:
     """Write all recorded numbers of all settings into one table, ``table.csv``, and a figure, ``sweep.svg``, beside it.
 
     The figure shows the numbers that the claims of the book rest on, by the first setting that takes several numbers.
@@ -84,14 +84,14 @@ def write_table(plan: Plan) -> None:
         _figure(plan, rows, swept)
 
 
-def _swept(plan: Plan) -> dict[str, list[float]]:
-    """Setting → the numbers that it takes."""
+def _swept(plan: JobPlan) -> dict[str, list[float]]:
+    """GridSetting → the numbers that it takes."""
     names = list(plan.grid.settings[0].overrides)
     values = {name: [one.overrides[name] for one in plan.grid.settings] for name in names}
     return {name: sorted(set(of)) for name, of in values.items() if all(type(v) in (int, float) for v in of)}
 
 
-def _figure(plan: Plan, rows: list[dict[str, Any]], swept: str) -> None:
+def _figure(plan: JobPlan, rows: list[dict[str, Any]], swept: str) -> None:
     text = (BOOK / "claims.json").read_text(encoding="utf-8")
     recorded = dict.fromkeys(row["id"] for row in rows)
     shown = [key for key in recorded if json.dumps(key) in text][:9] or list(recorded)[:9]

@@ -26,7 +26,7 @@ def _made(folder):
 
 def answered(classroom, assignment, changes=()):
     """The students' notebook with the answers of the source, some of them changed: (answer, old text, new text)."""
-    notebook = rehearse.answered(classroom, assignment)
+    notebook = rehearse.model_answers(classroom, assignment)
     cells = rehearse.answers(notebook)
     for name, old, new in changes:
         if old:

@@ -1,4 +1,4 @@
-"""What comes from Canvas, Moodle, Blackboard, Brightspace and from people: everybody is found, and rightly named."""
+"""Downloads of Canvas, Moodle, Blackboard, Brightspace and of people: everybody is found, and rightly named."""
 
 from __future__ import annotations
 
@@ -528,7 +528,7 @@ def test_what_unpacks_to_too_much_is_refused_by_its_size(classroom, tmp_path, te
 
 
 def test_a_size_that_an_archive_does_not_keep_is_found(tmp_path):
-    """The size in the directory is what the archive says of itself."""
+    """The size in the directory is the archive's own claim."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as bundle:
         bundle.writestr("a.py", "0" * 1000)
     data = bytearray((tmp_path / "a.zip").read_bytes())
@@ -582,7 +582,7 @@ def test_nothing_of_the_set_changes_nothing(classroom, download, tmp_path, texts
     assert answer(classroom, "ada") == "right"
     mixed = archive(tmp_path, "mixed.zip", {"ada/ps1-attacks.ipynb": "ps1", "ben/ps4-theory.ipynb": "other"}, texts)
     assert look(classroom, mixed)[0] == {"ada": "no cell of ps4-theory in it, but of ps1-attacks", "ben": ""}
-    assert answer(classroom, "ada") == "right", "what was collected before stays"
+    assert answer(classroom, "ada") == "right", "an earlier submission stays"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

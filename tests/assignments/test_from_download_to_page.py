@@ -75,7 +75,7 @@ def tagged(classroom):
 
 
 def troubled(classroom):
-    """Kinds of cells changed, marks without some of what they hold, and widgets without their state."""
+    """Kinds of cells changed, marks without some of their entries, and widgets without their state."""
     notebook = answered(classroom, ASSIGNMENT)
     del cell(notebook, "ps4-mle-visible").metadata.nbgrader["schema_version"]
     cell(notebook, "ps4-mle-count").metadata.nbgrader.update(points=0, grade=False)
@@ -91,7 +91,7 @@ def troubled(classroom):
 
 @pytest.fixture(scope="module")
 def round_trip(tmp_path_factory):
-    """The class, what the command line said and returned, after grading everybody once; temporary files lie deep."""
+    """The class, the command line's output and exit code, after grading everybody once; temporary files lie deep."""
     folder = tmp_path_factory.mktemp("courses") / "Kurs [WS 2026] 100% #1"
     classroom = Classroom(folder)
     long = tmp_path_factory.mktemp("temporary") / ("t" * 112)
@@ -248,7 +248,7 @@ def test_other_answers_stay_as_they_are(text):
 
 
 def test_validate_names_copies_and_unknown_cells_and_runs_every_marked_cell(round_trip, tmp_path, capsys):
-    """What the grader takes off; and tags do not keep a test from being run."""
+    """The points that the grader takes off; and tags do not keep a test from being run."""
     classroom, _ = round_trip
     nbformat.write(copied(classroom), tmp_path / "copied.ipynb")
     assert validate(tmp_path / "copied.ipynb") == 1
@@ -443,7 +443,7 @@ def test_outputs_are_shown_without_active_content():
     assert shown.cells[0].outputs[0].metadata == {}
     assert shown.cells[0].metadata == {}
     assert shown.metadata == {}
-    text, _ = pages.Page(template_name="basic").from_notebook_node(notebook)
+    text, _ = pages.FeedbackPage(template_name="basic").from_notebook_node(notebook)
     assert active(text) == []
     assert notebook.cells[0].outputs[0].data == data, "the notebook itself stays"
 

@@ -33,7 +33,7 @@ def classroom(tmp_path_factory):
 
 @pytest.fixture
 def archive(classroom, tmp_path):
-    """What students get, unpacked."""
+    """The students' files, unpacked."""
     assert main(["zip", "--folder", str(classroom.folder), "--to", str(tmp_path / "ours.zip")]) == 0
     with zipfile.ZipFile(tmp_path / "ours.zip") as bundle:
         bundle.extractall(tmp_path)
@@ -97,7 +97,7 @@ def test_a_mistake_in_the_call_is_named(classroom, capsys, arguments, said):
 
 @pytest.mark.parametrize("arguments", [["grade", ASSIGNMENT, ""], ["assignments", "--folder", ""]])
 def test_an_empty_path_is_not_the_working_folder(tmp_path, monkeypatch, capsys, arguments):
-    """What a variable without a value leaves of a call."""
+    """The rest of a call around a variable without a value."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -40,9 +40,9 @@ from advfeat.classroom.limits import Limits, disk_used
 from advfeat.classroom.mistakes import mistakes
 
 ASSIGNMENT = "ps4-theory"
-REPLACED = "ps4-robust"  # the answer that hostile code takes the place of; what stands before it keeps its points
+REPLACED = "ps4-robust"  # the answer that hostile code takes the place of; the answers before it keep their points
 LIMITS = Limits(cell=10, total=40, memory=2, output=1_000_000, processes=40)
-# The seven others of the class, and what is wrong with their work; each loses what that costs, and nothing else.
+# The seven others of the class, and the fault in their work; each loses the points of that, and nothing else.
 OTHERS = {
     "honest": "",
     "honest-too": "",
@@ -95,7 +95,7 @@ STOPPED = {
 }
 # Which of two limits such a cell meets first, its own or that of its time, depends on how fast the machine is.
 STOPPED_OR_LATE = {"shows-one-huge-value": "printed or showed", "takes-all-memory": "GiB of memory"}
-# Says what it could do to what is not its own: nothing, where it has namespaces of its own. Every attempt is harmless.
+# Reports its reach beyond its own files: nothing, where it has namespaces of its own. Every attempt is harmless.
 REACHES = """
 import os, resource, socket
 
@@ -124,16 +124,16 @@ attempt("modes of the system's files", lambda: os.chmod("/usr", 0o755))
 attempt("settings of the system", lambda: open("/proc/sys/kernel/domainname", "a").close())
 print(done)
 """
-# What is left where a system forbids namespaces, but has seccomp and a Landlock that knows signals.
+# The isolation left where a system forbids namespaces, but has seccomp and a Landlock that knows signals.
 LEFT_OPEN = ["name of the grader", "local socket", "modes", "times", "owner", "modes of the system's files"]
 FENCED = {
-    # Where files are fenced in, these cells say what they could do.
+    # Where files are fenced in, these cells report their reach.
     "reads-the-solution": "print(open({solution!r}).read())",
     "deletes-the-class": "import shutil\nshutil.rmtree({folder!r})",
     "calls-home": "import socket\nsocket.create_connection(('127.0.0.1', 9), timeout=5)",
 }
 BROKEN = {
-    # What these leave cannot be graded: their code, and the status that says so.
+    # Their remains cannot be graded: their code, and the status that says so.
     "gives-itself-99-points": (
         "def robust_covariance(covariance, price):\n    get_ipython().displayhook(99)\n    return covariance",
         "partial credit cannot be greater",
@@ -149,7 +149,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """The class, what each test is worth, and the grades: one hostile student of every kind beside the seven others."""
+    """The class, the points of each test, and the grades: one hostile student of every kind beside the seven others."""
     classroom = made_class(tmp_path_factory)
     downloads = tmp_path_factory.mktemp("hostile")
     names = {
@@ -199,7 +199,7 @@ def test_a_hostile_submission_fails_within_its_limits(graded, student):
     starting = max(grades[other].seconds for other in OTHERS)
     assert found.seconds < LIMITS.total + max(10, starting)
     assert found.points["ps4-robust-matrix"] == 0
-    assert found.points["ps4-mle-count"] == worth["ps4-mle-count"], "what it had done before stays its own"
+    assert found.points["ps4-mle-count"] == worth["ps4-mle-count"], "its earlier points stay its own"
     if student in STOPPED_OR_LATE:
         assert STOPPED_OR_LATE[student] in found.status or found.status == "graded"
     else:
@@ -212,7 +212,7 @@ def test_its_page_says_what_happened(graded, student):
     page = classroom.folder / "feedback" / student / ASSIGNMENT / f"{ASSIGNMENT}.html"
     text = page.read_text()
     assert "Error" in text or "Stopped" in text or "TooSlow" in text
-    assert len(text) < 5_000_000, "what it printed is not on the page"
+    assert len(text) < 5_000_000, "its output is not on the page"
 
 
 @pytest.mark.parametrize("student", BROKEN)
@@ -308,14 +308,14 @@ def local_socket():
 def isolated(request, monkeypatch):
     """Whether submissions get namespaces of their own; the second time as on a system that forbids them."""
     if request.param == "forbidden":
-        monkeypatch.setattr(isolation, "refusal", lambda _: "PermissionError: not here")
-    elif isolation.refusal(tuple(submission_kernel.readable([]))):
+        monkeypatch.setattr(isolation, "why_not_isolated", lambda _: "PermissionError: not here")
+    elif isolation.why_not_isolated(tuple(submission_kernel.readable([]))):
         pytest.skip("this system gives no namespaces to its users")
     return request.param == "namespaces"
 
 
 def run_cells(files, *codes, limits=LIMITS, meanwhile=None):
-    """The outcome of a notebook with these cells, and what each printed, or the name of its error.
+    """The outcome of a notebook with these cells, and the output of each, or the name of its error.
 
     ``meanwhile`` is called once the first cell has printed something.
     """
@@ -475,7 +475,7 @@ def test_who_is_lost_is_graded_again_and_the_exit_code_tells(graded, monkeypatch
 
 
 def test_what_the_system_lacks_is_said(monkeypatch):
-    monkeypatch.setattr(isolation, "refusal", lambda _: "PermissionError: not here")
+    monkeypatch.setattr(isolation, "why_not_isolated", lambda _: "PermissionError: not here")
     monkeypatch.setattr(landlock, "edition", lambda: 0)
     said = isolation.missing([])
     assert "no namespaces of their own (PermissionError: not here)" in said[0]
@@ -484,7 +484,7 @@ def test_what_the_system_lacks_is_said(monkeypatch):
     monkeypatch.setattr(landlock, "edition", lambda: 7)
     monkeypatch.setattr(seccomp, "known", lambda: True)
     assert len(isolation.missing([])) == 1
-    monkeypatch.setattr(isolation, "refusal", lambda _: "")
+    monkeypatch.setattr(isolation, "why_not_isolated", lambda _: "")
     assert isolation.missing([]) == []
 
 

@@ -43,7 +43,7 @@ each_wrong = pytest.mark.parametrize(
 
 @dataclass(frozen=True)
 class Graded:
-    """A problem set that was graded: the class, what each test is worth, and what each student got."""
+    """A problem set that was graded: the class, the points of each test, and the points of each student."""
 
     classroom: Classroom
     worth: dict[str, float]
@@ -162,7 +162,7 @@ def test_students_get_no_line_of_a_solution_or_a_hidden_test(classroom, assignme
 
 @each_assignment
 def test_points_add_up_to_what_the_notebook_says(classroom, assignment):
-    """The table at the top of the notebook is what students see."""
+    """Students see the table at the top of the notebook."""
     notebook = nbformat.read(classroom.notebook("release", assignment), as_version=4)
     rows = [line.strip("|").split("|") for line in notebook.cells[0].source.splitlines() if line.startswith("| ")]
     stated = sum(float(row[-1]) for row in rows[1:])
