@@ -26,11 +26,14 @@ BIN := $(VENV)/bin
 # Other attack libraries, which ask for packages too old for the book's tools.
 BENCH := .venv-bench
 PEERS := torchattacks foolbox adversarial-robustness-toolbox robustness secml-torch
+# Snakemake, which asks for packages that the book's tools do not go with.
+WORKFLOW := .venv-workflow
 PAGES := runs/stage/_build/html
 CHAPTER ?=
 PROFILE ?= planted
 ARGS ?=
 PORT ?= 8000
+GRID ?= workflow/paper.toml
 CLASS ?= class
 CLASS_SEED ?= 0
 ASSIGNMENT ?=
@@ -49,7 +52,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 THREADS = $(shell echo $$(( $(CORES) < $(JOBS) ? 1 : $(CORES) / $(JOBS) )))
 
-.PHONY: help book test test-avx2 chapter record refresh list bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
+.PHONY: help book test test-avx2 chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -68,8 +71,9 @@ book: $(VENV)/installed ## run the chapters that are not done, build the pages s
 	$(BIN)/python -m advfeat.pages book $(ARGS)
 
 test: export OMP_NUM_THREADS ?= $(THREADS)
-test: lint ## everything: style, layering, unit tests, the book, and a second run of it beside the first
+test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the book, and a second run of it beside the first
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	ADVFEAT_SNAKEMAKE="$(CURDIR)/$(WORKFLOW)/bin/snakemake" $(BIN)/python -m pytest -q -m workflow
 	@echo "The book from an empty store; then each chapter again, with what the first run has stored and with the solutions of"
 	@echo "its exercises: the same numbers in every cell? And in those that are machine-independent the committed ones?"
 	$(EMPTY_STORE) \
@@ -95,6 +99,21 @@ refresh: $(VENV)/installed ## run in place on the defaults, before a commit: CHA
 
 list: $(VENV)/installed ## chapters with their parameters, and profiles
 	@$(BIN)/python -m advfeat.pages list
+
+$(WORKFLOW)/installed: constraints-workflow.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found: make PYTHON=/path/to/python3.12 paper" >&2; exit 1; }
+	test -x $(WORKFLOW)/bin/python || "$(PYTHON)" -m venv $(WORKFLOW)
+	@echo "Installing into $(WORKFLOW): a minute"
+	$(WORKFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile snakemake -c constraints-workflow.txt
+	@touch $@
+
+# `make paper --dry-run` would only print commands. The plus lets this one run, and it asks for the plan instead.
+paper: ## make all records of a grid again: GRID=workflow/paper.toml ARGS=--dry-run shows what is to be made, and its cost
+	+@MAKEFLAGS= $(MAKE) --no-print-directory paper-now GRID="$(GRID)" \
+	  ARGS="$(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run )$(ARGS)" $(if $(filter command line,$(origin PYTHON)),PYTHON="$(PYTHON)")
+
+paper-now: $(VENV)/installed $(WORKFLOW)/installed
+	ADVFEAT_SNAKEMAKE="$(CURDIR)/$(WORKFLOW)/bin/snakemake" $(BIN)/python -m advfeat.paper run "$(GRID)" $(ARGS)
 
 # The other libraries one by one: one that cannot be installed here becomes a line of the tables, and the rest goes on.
 $(BENCH)/installed: pyproject.toml constraints-bench.txt
@@ -152,4 +171,4 @@ clean: ## remove what runs and builds left; trained models and constructed datas
 	find advfeat tests book -name __pycache__ -o -name .ipynb_checkpoints | xargs -r rm -rf
 
 distclean: clean ## and the installed environment
-	rm -rf $(VENV) $(BENCH)
+	rm -rf $(VENV) $(BENCH) $(WORKFLOW)

@@ -152,4 +152,5 @@ def _templates() -> Tensor:
     middle = slice(SIZE // 2 - 7, SIZE // 2 + 8)
     small: Tensor = drawn[:, :, middle, middle]
     small = small - small.mean((2, 3), keepdim=True)
-    return small / small.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    unit: Tensor = small / small.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    return unit

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from advfeat import inputs
 from advfeat.estimates import Measured
-from advfeat.experiments.records import engine_of, load_record, readable_records, results_root
+from advfeat.experiments.records import engine_of, load_record, readable_records, results_in, results_root
 from advfeat.files import sweep, write_whole
 
 
@@ -84,16 +84,10 @@ def save_record(
             _write_json(kept, {"chapter": chapter, "profile": profile, "runs": {str(seed): run}})
             raise ValueError(f"{error}; this run is kept in {kept}") from error
         for other in known.keys() - {str(seed)}:
-            if known[other]["config"] != run["config"]:
+            if differ := _incomparable(other, known[other], seed, run):
                 raise ValueError(
-                    f"{path} holds seed {other} with other settings than seed {seed}; record this run elsewhere "
-                    "(ADVFEAT_RESULTS names the folder), or delete the old one"
-                )
-            if engine_of(known[other]) != engine_of(run):
-                raise ValueError(
-                    f"{path} holds seed {other} computed with the engine {engine_of(known[other])}, but seed {seed} "
-                    f"was computed with {engine_of(run)}; record this run elsewhere (ADVFEAT_RESULTS names "
-                    "the folder), or delete the old one"
+                    f"{path} holds {differ}; record this run elsewhere (ADVFEAT_RESULTS names the folder), or delete "
+                    "the old one"
                 )
         runs = dict(sorted({**known, str(seed): run}.items(), key=lambda item: int(item[0])))
         if str(seed) == next(iter(runs)):
@@ -102,6 +96,57 @@ def save_record(
         _write_json(path, {"chapter": chapter, "profile": profile, "runs": runs})
         write_index()
     return path
+
+
+def join_record(chapter: str, profile: str, folders: Sequence[Path]) -> Path:
+    """Make one record of the runs in several folders of results, in place of any that is there.
+
+    Args:
+        chapter: stem of the chapter's file.
+        folders: each a folder as ``ADVFEAT_RESULTS`` names one, with a record of this chapter and profile in it.
+
+    Raises:
+        FileNotFoundError: a folder holds no such record.
+        ValueError: a record cannot be read; two hold the same seed; or their settings or engines differ.
+    """
+    found = []
+    for folder in folders:
+        with results_in(folder):
+            found.append(load_record(chapter, profile))
+    if not found:
+        raise ValueError(f"folders must name at least one folder of results, got {folders!r}")
+    runs: dict[int, Mapping[str, Any]] = {}
+    for record in found:
+        for seed, run in record.runs.items():
+            if seed in runs:
+                raise ValueError(f"seed {seed} of {chapter} is recorded twice, the second time in {record.folder}")
+            for other in list(runs)[:1]:
+                if differ := _incomparable(other, runs[other], seed, run):
+                    raise ValueError(f"{record.folder} cannot be joined with the others of {chapter}: {differ}")
+            runs[seed] = run
+    target = results_root() / chapter / profile
+    target.mkdir(parents=True, exist_ok=True)
+    with FileLock(results_root() / ".lock"):
+        sheets = {sheet.name: sheet for sheet in min(found, key=lambda one: min(one.runs)).folder.glob("*.png")}
+        for old in target.glob("*.png"):
+            if old.name not in sheets:
+                old.unlink()
+        for name, sheet in sheets.items():
+            write_whole(target / name, sheet.read_bytes())
+        content = {str(seed): runs[seed] for seed in sorted(runs)}
+        _write_json(target / "record.json", {"chapter": chapter, "profile": profile, "runs": content})
+        write_index()
+    return target / "record.json"
+
+
+def _incomparable(seed: int | str, one: Mapping[str, Any], other_seed: int, other: Mapping[str, Any]) -> str:
+    """How two runs differ so that a mean over both would mean nothing, in words; "" if they do not."""
+    if one["config"] != other["config"]:
+        return f"seed {seed} with other settings than seed {other_seed}"
+    engine, another = engine_of(one), engine_of(other)
+    if engine != another:
+        return f"seed {seed} computed with the engine {engine}, but seed {other_seed} was computed with {another}"
+    return ""
 
 
 def write_index() -> None:

@@ -169,8 +169,12 @@ class Run:
         Raises:
             ModuleNotFoundError, ValueError: from ``autoattack.autoattacked_dataset``.
         """
+        return self.make_dataset(self.autoattack_recipe(trained.recipe, eps))
+
+    def autoattack_recipe(self, network: NetworkRecipe, eps: float) -> AutoAttackRecipe:
+        """The recipe of ``autoattack_set``."""
         count = self.profile.evaluation.autoattack_images
-        return self.make_dataset(AutoAttackRecipe(trained.recipe, L2(eps), count, self._test_fingerprint(count)))
+        return AutoAttackRecipe(network, L2(eps), count, self._test_fingerprint(count))
 
     def describe(self) -> dict[str, Any]:
         """The profile's every setting and the device, in JSON types, for records."""

@@ -30,6 +30,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from advfeat import inputs
 from advfeat.data import Dataset
 from advfeat.experiments.checkpoints import IMAGES_FILE, DatasetShards, TrainingCheckpoint
 from advfeat.experiments.tensor_files import read_tensors, write_tensors
@@ -42,6 +43,9 @@ from advfeat.train import Checkpoint
 # Part of every key. Raise it when the meaning of a recipe changes (another algorithm under the same numbers), so that
 # artifacts of the old meaning are not taken for new ones.
 EDITION = 2
+
+# The file whose presence says that an artifact of a kind is whole.
+_TENSORS = {"models": "model.safetensors", "datasets": "dataset.safetensors"}
 
 Recipe = Mapping[str, Any]
 
@@ -73,7 +77,7 @@ class Store:
             ValueError: the stored model is damaged, or was made by another recipe.
             OSError: the model is not stored and cannot be, for example because the disk is full.
         """
-        made = _Artifact(self, "models", "model.safetensors", "history.json", recipe)
+        made = _Artifact(self, "models", "history.json", recipe)
 
         def train() -> None:
             history = fit(fresh, TrainingCheckpoint(made.folder / "checkpoint.pt", made.key))
@@ -111,6 +115,15 @@ class Store:
         made.ensure(construct)
         return _read_dataset(made)
 
+    def holds(self, kind: str, recipe: Recipe) -> bool:
+        """Whether the artifact of a recipe is stored: ``kind`` is ``models`` or ``datasets``. Its content is not read.
+
+        Raises:
+            ValueError: another kind.
+        """
+        inputs.one_of("kind", kind, tuple(_TENSORS))
+        return (self.root / kind / self.key(recipe) / _TENSORS[kind]).exists()
+
     def finished_dataset(self, recipe: Recipe) -> Dataset | None:
         """The dataset of ``recipe`` if it is stored, or None; nothing is constructed, and no lock is waited for.
 
@@ -143,18 +156,18 @@ class Store:
         return {value for value in found if type(value) is int}
 
     def _dataset(self, recipe: Recipe) -> _Artifact:
-        return _Artifact(self, "datasets", "dataset.safetensors", "dataset.json", recipe)
+        return _Artifact(self, "datasets", "dataset.json", recipe)
 
 
 class _Artifact:
     """The folder of one recipe: a file of tensors, a file of facts about them, the recipe, and unfinished work."""
 
-    def __init__(self, store: Store, kind: str, tensors: str, about: str, recipe: Recipe) -> None:
+    def __init__(self, store: Store, kind: str, about: str, recipe: Recipe) -> None:
         self.store = store
         self.recipe = recipe
         self.key = store.key(recipe)
         self.folder = store.root / kind / self.key
-        self.tensors, self.about = self.folder / tensors, self.folder / about
+        self.tensors, self.about = self.folder / _TENSORS[kind], self.folder / about
         self._sum = self.folder / f"{about}.crc32"
 
     def ensure(self, make: Callable[[], None]) -> None:
