@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from advfeat.experiments.recipes import (
     CONSTRUCTED,
+    TARGETED,
     AutoAttackRecipe,
     ImagesRecipe,
     MatchedRecipe,
@@ -89,10 +90,12 @@ def _chapter_4(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     yield recipes.match_source(seed=of.seed)
     for eps in run.profile.evaluation.autoattack_eps:
         yield run.autoattack_recipe(learners["D_R"], eps)
-    for steps in sorted({*matching.sweep, matching.steps}):
-        fewer = dataclasses.replace(matching, images=matching.sweep_images, steps=steps)
-        shorter = dataclasses.replace(recipes, profile=dataclasses.replace(run.profile, matching=fewer))
-        yield shorter.trained_on(shorter.constructed("D_R", source_seed=of.source), seed=of.seed)
+    few = dataclasses.replace(matching, images=matching.sweep_images)
+    others = [("D_R", dataclasses.replace(few, steps=steps)) for steps in sorted({*matching.sweep, matching.steps})]
+    others += [(kind, dataclasses.replace(few, start="noise")) for kind in ("D_R", "D_NR")]
+    for kind, changed in others:
+        other = dataclasses.replace(recipes, profile=dataclasses.replace(run.profile, matching=changed))
+        yield other.trained_on(other.constructed(kind, source_seed=of.source), seed=of.seed)
     if run.profile.data.name != "planted":
         yield recipes.standard(seed=of.source + 1)
         yield recipes.match_source(seed=of.source + 1)
@@ -101,6 +104,9 @@ def _chapter_4(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
 def _chapter_5(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     for kind in ("D_rand", "D_det"):
         yield run.recipes.trained_on(run.recipes.constructed(kind, source_seed=of.source), seed=of.seed)
+    by_source = run.recipes.constructed("D_rand", source_seed=of.source)
+    by_robust = dataclasses.replace(by_source, source=run.recipes.robust(seed=of.source))
+    yield run.recipes.trained_on(by_robust, seed=of.seed)
 
 
 def _chapter_6(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
@@ -123,6 +129,33 @@ def _chapter_9(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
         yield run.recipes.trained_on(run.recipes.constructed(kind, source_seed=of.source), seed=of.seed)
 
 
+def _chapter_10(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
+    yield from _chapter_2(run, of)
+    for kind in TARGETED:
+        yield run.recipes.constructed(kind, source_seed=of.source)
+    for more in range(1, 5):  # three that a perturbation must not fool, and one that has no part in it
+        yield run.recipes.standard(seed=of.seed + more)
+
+
+def _chapter_11(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
+    for classes in (None,) if run.profile.data.name == "planted" else (None, range(7)):
+        yield run.recipes.standard(seed=of.seed, classes=classes)
+        for eps in run.profile.training.robust_eps:
+            yield run.recipes.robust(seed=of.seed, eps=eps, classes=classes)
+    for name in run.profile.transfer.architectures:
+        yield run.recipes.standard(seed=of.seed, architecture=name)
+    yield from _chapter_9(run, of)
+
+
+def _chapter_12(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
+    yield from _chapter_2(run, of)
+    yield run.recipes.standard(seed=of.seed + 1)
+
+
+def _chapter_14(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
+    yield run.recipes.robust(seed=of.seed)
+
+
 def _chapter_13(run: Run, of: Seeds) -> Iterator[ArtifactRecipe]:
     made = run.recipes.constructed("D_rand", source_seed=of.seed)
     yield run.recipes.trained_on(made, seed=of.seed) if run.profile.data.name == "planted" else made
@@ -137,5 +170,9 @@ _ASKS: dict[str, Asks] = {
     "06": _chapter_6,
     "08": _chapter_8,
     "09": _chapter_9,
+    "10": _chapter_10,
+    "11": _chapter_11,
+    "12": _chapter_12,
     "13": _chapter_13,
+    "14": _chapter_14,
 }
