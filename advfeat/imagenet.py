@@ -68,7 +68,7 @@ def wordnet_ids(root: Path | str) -> list[str]:
     raise FileNotFoundError(
         f"root must be a copy of ImageNet with a folder nXXXXXXXX for each of its {IMAGENET_CLASSES} classes in train/ "
         f"or val/, or with some of them and LOC_synset_mapping.txt, got {root} with {', '.join(counts)}. The number of "
-        "a class is the place of its folder among all of them, so a part of the folders alone does not tell which is which"
+        "a class is the place of its folder among all of them, so some of the folders alone do not tell which is which"
     )
 
 
