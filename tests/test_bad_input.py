@@ -85,6 +85,7 @@ ELSEWHERE = {
     "records.Record.matching": "test_records",
     "records.Record.summary": "test_records",
     "records.engine_of": "test_records",
+    "record_writing.join_record": "test_paper",
     "records.Record.sheet": "test_records",
     "records.results_in": "test_records",
 } | {

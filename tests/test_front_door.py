@@ -15,7 +15,7 @@ import advfeat
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path.stem for path in Path(advfeat.__file__).parent.rglob("*.py"))
-WITH_EXAMPLES = ("attacks", "features", "linear_features", "fourier", "models", "planted", "robustness")
+WITH_EXAMPLES = ("attacks", "features", "linear_features", "fourier", "minimum_norm", "models", "planted", "robustness")
 
 
 def test_every_name_is_that_of_its_module():

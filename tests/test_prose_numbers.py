@@ -112,6 +112,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "amplified ten times": SETTING,
     },
     "02-features-model": {
+        "The threshold 0.2": SETTING,
         "within a tenth of it": SETTING,
         "One image in a hundred": WORLD,
         "one image in a hundred": WORLD,

@@ -183,8 +183,8 @@ WRONG = {
     "residues on top of each other": ("of->from_row + i * of->apart", "i * of->apart"),
     "the gradient's transform": ("(1.0f / 24) * (even2 - odd2)", "(1.0f / 24) * (even2 + odd2)"),
     "not a number": (
-        "sum[i][j] + bias);\n            else",
-        '(sum[i][j] + bias) * __builtin_nanf(""));\n            else',
+        "vec value = line[j] + bias;",
+        'vec value = (line[j] + bias) * __builtin_nanf("");',
     ),
 }
 

@@ -98,7 +98,9 @@ def test_a_class_that_has_its_notebooks_keeps_its_seed(tiny, tmp_path, capsys):
     where = ["assignments", "--class-seed", str(CLASS_SEED), "--folder", str(tmp_path / "class")]
     assert main([*where, "--no-check"]) == 0
     assert main(where) == 1
-    assert f"class {CLASS_SEED} keeps its notebooks, but its tests do not do here" in capsys.readouterr().err
+    assert (
+        f"class {CLASS_SEED} keeps its notebooks, but its tests fail to do their work here" in capsys.readouterr().err
+    )
     assert card(Classroom(tmp_path / "class"))["class_seed"] == CLASS_SEED
 
 
