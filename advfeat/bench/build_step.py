@@ -37,7 +37,7 @@ def prepared(kind: str, network: str, batch: int, steps: int, width: int | None)
     images = torch.rand(batch, 3, 32, 32, generator=draw)
     labels = torch.randint(10, (batch,), generator=draw)
     if kind == "attack":
-        frozen = freeze(model)
+        frozen = freeze(model, dtype=torch.float32)  # the earlier build would take bfloat16 where that is emulated
         return lambda: pgd(frozen, images, labels, L2(RADIUS), steps=steps, step_size=RADIUS / 10)
     # So small a rate that the loss on random labels stays finite however often the task is repeated.
     config = TrainConfig(epochs=1, batch_size=batch, lr=1e-5)
