@@ -42,6 +42,9 @@ if importlib.util.find_spec("beartype"):
     install_import_hook("advfeat", "conftest.checked")
 
 
+GIVEN_STORE = os.environ.get("ADVFEAT_STORE")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Point the library away from the user's store and terminal, also for fixtures that live for the whole session."""
     folder = tempfile.TemporaryDirectory(prefix="advfeat-store-")
@@ -58,6 +61,14 @@ def empty_store(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("store")
     monkeypatch.setenv("ADVFEAT_STORE", str(folder))
     return folder
+
+
+@pytest.fixture
+def store_of_the_book(monkeypatch):
+    """The store that the command line named, where `make test` has just run the chapters."""
+    if not GIVEN_STORE:
+        pytest.skip("ADVFEAT_STORE names no store that the chapters have filled")
+    monkeypatch.setenv("ADVFEAT_STORE", GIVEN_STORE)
 
 
 @pytest.fixture

@@ -231,6 +231,7 @@ def test_a_sweep_ends_in_a_table_and_a_figure(tmp_path, store):
 
 
 @pytest.mark.pages
+@pytest.mark.usefixtures("store_of_the_book")
 def test_needs_are_what_the_chapters_left_in_the_store():
     """After `make book` on an empty store it holds what the chapters are said to need, and nothing else.
 
