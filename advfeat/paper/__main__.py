@@ -29,7 +29,7 @@ SNAKEFILE = CHECKOUT / "workflow" / "Snakefile"
 
 
 def run_grid(path: str, *, dry: bool, jobs: int, more: Sequence[str]) -> int:
-    """JobPlan a grid, show the plan, and let Snakemake run it unless the run is ``dry``; returns Snakemake's exit code.
+    """Plan a grid, show the plan, and let Snakemake run it unless the run is ``dry``; returns Snakemake's exit code.
 
     What exists is not made again, so the same command goes on after any interruption.
 
