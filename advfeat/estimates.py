@@ -174,6 +174,13 @@ class Measured:
             if getattr(self, name) is not None:
                 inputs.real(name, getattr(self, name))
 
+    @classmethod
+    def of_estimate(cls, estimate: Estimate, network: str, *, attack: str = "none", seed: int = 0) -> Measured:
+        """An estimate as it is recorded: of a rate without its interval, which follows from n."""
+        inputs.instance("estimate", estimate, Estimate, "an estimates.Estimate")
+        low, high = (None, None) if estimate.rate else (estimate.low, estimate.high)
+        return cls(estimate.value, estimate.n, network, attack, seed, low, high, estimate.within)
+
     @property
     def rate(self) -> bool:
         """Whether the number is a share in [0, 1], which has no interval of its own."""

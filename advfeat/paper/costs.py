@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,12 @@ class Costs:
         except (FileNotFoundError, KeyError, ValueError):
             return None
         return own * self._of_training(run.recipes.standard(seed=0), run) / there
+
+    def measured(self, recipes: Iterable[ArtifactRecipe], run: Run) -> float:
+        """Estimated seconds to ask the networks among the recipes once for all test images."""
+        networks = [recipe for recipe in recipes if isinstance(recipe, NetworkRecipe)]
+        # A step of an attack is a pass forwards and one back.
+        return sum(0.5 * run.profile.data.test_images * self._of_attack(recipe, run) for recipe in networks)
 
     def _of_training(self, recipe: NetworkRecipe, run: Run) -> float:
         of = recipe.data if isinstance(recipe.data, ImagesRecipe) else getattr(recipe.data, "data", ImagesRecipe(""))
