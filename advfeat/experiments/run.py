@@ -110,20 +110,24 @@ class Run:
 
     def _loaded(self, train: bool) -> Dataset:
         data = self.profile.data
-        load, begin = DATASETS[data.name].load, data.held_out_from
-        if not begin:
-            return load(train, data.train_images if train else data.test_images).to(self.device)
-        # Both of one load: the first images of a longer draw need not be those of a shorter one.
-        both = load(True, begin + data.test_images)
+        if not data.held_out_from:
+            count = data.train_images if train else data.test_images
+            return DATASETS[data.name].load(train, count).to(self.device)
+        return self._halves[not train]
+
+    @cached_property
+    def _halves(self) -> tuple[Dataset, Dataset]:
+        """Training images, and those held out. Of one load: the first of a longer draw need not be a shorter draw."""
+        data, begin = self.profile.data, self.profile.data.held_out_from
+        both = DATASETS[data.name].load(True, begin + data.test_images)
         if len(both) < begin + data.test_images:
             raise ValueError(
                 f"held_out_from={begin} and test_images={data.test_images} must be at most {len(both)} together, the "
                 f"training images of {data.name}"
             )
-        if train:
-            return both.subset(slice(0, data.train_images)).to(self.device)
-        # A copy: a slice would keep all of them in memory.
-        return both.subset(torch.arange(begin, begin + data.test_images)).in_memory().to(self.device)
+        # Copies: slices would keep all images in memory.
+        seen, unseen = (both.subset(torch.arange(*ends)) for ends in ((data.train_images,), (begin, len(both))))
+        return seen.to(self.device), unseen.in_memory().to(self.device)
 
     @cached_property
     def recipes(self) -> Recipes:

@@ -84,7 +84,7 @@ def run_job(path: str, name: str, note: Path) -> int:
     elif kind == "join":
         _join(grid, name)
     else:
-        plan = JobPlan(grid)
+        plan = JobPlan(grid, until=name)
         if name not in plan.recipes:
             raise Refused(f"grid {path} has no job {name!r}")
         recipe, setting = plan.recipes[name]

@@ -48,9 +48,13 @@ class PlannedJob:
 
 
 class JobPlan:
-    """The jobs of a grid, in an order in which they can be run."""
+    """The jobs of a grid, in an order in which they can be run.
 
-    def __init__(self, grid: Grid) -> None:
+    Args:
+        until: name of a job; the plan may end with it.
+    """
+
+    def __init__(self, grid: Grid, *, until: str = "") -> None:
         self.grid = grid
         self.runs: dict[str, Run] = {}
         for setting in grid.settings:
@@ -61,6 +65,8 @@ class JobPlan:
             for chapter in grid.chapters:
                 for job in self._of_chapter(setting, chapter):
                     self.jobs.setdefault(job.name, job)
+            if until in self.jobs:
+                return
         if grid.trial:
             recorded = tuple(name for name in self.jobs if name.startswith("record/"))
             about = f"the record of the trial {grid.trial}, all settings and seeds"

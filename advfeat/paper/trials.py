@@ -46,7 +46,8 @@ def measure(trial: str, run: Run, base: Run, *, name: str, seed: int) -> tuple[d
 
     Ids are ``table1/sweep/NAME/D_rand`` for an accuracy and ``table1/sweep/NAME/D_rand/gain`` for its difference to
     that at ``base``, whose interval is of the same images, pair by pair. Of a network on D_det also
-    ``table1/sweep/NAME/D_det/after``: how often it names the class after the label, as visible content does.
+    ``table1/sweep/NAME/D_det/after``: how often it names the class after the label, as visible content does. A network
+    that is that of ``base`` is left out.
 
     Args:
         run: at the settings called ``name``.
@@ -60,6 +61,8 @@ def measure(trial: str, run: Run, base: Run, *, name: str, seed: int) -> tuple[d
     labels, values, seconds = run.test_set.labels, {}, {}
     others = TRIALS[trial](base, seed)
     for kind, recipe in TRIALS[trial](run, seed).items():
+        if run is not base and recipe == others[kind]:
+            continue
         trained = run.make_network(recipe)
         answers = _answers(trained, run)
         seconds[f"{name}/{kind}"] = trained.seconds
