@@ -95,7 +95,6 @@ class JobPlan:
         if not self.grid.trial:
             name = f"join/{setting.name}/{chapter}"
             about = f"the record of chapter {chapter[:2]}, {setting.name}, all seeds"
-            # Joined anew with every seed that is recorded anew; it takes no time.
             yield PlannedJob(name, tuple(recorded), about, seconds=0.0)
 
     def _asked(self, setting: GridSetting, chapter: str, seed: int) -> list[ArtifactRecipe]:
@@ -113,12 +112,11 @@ class JobPlan:
     def write(self, path: Path, file: Path) -> None:
         """Write the jobs of the grid in ``file`` for the engine of the workflow.
 
-        A note of a job whose result is gone is taken back, and a result without a note gets one.
+        A note of a job whose result is gone is taken back, and a result without a note gets one. What is joined is
+        joined anew, which takes no time: a record of one seed may be gone, or the joined one.
         """
         for job in self.jobs.values():
             note = self.note(job)
-            if job.kind == "join":
-                continue
             if job.done and not note.exists():
                 note.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(note, "it was there before\n")
