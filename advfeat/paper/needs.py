@@ -26,6 +26,7 @@ def needed(chapter: str, run: Run, *, seed: int, source_seed: int) -> list[Artif
 
     Args:
         chapter: stem of the chapter's file; one that is not known here asks for nothing.
+        source_seed: of the networks that its datasets are made with; by default chapters take ``seed``.
     """
     asks = _ASKS.get(chapter[:2])
     return with_all_below(asks(run, Seeds(seed, source_seed)) if asks else (), run)

@@ -101,7 +101,7 @@ class JobPlan:
         """The recipes that are made before a chapter, or a trial beside that at the first settings."""
         run, trial = self.runs[setting.name], self.grid.trial
         if not trial:
-            return needed(chapter, run, seed=seed, source_seed=0)
+            return needed(chapter, run, seed=seed, source_seed=seed)
         both = [TRIALS[trial](of, seed).values() for of in (self.runs[self.grid.settings[0].name], run)]
         return with_all_below([recipe for of in both for recipe in of], run)
 
