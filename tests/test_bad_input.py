@@ -42,8 +42,8 @@ MODULES = (
     "corruptions", "data", "engine/fused_steps", "evaluation_mode", "experiments/record_writing",
     "experiments/records", "fashion_mnist", "features", "filtration", "fourier", "gaussian", "gradient_ascent",
     "gradient_masking", "hyperparameters", "image_files", "imagenet", "linear_features", "measures", "minimum_norm",
-    "models", "onednn", "optimization", "planted", "probe", "representations", "robustness", "shards", "shortcuts", "streamed",
-    "streamed_folders", "superposition", "threats", "train", "transfer", "whitening",
+    "models", "onednn", "optimization", "planted", "probe", "representations", "robustness", "shards", "shortcuts",
+    "streamed", "streamed_folders", "superposition", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {

@@ -15,7 +15,7 @@ from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store
 from advfeat.measures import accuracy
 from advfeat.pages.chapter_files import chapters
-from advfeat.pages.parameters import Refused
+from advfeat.pages.parameters import Refused, code_cells
 from advfeat.paper.__main__ import main
 from advfeat.paper.grid import read_grid
 from advfeat.paper.needs import below, needed
@@ -120,7 +120,7 @@ def test_a_plan_shares_what_chapters_share_and_sees_what_is_there(tmp_path, stor
     path = write_grid(tmp_path, chapters=["01", "05"], seeds=[0, 1], profile="planted", sweep={"train_images": [1000]})
     plan = JobPlan(read_grid(path))
     kinds = [job.kind for job in plan.jobs.values()]
-    # For each seed both chapters: the ordinary network. Chapter 5: a robust one, too, and three sets, each with a learner.
+    # For each seed, both chapters: the ordinary network. Chapter 5: a robust one, too, and three sets with learners.
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"network": 10, "dataset": 6, "record": 4, "join": 2}
     for place, job in enumerate(plan.jobs.values()):
         assert not job.done
@@ -310,6 +310,16 @@ def test_a_trial_refuses_variants_that_see_other_held_out_images(tmp_path, store
     one, other = (Run(str(tmp_path / "small.toml"), overrides={"held_out_from": begin}) for begin in (100, 101))
     with pytest.raises(ValueError, match="moved must see the held-out images of base"):
         measure("table1", other, one, name="moved", seed=0)
+
+
+@pytest.mark.parametrize("name", ["paper", "fashion"])
+def test_the_grids_of_the_book_name_chapters_that_save_their_numbers(name):
+    """A chapter that saves nothing would end its job without a record, after hours."""
+    grid = read_grid(CHECKOUT / "workflow" / f"{name}.toml")
+    saving = {path.stem for path in chapters() if any("page.save()" in source for source, _ in code_cells(path))}
+    assert set(grid.chapters) <= saving
+    if name == "paper":
+        assert saving - set(grid.chapters) == {"13-fast-attacks"}  # `make bench` makes its record
 
 
 def test_the_sweep_of_the_book_is_one_factor_at_a_time():

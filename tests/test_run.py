@@ -324,9 +324,7 @@ def test_held_out_images_are_training_images_that_no_network_sees():
 
 
 def test_more_held_out_images_than_there_are_are_refused(monkeypatch):
-    few = dataclasses.replace(
-        datasets.DATASETS["planted"], load=lambda train, count: planted(PlantedWorld(), 70, seed=1)
-    )
+    few = dataclasses.replace(datasets.DATASETS["planted"], load=lambda *_: planted(PlantedWorld(), 70, seed=1))
     monkeypatch.setitem(datasets.DATASETS, "planted", few)
     with pytest.raises(ValueError, match="held_out_from=60 and test_images=20 must be at most 70 together"):
         _ = open_run(held_out_from=60).test_set
