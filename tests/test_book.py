@@ -147,6 +147,35 @@ def test_drawings_are_described_and_legible_on_a_phone_and_in_the_dark():
 
 
 @each_chapter
+def test_no_loop_takes_the_name_of_a_setting(stem):
+    """A loop over ``eps`` would leave all cells below it with another radius than the profile's, and no word of it."""
+    settings, taken = set(), []
+    for cell in NOTEBOOKS[stem].cells:
+        if cell.cell_type != "code":
+            continue
+        given = "parameters" in cell.metadata.get("tags", [])
+        for node in _outside_of_functions(ast.parse(cell.source)):
+            if isinstance(node, ast.AnnAssign | ast.Assign) and node.value:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if given or ast.unparse(node.value).startswith("run.profile."):
+                    settings |= {
+                        part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)
+                    }
+            elif isinstance(node, ast.For):
+                names = {part.id for part in ast.walk(node.target) if isinstance(part, ast.Name)}
+                taken += sorted(names & settings)
+    assert not taken
+
+
+def _outside_of_functions(tree):
+    """The nodes whose names are those of the notebook."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            yield node
+            yield from _outside_of_functions(node)
+
+
+@each_chapter
 def test_no_value_is_hidden_by_a_semicolon(stem):
     for cell in code_cells(stem):
         assert not cell.source.rstrip().endswith(";"), "nbval shows the value all the same; end with plt.show()"
