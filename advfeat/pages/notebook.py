@@ -15,6 +15,7 @@ from advfeat.experiments.making import Trained
 from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.records import BOOK, Record, engine_of, load_record, readable_records, results_root
 from advfeat.experiments.run import Run
+from advfeat.experiments.settings import PLACES
 from advfeat.measures import accuracy
 from advfeat.pages.verdicts import claim_table, rows_of_book
 
@@ -59,7 +60,9 @@ def check_record(
         wanted = opened.describe()
         for other, run in load_record(chapter, name).runs.items():
             config = run["config"]
-            differ = [name for name, value in wanted.items() if config.get(name) != value]
+            # Settings that have their default may not be named, here or there.
+            named = [*wanted, *(name for name in config if name in PLACES and name not in wanted)]
+            differ = [name for name in named if config.get(name) != wanted.get(name)]
             differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
             differ += ["engine"] if engine_of(run) != engine_of({"provenance": opened.provenance}) else []
             if other != seed and differ:
