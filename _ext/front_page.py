@@ -25,7 +25,11 @@ ALT = (
     "Six small photographs as two relabelled training sets hold them. In D_rand, whose labels are drawn at random, and "
     "in D_det, whose every label is the next class, a car, a horse and a ship are labelled as something else."
 )
-SYMBOLS = {"D": r"\mathcal D", "D_rand": r"\hat{\mathcal D}_{\mathrm{rand}}", "D_det": r"\hat{\mathcal D}_{\mathrm{det}}"}
+SYMBOLS = {
+    "D": r"\mathcal D",
+    "D_rand": r"\hat{\mathcal D}_{\mathrm{rand}}",
+    "D_det": r"\hat{\mathcal D}_{\mathrm{det}}",
+}
 
 
 def font() -> Path:
