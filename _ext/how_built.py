@@ -18,7 +18,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-RECORDS = ("chapter", "profile", "seeds", "commit", "day (UTC)", "processor, threads", "PyTorch, Python", "time")
+RECORDS = ("chapter, profile", "seeds", "commit, day (UTC)", "made with", "minutes")
 CHAPTERS = ("chapter", "device", "versions", "time")
 TOOLS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme")
 
@@ -38,17 +38,17 @@ def record_rows(results: Path, repository: str) -> list[tuple[str, ...]]:
             made = run["provenance"]
             engine = "" if made.get("engine", "torch") == "torch" else f", {made['engine']}"
             shown = (
-                f"[`{made['commit'][:7]}`]({repository}/commit/{made['commit']})" + (" and changes" * made["dirty"]),
-                made["time"][:10],
-                f"{made['device']}, {made['threads']}{engine}",
-                f"{made['versions']['torch']}, {made['versions']['python']}",
+                f"[`{made['commit'][:7]}`]({repository}/commit/{made['commit']})"
+                f"{' and changes' * made['dirty']}, {made['time'][:10]}",
+                f"{made['device']}, {made['threads']} thread{'s' * (made['threads'] > 1)}{engine}; "
+                f"PyTorch {made['versions']['torch']}, Python {made['versions']['python']}",
             )
             alike.setdefault(shown, []).append((int(seed), run["seconds"].get("chapter")))
         for shown, runs in alike.items():
             minutes = [f"{seconds / 60:.0f}" for _, seconds in sorted(runs) if seconds is not None]
             seeds = ", ".join(str(seed) for seed, _ in sorted(runs))
-            time = f"{' + '.join(minutes)} min" if minutes else "–"
-            rows.append((f"[]({path.parent.parent.name}.ipynb)", f"`{path.parent.name}`", seeds, *shown, time))
+            name = f"[]({path.parent.parent.name}.ipynb), `{path.parent.name}`"
+            rows.append((name, seeds, *shown, " + ".join(minutes) or "–"))
     return rows
 
 

@@ -90,7 +90,7 @@ def write_pages(app: Any, error: Exception | None) -> None:
     links = "\n".join(
         f'<li><a href="{root}{name}.html">{html.escape(app.env.titles[name].astext())}</a></li>' for name in names
     )
-    title = html.escape(app.config.project)
+    title = html.escape(app.config.html_title)
     (out / "404.html").write_text(NOT_FOUND.format(root=root, title=title, links=links), encoding="utf-8")
     for old, new in app.config.moved_pages.items():
         if "#" in old:

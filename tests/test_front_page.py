@@ -142,11 +142,13 @@ def test_how_built_shows_each_record_once_for_each_circumstance(tmp_path):
     del runs["3"]["seconds"]["chapter"]
     (folder / "record.json").write_text(json.dumps({"runs": runs}))
     first, second = extension("how_built").record_rows(tmp_path, "https://github.com/me/book")
-    assert first[:3] == ("[](05-a.ipynb)", "`cifar10-cpu`", "2, 10")
-    assert first[3] == f"[`aaaaaaa`](https://github.com/me/book/commit/{'a' * 40})"
-    assert first[4:] == ("2026-11-21", "a processor, 2", "2.15.0, 3.11.7", "2 + 1 min")
-    assert second[3].endswith(" and changes")
-    assert second[5:] == ("a processor, 2, winograd", "2.15.0, 3.11.7", "–")
+    commit = f"[`aaaaaaa`](https://github.com/me/book/commit/{'a' * 40}), 2026-11-21"
+    made = "a processor, 2 threads; PyTorch 2.15.0, Python 3.11.7"
+    assert first == ("[](05-a.ipynb), `cifar10-cpu`", "2, 10", commit, made, "2 + 1")
+    assert second[1] == "3"
+    assert "and changes" in second[2]
+    assert second[3] == "a processor, 2 threads, winograd; PyTorch 2.15.0, Python 3.11.7"
+    assert second[4] == "–"
 
 
 def test_how_built_says_of_every_chapter_what_its_last_cell_says():
@@ -171,7 +173,8 @@ def test_old_places_lead_on_and_missing_ones_have_a_page(tmp_path):
     moved = {"b/old.html": "a.html", "a.html#gone": "b/new.html", "a.html#part": "b/new.html#there"}
     (tmp_path / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / '_ext')!r})\nextensions = ['myst_parser', 'moved_pages']\n"
-        f"root_doc = 'a'\nproject = 'Cats & dogs'\nhtml_baseurl = 'https://me.example/book/'\nmoved_pages = {moved!r}\n"
+        f"root_doc = 'a'\nhtml_title = 'Cats & dogs'\nhtml_baseurl = 'https://me.example/book/'\n"
+        f"moved_pages = {moved!r}\n"
     )
     (tmp_path / "a.md").write_text("# Front\n\n```{toctree}\nb/new\n```\n")
     (tmp_path / "b").mkdir()
@@ -193,6 +196,7 @@ def test_old_places_lead_on_and_missing_ones_have_a_page(tmp_path):
         "https://me.example/book/search.html",
     ]
     assert "New &amp; old" in missing
+    assert "<title>No such page: Cats &amp; dogs</title>" in missing
     moved["b/new.html"] = "a.html"
     (tmp_path / "conf.py").write_text((tmp_path / "conf.py").read_text() + f"moved_pages = {moved!r}\n")
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -219,10 +223,9 @@ def test_built_pages_open_with_the_picture_and_describe_themselves():
     front = (html / "book" / "intro.html").read_text()
     assert front.count('class="front-tile') == 6
     assert "location.hash" in front
-    assert "<section id=" not in front.partition("front-picture")[0].partition("<h1")[2], (
-        "the picture stands at the top"
-    )
-    assert Image.open(html / "_static" / "card.png").size == (1200, 630)
+    assert "<section id=" not in front.partition("front-picture")[0].partition("<h1")[2], "below a heading"
+    with Image.open(html / "_static" / "card.png") as card:
+        assert card.size == (1200, 630)
     assert (html / "404.html").exists()
     pages = addresses().pages
     for path in (html / "book").glob("*.html"):

@@ -23,7 +23,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 FIRST_ROWS = (29, 4, 6, 9, 3, 27, 0, 7, 8, 1)
 """Row of each class's first training image: the photographs of the sheets."""
 DRAWN = ("airplane", "cat", "horse", "cat", "airplane", "truck", "deer", "cat", "horse", "truck")
-"""Labels that ``construct.random_target_dataset`` draws for these rows with seed 0, for records without their labels."""
+"""Labels that ``construct.random_target_dataset`` draws for these rows with seed 0, for records without labels."""
 SHOWN = {1: "car", 7: "horse", 8: "ship"}
 """Column of a sheet → what a person sees there: photographs that are recognised at a glance at 32×32 pixels."""
 RELABELLED = {"D_rand": "labels drawn at random", "D_det": "every label moved to the next class"}

@@ -1,7 +1,7 @@
 """The folder that pages are built from, and the program that builds them.
 
-``python -m advfeat.pages.staging`` builds the pages from the outputs that are committed with the chapters: no chapter is
-run, and PyTorch need not be installed.
+``python -m advfeat.pages.staging`` builds the pages from the outputs that are committed with the chapters: no chapter
+is run, and PyTorch need not be installed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def jupyter_book() -> str | None:
 
 
 def fill(stage: Path, notebooks: Iterable[Path]) -> None:
-    """Make a folder that holds what pages are built from, with these notebooks as its chapters; an older one is removed.
+    """Make a folder of all that pages are built from, with these notebooks as its chapters; an older one is removed.
 
     The committed notebooks are among them only if they are given: a page must never show the outputs of another run.
     """
