@@ -18,7 +18,16 @@ from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from advfeat.checkout import CHECKOUT
-from advfeat.pages.front_page import CHAPTER, PROFILE, RELABELLED, Tile, at_a_glance, card, enlarged, tiles
+from advfeat.pages.front_page import (
+    RELABELLED,
+    SOURCE_CHAPTER,
+    SOURCE_PROFILE,
+    Tile,
+    at_a_glance,
+    card,
+    enlarged,
+    front_tiles,
+)
 
 CARD = "_static/card.png"
 ALT = (
@@ -40,8 +49,13 @@ def font() -> Path:
 def book_of(env: Any) -> Path:
     """The folder of the book, which holds the page; the page depends on chapter 5 and its record."""
     book = Path(env.doc2path(env.docname)).parent
-    record = book / "results" / CHAPTER / PROFILE
-    for path in (book / f"{CHAPTER}.ipynb", book / "paper.json", book / "results" / "index.json", *record.iterdir()):
+    record = book / "results" / SOURCE_CHAPTER / SOURCE_PROFILE
+    for path in (
+        book / f"{SOURCE_CHAPTER}.ipynb",
+        book / "paper.json",
+        book / "results" / "index.json",
+        *record.iterdir(),
+    ):
         env.note_dependency(str(path))
     return book
 
@@ -53,7 +67,7 @@ class FrontPicture(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Called by Sphinx. The content of the directive is the caption."""
-        shown = tiles(book_of(self.env))
+        shown = front_tiles(book_of(self.env))
         folder = Path(self.env.app.doctreedir) / "front"
         folder.mkdir(parents=True, exist_ok=True)
         row = nodes.container(classes=["front-picture"])

@@ -23,7 +23,7 @@ from advfeat.pages.addresses import addresses
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
-RECORD = BOOK / "results" / front_page.CHAPTER / front_page.PROFILE
+RECORD = BOOK / "results" / front_page.SOURCE_CHAPTER / front_page.SOURCE_PROFILE
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 
 
@@ -35,23 +35,23 @@ def extension(name):
 
 
 def test_the_labels_of_the_photographs_are_those_that_the_sets_have():
-    assert front_page.CLASSES == CIFAR10_CLASSES
+    assert front_page.CIFAR10_NAMES == CIFAR10_CLASSES
     # As construct.random_target_dataset draws them.
     drawn = torch.randint(10, (50_000,), generator=torch.Generator().manual_seed(0))
     assert tuple(CIFAR10_CLASSES[drawn[row]] for row in front_page.FIRST_ROWS) == front_page.DRAWN
-    settings = load_record(front_page.CHAPTER, front_page.PROFILE).first["config"]
+    settings = load_record(front_page.SOURCE_CHAPTER, front_page.SOURCE_PROFILE).first["config"]
     assert (settings["data"], settings["train_images"], settings["source_seed"]) == ("cifar10", 50_000, 0)
-    for tile in front_page.tiles(BOOK):
-        column = next(column for column, seen in front_page.SHOWN.items() if seen == tile.seen)
+    for tile in front_page.front_tiles(BOOK):
+        column = next(column for column, seen in front_page.SEEN.items() if seen == tile.seen)
         own, following = CIFAR10_CLASSES[column], CIFAR10_CLASSES[(column + 1) % 10]
         assert tile.label == (following if tile.kind == "D_det" else front_page.DRAWN[column])
         assert tile.label != own, "this photograph shows nothing: its label is right"
 
 
 def test_the_photographs_are_the_stored_images_and_not_their_originals():
-    for tile in front_page.tiles(BOOK):
+    for tile in front_page.front_tiles(BOOK):
         sheet = np.asarray(Image.open(RECORD / f"{tile.kind}.png").convert("RGB")).astype(int)
-        column = next(column for column, seen in front_page.SHOWN.items() if seen == tile.seen)
+        column = next(column for column, seen in front_page.SEEN.items() if seen == tile.seen)
         original, stored = (sheet[row : row + 32, 32 * column : 32 * column + 32] for row in (0, 32))
         assert np.array_equal(np.asarray(tile.picture), stored)
         assert 0 < np.linalg.norm((stored - original) / 255) <= 0.5 + 32 * 3**0.5 / 255  # levels are rounded, twice
@@ -68,18 +68,20 @@ def test_the_sheets_hold_the_first_photograph_of_each_class():
 
 
 def test_labels_that_a_record_holds_come_first(tmp_path):
-    folder = tmp_path / "results" / front_page.CHAPTER / front_page.PROFILE
+    folder = tmp_path / "results" / front_page.SOURCE_CHAPTER / front_page.SOURCE_PROFILE
     folder.mkdir(parents=True)
     labels = [{"label": f"label {column}"} for column in range(10)]
     runs = {"3": {"tables": {}}, "10": {"tables": {}}, "2": {"tables": {"D_rand": labels, "D_det": labels}}}
     (folder / "record.json").write_text(json.dumps({"runs": runs}))
     for kind in front_page.RELABELLED:
         (folder / f"{kind}.png").write_bytes((RECORD / f"{kind}.png").read_bytes())
-    assert [tile.label for tile in front_page.tiles(tmp_path)] == [f"label {column}" for column in front_page.SHOWN] * 2
+    assert [tile.label for tile in front_page.front_tiles(tmp_path)] == [
+        f"label {column}" for column in front_page.SEEN
+    ] * 2
 
 
 def test_the_card_holds_every_photograph_at_its_place_and_words_between_them():
-    shown = front_page.tiles(BOOK)
+    shown = front_page.front_tiles(BOOK)
     card = np.asarray(front_page.card(shown, extension("front_page").font()))
     assert card.shape == (630, 1200, 3)
     found = []
@@ -95,7 +97,7 @@ def test_the_card_holds_every_photograph_at_its_place_and_words_between_them():
 
 def test_the_table_has_the_intervals_of_the_record():
     plain, full = (front_page.at_a_glance(BOOK, intervals=of).splitlines() for of in (False, True))
-    record = load_record(front_page.CHAPTER, front_page.PROFILE)
+    record = load_record(front_page.SOURCE_CHAPTER, front_page.SOURCE_PROFILE)
     for line, longer, key in zip(plain[2:], full[2:], ("standard", "D_rand", "D_det"), strict=True):
         number = record.summary(f"table1/{key}")
         shown = f"{number.value:.1%} [{number.low:.1%}, {number.high:.1%}]"
@@ -110,7 +112,7 @@ def test_the_front_page_claims_what_the_records_show():
     text = (BOOK / "intro.md").read_text()
     assert "is right about ordinary images more often than chance" in text
     for key in ("D_rand", "D_det"):
-        assert load_record(front_page.CHAPTER, front_page.PROFILE).summary(f"table1/{key}").low > chance
+        assert load_record(front_page.SOURCE_CHAPTER, front_page.SOURCE_PROFILE).summary(f"table1/{key}").low > chance
 
 
 # The pages around the chapters.

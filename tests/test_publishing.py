@@ -17,7 +17,7 @@ import yaml
 
 import advfeat
 from advfeat.pages import hosted
-from advfeat.pages.addresses import Addresses, addresses, change, pages_of, tracked
+from advfeat.pages.addresses import Addresses, addresses, pages_of, readdress, tracked
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -63,7 +63,7 @@ def test_one_command_moves_the_project(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, tmp_path / path)
     old, new = addresses(), Addresses("https://github.com/else/where", "https://book.example.org/")
-    changed = change(tmp_path, [path for path in tracked(ROOT) if (tmp_path / path).exists()], new)
+    changed = readdress(tmp_path, [path for path in tracked(ROOT) if (tmp_path / path).exists()], new)
     assert Path("_config.yml") in changed
     assert addresses(tmp_path) == new
     for path in every:
@@ -78,11 +78,11 @@ def test_an_address_that_only_begins_like_ours_stays(tmp_path):
     old, _ = addresses()
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "page.md").write_text(f"{old} {old}.git {old}/blob/main/a {old}-two")
-    change(tmp_path, [Path("page.md")], Addresses("https://github.com/me/mine", "https://me.github.io/mine/"))
+    readdress(tmp_path, [Path("page.md")], Addresses("https://github.com/me/mine", "https://me.github.io/mine/"))
     new = "https://github.com/me/mine"
     assert (tmp_path / "page.md").read_text() == f"{new} {new}.git {new}/blob/main/a {old}-two"
     with pytest.raises(ValueError, match="slash"):
-        change(tmp_path, [], Addresses(new, "https://me.github.io/mine"))
+        readdress(tmp_path, [], Addresses(new, "https://me.github.io/mine"))
 
 
 def test_pages_lie_where_github_puts_them():
@@ -188,7 +188,7 @@ def test_where_the_library_is_installed_the_cell_does_nothing(commands):
 def test_where_it_is_not_installed_the_cell_fetches_and_installs_it(commands, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     exec(SOURCE, {})
-    book = str(tmp_path / hosted.FOLDER)
+    book = str(tmp_path / hosted.CLONE)
     clone, install = commands
     assert clone[:2] == ["git", "clone"]
     assert clone[-2:] == ["https://github.com/me/book", book]
@@ -196,8 +196,8 @@ def test_where_it_is_not_installed_the_cell_fetches_and_installs_it(commands, mo
     assert install[-2:] == ["-e", book]
     assert sys.path[0] == book, "an editable install is found by the next process only"
     # A second try, after an install that failed, does not clone into a folder that is there.
-    (tmp_path / hosted.FOLDER).mkdir()
-    (tmp_path / hosted.FOLDER / "pyproject.toml").write_text("")
+    (tmp_path / hosted.CLONE).mkdir()
+    (tmp_path / hosted.CLONE / "pyproject.toml").write_text("")
     commands.clear()
     exec(SOURCE, {})
     assert commands == [install]
@@ -212,7 +212,7 @@ def test_every_package_of_the_library_is_installed():
 
 def test_the_clone_is_not_taken_for_the_library(tmp_path):
     """A folder named like the package would be found as a package without contents, and nothing be installed."""
-    (tmp_path / hosted.FOLDER).mkdir()
+    (tmp_path / hosted.CLONE).mkdir()
     code = "import importlib.util; print(importlib.util.find_spec('advfeat'))"
     command = [sys.executable, "-S", "-c", code]  # -S: without the packages of this environment
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from advfeat.checkout import CHECKOUT
 
 GITHUB = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+)")
-KINDS = (".cff", ".ipynb", ".json", ".md", ".py", ".toml", ".yml")
+NAMING_FILES = (".cff", ".ipynb", ".json", ".md", ".py", ".toml", ".yml")
 """Endings of the files that name an address."""
 
 
@@ -46,7 +46,7 @@ def pages_of(repository: str) -> str:
     return f"https://{found[1].lower()}.github.io/{found[2]}/"
 
 
-def change(root: Path, paths: Iterable[Path], new: Addresses) -> list[Path]:
+def readdress(root: Path, paths: Iterable[Path], new: Addresses) -> list[Path]:
     """Write new addresses in the place of the present ones; return the files that changed.
 
     Args:
@@ -75,7 +75,7 @@ def change(root: Path, paths: Iterable[Path], new: Addresses) -> list[Path]:
 def tracked(root: Path) -> list[Path]:
     """The files of the checkout that may name an address."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True, text=True).stdout
-    return [Path(name) for name in listed.split("\0") if name.endswith(KINDS)]
+    return [Path(name) for name in listed.split("\0") if name.endswith(NAMING_FILES)]
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def main() -> None:
     repository = given.repository.rstrip("/").removesuffix(".git")
     try:
         new = Addresses(repository, given.pages or pages_of(repository))
-        changed = change(CHECKOUT, tracked(CHECKOUT), new)
+        changed = readdress(CHECKOUT, tracked(CHECKOUT), new)
     except ValueError as error:
         parser.error(str(error))
     parser.exit(message="".join(f"{path}\n" for path in changed))

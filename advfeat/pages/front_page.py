@@ -16,15 +16,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from advfeat.pages.verdicts import published_value
 
-CHAPTER, PROFILE = "05-non-robust-features", "cifar10-cpu"
-SIDE = 32  # pixels of a photograph
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SOURCE_CHAPTER, SOURCE_PROFILE = "05-non-robust-features", "cifar10-cpu"
+PHOTOGRAPH_SIDE = 32  # pixels of a photograph
+CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """The classes of CIFAR-10, as in ``image_files``, which needs PyTorch; a column of a sheet shows one of each."""
 FIRST_ROWS = (29, 4, 6, 9, 3, 27, 0, 7, 8, 1)
 """Row of each class's first training image: the photographs of the sheets."""
 DRAWN = ("airplane", "cat", "horse", "cat", "airplane", "truck", "deer", "cat", "horse", "truck")
 """Labels that ``construct.random_target_dataset`` draws for these rows with seed 0, for records without labels."""
-SHOWN = {1: "car", 7: "horse", 8: "ship"}
+SEEN = {1: "car", 7: "horse", 8: "ship"}
 """Column of a sheet → what a person sees there: photographs that are recognised at a glance at 32×32 pixels."""
 RELABELLED = {"D_rand": "labels drawn at random", "D_det": "every label moved to the next class"}
 """The two relabelled sets of the paper, and how their labels come about."""
@@ -40,7 +40,7 @@ class Tile:
     picture: Image.Image
 
 
-def tiles(book: Path) -> list[Tile]:
+def front_tiles(book: Path) -> list[Tile]:
     """The photographs of the front page, those of D_rand before those of D_det.
 
     Args:
@@ -49,16 +49,21 @@ def tiles(book: Path) -> list[Tile]:
     Raises:
         FileNotFoundError: there is no such record.
     """
-    folder = book / "results" / CHAPTER / PROFILE
+    folder = book / "results" / SOURCE_CHAPTER / SOURCE_PROFILE
     runs = json.loads((folder / "record.json").read_bytes())["runs"]
     first = runs[min(runs, key=int)]
     found = []
     for kind in RELABELLED:
         known = [row["label"] for row in first.get("tables", {}).get(kind, [])]
-        labels = known or {"D_rand": DRAWN, "D_det": (*CLASSES[1:], *CLASSES[:1])}[kind]
+        labels = known or {"D_rand": DRAWN, "D_det": (*CIFAR10_NAMES[1:], *CIFAR10_NAMES[:1])}[kind]
         with Image.open(folder / f"{kind}.png") as sheet:
-            for column, seen in SHOWN.items():
-                box = (column * SIDE, SIDE, (column + 1) * SIDE, 2 * SIDE)  # the lower row: what the set holds
+            for column, seen in SEEN.items():
+                box = (
+                    column * PHOTOGRAPH_SIDE,
+                    PHOTOGRAPH_SIDE,
+                    (column + 1) * PHOTOGRAPH_SIDE,
+                    2 * PHOTOGRAPH_SIDE,
+                )  # the lower row: what the set holds
                 found.append(Tile(kind, seen, labels[column], sheet.convert("RGB").crop(box)))
     return found
 
@@ -72,7 +77,7 @@ def card(shown: Sequence[Tile], font: Path) -> Image.Image:
     """All tiles with their words in one picture of 1200×630 pixels: the preview of a link, and the printed front page.
 
     Args:
-        shown: of ``tiles``.
+        shown: of ``front_tiles``.
         font: file of a TrueType font.
     """
     paper = Image.new("RGB", (1200, 630), "white")
@@ -82,10 +87,10 @@ def card(shown: Sequence[Tile], font: Path) -> Image.Image:
     draw.text((600, 88), "Labels that look wrong to everyone, and yet teach a network", ink, text, anchor="ma")
     side, gap, edge = 166, 14, 48
     for place, tile in enumerate(shown):
-        group, inside = divmod(place, len(SHOWN))
-        left = edge + group * (len(SHOWN) * (side + gap) + 36) + inside * (side + gap)
+        group, inside = divmod(place, len(SEEN))
+        left = edge + group * (len(SEEN) * (side + gap) + 36) + inside * (side + gap)
         if not inside:
-            middle = left + (len(SHOWN) * (side + gap) - gap) / 2
+            middle = left + (len(SEEN) * (side + gap) - gap) / 2
             draw.text((middle, 168), f"{tile.kind}: {RELABELLED[tile.kind]}", ink, small, anchor="ma")
         paper.paste(enlarged(tile.picture, side), (left, 252))
         draw.text((left + side / 2, 216), tile.seen, ink, small, anchor="ma")
@@ -106,9 +111,9 @@ def at_a_glance(book: Path, *, names: Mapping[str, str] = MappingProxyType({}), 
     Raises:
         FileNotFoundError: the chapter or its record is missing.
     """
-    live = _glued(json.loads((book / f"{CHAPTER}.ipynb").read_bytes()))
+    live = _glued(json.loads((book / f"{SOURCE_CHAPTER}.ipynb").read_bytes()))
     paper, index = (json.loads((book / name).read_bytes()) for name in ("paper.json", "results/index.json"))
-    recorded = {row["id"]: row for row in index if row["profile"] == PROFILE}
+    recorded = {row["id"]: row for row in index if row["profile"] == SOURCE_PROFILE}
     ours = ("planted world (live, chapter 5)", "CIFAR-10, small networks on a CPU (recorded)")
     lines: list[Sequence[str]] = [("trained on", *ours, "paper, CIFAR-10, ResNet-50"), ("---",) * 4]
     for name, key in (("D", "standard"), ("D_rand", "D_rand"), ("D_det", "D_det")):

@@ -15,10 +15,10 @@ from advfeat.checkout import CHECKOUT
 from advfeat.files import write_whole
 from advfeat.pages.addresses import addresses
 
-FOLDER = "advfeat-book"
+CLONE = "advfeat-book"
 """Where a hosted notebook puts the book. A folder ``advfeat`` would be taken for the library itself."""
 
-SOURCE = """\
+CELL_SOURCE = """\
 # Where the book is not installed, as on Colab: fetch and install it, which takes minutes.
 import importlib.util
 import subprocess
@@ -42,7 +42,7 @@ def first_cell(repository: str) -> dict[str, Any]:
     Args:
         repository: address of the project.
     """
-    source = SOURCE.format(folder=FOLDER, repository=repository).rstrip("\n")
+    source = CELL_SOURCE.format(folder=CLONE, repository=repository).rstrip("\n")
     return {
         "cell_type": "code",
         "execution_count": None,

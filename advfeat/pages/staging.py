@@ -17,8 +17,8 @@ from pathlib import Path
 
 from advfeat.checkout import CHECKOUT
 
-FOLDERS = ("_static", "_ext")
-SETTINGS = ("_config.yml", "_toc.yml")
+STAGED_FOLDERS = ("_static", "_ext")
+STAGED_FILES = ("_config.yml", "_toc.yml")
 
 
 def jupyter_book() -> str | None:
@@ -35,9 +35,9 @@ def fill(stage: Path, notebooks: Iterable[Path]) -> None:
     shutil.rmtree(stage, ignore_errors=True)
     ignored = shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
     shutil.copytree(CHECKOUT / "book", stage / "book", ignore=ignored)
-    for name in FOLDERS:
+    for name in STAGED_FOLDERS:
         shutil.copytree(CHECKOUT / name, stage / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in SETTINGS:
+    for name in STAGED_FILES:
         shutil.copy(CHECKOUT / name, stage / name)
     for notebook in notebooks:
         shutil.copy(notebook, stage / "book" / notebook.name)
