@@ -21,7 +21,6 @@ NOT_LOADED = (
     "sphinx-thebe.css",
 )
 ONLY_TO_SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")
-INDENTED = re.compile(r"\s+")
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -55,11 +54,18 @@ def mended(html: str, path: Path) -> str:
 
 
 def words(element: Tag | None) -> str:
-    """The text of an element, without line breaks and the signs for links."""
+    """The text of an element in one line, without the signs for links; a formula, of which a name would show the source,
+    becomes an ellipsis.
+    """
     if element is None:
         return ""
-    parts = [text for text in element.find_all(string=True) if not text.find_parent(class_="headerlink")]
-    return INDENTED.sub(" ", "".join(parts)).strip()
+    parts = []
+    for text in element.find_all(string=True):
+        if text.find_parent(class_="math"):
+            parts.append("…")
+        elif not text.find_parent(class_="headerlink"):
+            parts.append(str(text))
+    return re.sub(r"\s+", " ", "".join(parts)).strip()
 
 
 def shortened(text: str) -> str:
@@ -67,7 +73,7 @@ def shortened(text: str) -> str:
     first = re.split(r"(?<=[.:;?]) ", text, maxsplit=1)[0].rstrip(".:; ")
     if len(first) <= LONGEST_NAME:
         return first
-    return first[:LONGEST_NAME].rsplit(" ", 1)[0].rstrip(",.:; ") + " …"
+    return first[:LONGEST_NAME].rsplit(" ", 1)[0].rstrip("…,.:; ") + " …"
 
 
 def heading_above(element: Tag) -> str:

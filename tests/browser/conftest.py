@@ -81,16 +81,11 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def open_page(browser, site):
-    """A function that opens a page at rest: ``open_page("book/01-....html", width=360, theme="dark")``.
+@pytest.fixture(scope="session")
+def new_page(browser, site):
+    """As ``open_page``, for a test that judges by itself what the page complained of and asked for, and closes it."""
 
-    It returns Playwright's ``Page``. ``page.requests_made`` and ``page.complaints`` are the lists of the addresses that
-    it asked for, and of what it wrote to the console as an error or a warning. After the test both are looked at.
-    """
-    opened = []
-
-    def open_page(path, *, width=1280, height=900, theme="light", javascript=True, media="screen"):
+    def new_page(path, *, width=1280, height=900, theme="light", javascript=True, media="screen"):
         context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme=theme,  # the theme of the pages follows the system's until a reader chooses
@@ -103,20 +98,34 @@ def open_page(browser, site):
         page.on("console", lambda message: _complain(page, message.type, message.text))
         page.on("pageerror", lambda error: _complain(page, "error", str(error)))
         page.on("requestfailed", lambda request: _complain(page, "error", f"{request.url}: {request.failure}"))
-        opened.append((path, page))
         page.emulate_media(media=media)
         page.goto(f"{site}/{path}", wait_until="load")
         if javascript:
             page.evaluate(AT_REST)
         return page
 
+    return new_page
+
+
+@pytest.fixture
+def open_page(new_page, site):
+    """A function that opens a page at rest: ``open_page("book/01-....html", width=360, theme="dark")``.
+
+    It returns Playwright's ``Page``. ``page.requests_made`` and ``page.complaints`` are the lists of the addresses that
+    it asked for, and of what it wrote to the console as an error or a warning. After the test both are looked at.
+    """
+    opened = []
+
+    def open_page(path, **options):
+        opened.append((path, new_page(path, **options)))
+        return opened[-1][1]
+
     yield open_page
     problems = []
     for path, page in opened:
+        foreign = [url for url in page.requests_made if not url.startswith((site, "data:", "blob:"))]
         problems += [f"{path}: console {text}" for text in page.complaints]
-        problems += [
-            f"{path}: asks {url}" for url in page.requests_made if not url.startswith((site, "data:", "blob:"))
-        ]
+        problems += [f"{path}: asks {url}" for url in foreign]
         page.context.close()
     assert not problems, "\n".join(problems)
 
