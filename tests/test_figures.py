@@ -93,7 +93,7 @@ def test_the_reach_of_an_adversary_is_drawn_in_standard_deviations():
 
 def test_measured_and_true_places_are_joined():
     rows = [(0.8, -2.0, rate(0.7), rate(0.6))]
-    figure = feature_figures.truth_plane({"shapes": ("red", rows, (0, 1)), "textures": ("blue", rows, (-2.5, 1))})
+    figure = feature_figures.truth_plane({"shapes": (rows, (0, 1)), "textures": (rows, (-2.5, 1))})
     for axis in figure.axes:
         joined = [line for line in axis.lines if list(line.get_xdata()) == [0.7, 0.8]]
         assert [list(line.get_ydata()) for line in joined] == [[0.6, -2.0]]
