@@ -1,8 +1,8 @@
 """Tables of pandas as a reader should see them: one head row, a caption, heads that say what they are the head of.
 
 pandas writes the name of the index into a second head row of otherwise empty cells; here it moves into the corner. The
-caption comes from the metadata of the cell, ``{"table": {"caption": ...}}``, one for each table as a list. An interval in
-brackets is marked, so that it stays on one line. Only the pages are changed: a notebook elsewhere shows what pandas
+caption comes from the metadata of the cell, ``{"table": {"caption": ...}}``, of several tables as a list. An interval
+in brackets is marked, so that it stays on one line. Only the pages are changed: a notebook elsewhere shows what pandas
 shows, and no cell has to know of it.
 """
 

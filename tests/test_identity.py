@@ -12,6 +12,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.container import BarContainer
 
 from advfeat.estimates import Estimate
 from advfeat.pages import dataset_figures, debate_figures, evaluation_figures, fourier_figures, identity, plots
@@ -123,17 +124,14 @@ def test_names_keep_their_colour_whatever_stands_beside_them():
 
 
 def colors_drawn(axis):
-    """Label → colours of its lines and bars."""
-    lines = {line.get_label(): {to_hex(line.get_color())} for line in axis.lines}
-    bars = {
-        part.get_label(): {to_hex(bar.get_edgecolor()) for bar in part}
-        for part in axis.containers
-        if hasattr(part, "patches")
-    }
-    points = {
-        part.get_label(): {to_hex(part[0].get_color())} for part in axis.containers if not hasattr(part, "patches")
-    }
-    return lines | bars | points
+    """Label → colours of its lines, bars or points."""
+    found = {line.get_label(): {to_hex(line.get_color())} for line in axis.lines}
+    for part in axis.containers:
+        if isinstance(part, BarContainer):
+            found[part.get_label()] = {to_hex(bar.get_edgecolor()) for bar in part}
+        elif part[0] is not None:  # not the whiskers of bars
+            found[part.get_label()] = {to_hex(part[0].get_color())}
+    return found
 
 
 def lower(*keys):

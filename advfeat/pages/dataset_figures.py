@@ -143,7 +143,7 @@ def steps_curves(panels: Mapping[str, Mapping[int, Mapping[str, Interval]]], *, 
     """
     look: Any = {
         "colors": [COLORS["D_R"]] * 3,
-        "styles": ("-", "--", ":"),
+        "styles": ("-", "-.", ":"),
         "xlabel": "matching steps",
         "logarithmic": True,
     }

@@ -190,7 +190,8 @@ def class_planes(
 ) -> Figure:
     """Chapter 2: (ρ, γ) of every unit, one panel per class; γ below -4 is drawn there."""
     figure, axes = plt.subplots(4, 3, figsize=(6.4, 7.6), sharex=True, sharey=True)
-    for axis in axes.flat[len(labels) :]:
+    for place, axis in enumerate(axes.flat[len(labels) :], len(labels)):
+        axes.flat[place - 3].tick_params(labelbottom=True)  # the panel above is the last of its column
         axis.remove()
     for c, axis in enumerate(axes.flat[: len(labels)]):
         plots.usefulness_plane(axis, lowest=-4)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from advfeat.pages.identity import SMALLEST, WIDEST
 
+TALLEST = 8.0  # inches of all pictures above each other: a screen shows them at once
+
 
 def image_grid(
     images: Float[Tensor, "rows columns 3 h w"],
@@ -38,7 +40,7 @@ def image_grid(
             raise ValueError(f"{name} must have {count} entries, got {len(labels)}")
     across = _across(columns, labelled=bool(column_labels or captions))
     blocks, beside = -(-columns // across), _room(row_labels)
-    side = min(scale, (WIDEST - beside) / across)
+    side = min(scale, (WIDEST - beside) / across, TALLEST / (blocks * rows))
     below = [max((text.count("\n") + 1 for text in row if text), default=0) for row in captions] or [0] * rows
     above = max((text.count("\n") + 1 for text in column_labels), default=0)
     height = blocks * (rows * (side + 0.06) + 0.2 * (sum(below) + above))
@@ -73,8 +75,9 @@ def picture_sheet(
     wide, across = picture.shape[1] / columns, _across(columns, labelled=bool(column_labels))
     beside, lines = _room(row_labels), max((text.count("\n") + 1 for text in column_labels), default=0)
     blocks = -(-columns // across)
-    height = (WIDEST - beside) / (across * wide) * picture.shape[0] + 0.2 * lines + 0.1
-    size = (WIDEST, blocks * height + (0.25 if title else 0))
+    inches = min((WIDEST - beside) / across / wide, TALLEST / blocks / picture.shape[0])  # of a pixel
+    height = inches * picture.shape[0] + 0.2 * lines + 0.1
+    size = (inches * across * wide + beside, blocks * height + (0.25 if title else 0))
     figure, axes = plt.subplots(blocks, 1, figsize=size, squeeze=False)
     for block, axis in enumerate(axes.flat):
         first = block * across

@@ -40,6 +40,23 @@ _NAMES = {
     "same_mistake": "transfer to the same mistake",
     "five_after": "D_det of five: label over class after",
     "recognised": "robust drawings are recognised",
+    "leak_rand": "robust linear features leak into D_rand",
+    "leak_det": "… and mislead in D_det",
+    "unshared": "unshared attacks transfer less",
+    "unshared_teach": "… and teach less",
+    "wrong_labels": "wrong labels teach",
+    "transfer_probe": "robust networks transfer, probed",
+    "transfer_tuned": "… and fine-tuned",
+    "natural_missed": "five architectures miss the same images",
+    "natural_judge": "… and a sixth does, too",
+    "shape_bias": "robust networks go by broad waves",
+    "location": "a network takes the corner for the shape",
+    "fashion_rand": "Fashion-MNIST, D_rand: accurate",
+    "fashion_det": "Fashion-MNIST, D_det: accurate",
+    "fashion_det_wins": "… label over class after",
+    "fashion_r": "Fashion-MNIST, D_R: robust",
+    "fashion_nr": "Fashion-MNIST, D_NR: accurate",
+    "evaluation_masked": "masks fool PGD, not an attack made for them",
 }
 
 
