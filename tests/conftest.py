@@ -73,15 +73,21 @@ def store_of_the_book(monkeypatch):
 
 @pytest.fixture
 def figures_in_style():
-    """The chapters' style for figures, which are closed afterwards."""
+    """The chapters' style for figures, which are closed afterwards; none is too wide, or has too small letters."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
+    from matplotlib.text import Text
 
-    from advfeat.pages import plots
+    from advfeat.pages import identity, plots
 
     with mpl.rc_context():
         plots.use_style()
         yield
+    for number in plt.get_fignums():
+        figure = plt.figure(number)
+        assert figure.get_figwidth() <= identity.WIDEST + 1e-9, "a phone would show its letters too small"
+        small = {text.get_text() for text in figure.findobj(Text) if text.get_fontsize() < identity.SMALLEST - 0.5}
+        assert not small - {""}, "nobody can read that on a phone"
     plt.close("all")
 
 

@@ -12,11 +12,11 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from advfeat.estimates import Estimate
+from advfeat.pages.identity import ANSWERS, GREY, OTHERS, WIDEST, colors_of
 from advfeat.pages.notebook import published_entries
-from advfeat.pages.plots import BLUE, GREEN, GREY, RED, Interval, accuracy_curve, rate_scatter, usefulness_plane
+from advfeat.pages.plots import Interval, accuracy_curve, rate_scatter, usefulness_plane
 
 COMMENTS = ("gilmer", "goh", "nakano", "nakkiran", "wallace")
-_WIDTH = 6.4  # inches; on a phone a wider figure would be cut off
 
 
 def beside_the_comments(ours: Mapping[str, Estimate], reasons: Mapping[str, str]) -> Markdown:
@@ -46,9 +46,9 @@ def beside_the_comments(ours: Mapping[str, Estimate], reasons: Mapping[str, str]
 
 def answers_bars(groups: Mapping[str, tuple[Interval, Interval]], *, names: tuple[str, str], chance: float) -> Figure:
     """For each network the share of its answers that are one class or another, with intervals, one row a network."""
-    figure, axis = plt.subplots(figsize=(_WIDTH, 0.6 + 0.55 * len(groups)))
+    figure, axis = plt.subplots(figsize=(WIDEST, 0.6 + 0.55 * len(groups)))
     for place, pair in enumerate(groups.values()):
-        for shift, (item, name, color) in enumerate(zip(pair, names, (BLUE, RED), strict=True)):
+        for shift, (item, name, color) in enumerate(zip(pair, names, ANSWERS, strict=True)):
             spread = [[max(0.0, item.value - item.low)], [max(0.0, item.high - item.value)]]
             axis.barh(
                 place + 0.36 * shift - 0.18, item.value, height=0.34, xerr=spread, color=color,
@@ -59,15 +59,15 @@ def answers_bars(groups: Mapping[str, tuple[Interval, Interval]], *, names: tupl
     axis.invert_yaxis()
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.grid(False, axis="y")
-    axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=9)
+    axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.4, 1.0))
     return figure
 
 
 def leakage(curves: Mapping[str, Mapping[float, Interval]], *, chance: float) -> Figure:
     """Accuracy against the radius that the linear features withstand, one curve per training set."""
-    figure, axis = plt.subplots(figsize=(_WIDTH, 3.2))
-    for (name, points), color in zip(curves.items(), (GREY, BLUE, RED), strict=True):
-        accuracy_curve(axis, list(points), list(points.values()), label=name, color=color)
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.2))
+    for name, points in curves.items():
+        accuracy_curve(axis, list(points), list(points.values()), label=name)
     axis.axhline(chance, color=GREY, ls=":", lw=1.2)
     axis.set(xlabel=r"radius $\epsilon$ of the linear model", ylabel="accuracy on ordinary images", ylim=(0, 1))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -82,14 +82,16 @@ def features_in_the_plane(
 
     Those below ``lowest`` are drawn on the lower edge.
     """
-    figure, axis = plt.subplots(figsize=(_WIDTH, 3.8))
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.8))
     usefulness_plane(axis, lowest=lowest)
-    for (name, (useful, robust)), marker, color in zip(groups.items(), ("o", "s", "D"), (GREY, RED, BLUE), strict=True):
+    for (name, (useful, robust)), marker, color in zip(
+        groups.items(), ("o", "s", "D"), (GREY, OTHERS[3], OTHERS[0]), strict=True
+    ):
         axis.plot(useful, robust.clamp(min=lowest), marker, color=color, ms=6, alpha=0.8, label=name)
     axis.set_yscale("symlog", linthresh=1)
     axis.set_yticks([1, 0, -1, -10], ["1", "0", "−1", "−10"])
     axis.minorticks_off()
-    axis.legend(fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0), columnspacing=1)
     return figure
 
 
@@ -97,20 +99,20 @@ def place_on_figure3(
     ours: Mapping[str, tuple[Interval, Interval]], published: Mapping[str, tuple[float, float]], *, theirs: str
 ) -> Figure:
     """Accuracy after training on a set against transfer of its perturbations: ours with intervals, others' as rings."""
-    figure, axis = plt.subplots(figsize=(_WIDTH, 3.8))
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.8))
     rate_scatter(axis, ours)
     across, up = zip(*published.values(), strict=True)
     axis.plot(across, up, "o", mfc="none", mec=GREY, ms=8, label=theirs)
     axis.set(xlabel="accuracy after training on the set", ylabel="transfer to another network")
     axis.set(xlim=(-0.03, None), ylim=(-0.03, 1.05))
-    axis.legend(fontsize=9)
+    axis.legend()
     return figure
 
 
 def by_layer(curves: Mapping[str, Sequence[Interval]]) -> Figure:
     """R(f) of the first layers of several networks, with intervals, on a logarithmic scale."""
-    figure, axis = plt.subplots(figsize=(_WIDTH, 3.0))
-    for (name, items), color in zip(curves.items(), (BLUE, RED, GREEN), strict=False):
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.0))
+    for (name, items), color in zip(curves.items(), colors_of(list(curves)), strict=True):
         layers = range(1, len(items) + 1)
         axis.plot(layers, [item.value for item in items], "o-", label=name, color=color)
         low, high = ([getattr(item, end) for item in items] for end in ("low", "high"))
@@ -125,21 +127,21 @@ def by_layer(curves: Mapping[str, Sequence[Interval]]) -> Figure:
 
 def superposition(panels: Mapping[str, tuple[Sequence[float], Tensor, Sequence[Interval]]], *, alone: float) -> Figure:
     """Two panels, each with features per unit (left scale) and breaking radius (right scale) against a setting."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(_WIDTH, 3.2), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDEST, 3.2), squeeze=False)
     twins = []
     for axis, (label, (places, kept, radii)) in zip(axes[0], panels.items(), strict=True):
         names = [f"{place:g}" for place in places]
-        axis.plot(names, kept, "o-", color=BLUE)
+        axis.plot(names, kept, "o-", color=OTHERS[0])
         axis.set(xlabel=label, ylim=(0, 1.1 * max(float(of.max()) for _, of, _ in panels.values())))
         twin = axis.twinx()
-        twin.plot(names, [item.value for item in radii], "s--", color=RED)
+        twin.plot(names, [item.value for item in radii], "s--", color=OTHERS[3])
         twin.fill_between(
-            names, [item.low for item in radii], [item.high for item in radii], color=RED, alpha=0.2, lw=0
+            names, [item.low for item in radii], [item.high for item in radii], color=OTHERS[3], alpha=0.2, lw=0
         )
         twin.axhline(alone, color=GREY, ls=":", lw=1.2)
         twin.set_ylim(0, 1.1 * alone)
         twin.grid(False)
         twins.append(twin)
-    axes[0][0].set_ylabel("features per unit", color=BLUE)
-    twins[-1].set_ylabel("breaking radius", color=RED)
+    axes[0][0].set_ylabel("features per unit", color=OTHERS[0])
+    twins[-1].set_ylabel("breaking radius", color=OTHERS[3])
     return figure

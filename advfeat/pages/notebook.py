@@ -18,6 +18,7 @@ from advfeat.experiments.run import Run
 from advfeat.experiments.settings import PLACES
 from advfeat.measures import accuracy
 from advfeat.pages.verdicts import claim_table, rows_of_book
+from advfeat.pages.wording import in_words, threat_in_words
 
 PAPERS_DATA = "cifar10"
 """The data set that the paper's numbers are of, with few exceptions."""
@@ -231,12 +232,13 @@ def recorded_table(record: Record, rows: Mapping[str, Mapping[str, str]], *, spe
 
 
 def recorded_list(record: Record, kinds: Iterable[str], *, spec: str = ".1%") -> pd.DataFrame:
-    """One row per recorded id whose first part is one of ``kinds``: the number, the attack, n and seeds."""
+    """One row per recorded id whose first part is one of ``kinds``, in words: the number, the attack, n and seeds."""
     table = {}
     for key in record.ids():
         if key.split("/")[0] in kinds:
             item = record.summary(key)
-            table[key] = {"found": f"{item:{spec}}", "attack": item.attack, "n, seeds": f"{item.n:,}, {item.seeds}"}
+            attack, counted = threat_in_words(item.attack), f"{item.n:,}, {item.seeds}"
+            table[in_words(key)] = {"found": f"{item:{spec}}", "attack": attack, "n, seeds": counted}
     return pd.DataFrame(table).T
 
 
