@@ -145,10 +145,12 @@ def _writes(text: str) -> Any:
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
-    others = ("latex", "text", "man", "texinfo")
-    app.add_node(Predict, html=(_open, _writes("</div>\n")), **dict.fromkeys(others, (_nothing, _nothing)))
-    app.add_node(PredictAnswers, html=(_open_answers, _writes("</ul>\n")), **dict.fromkeys(others, (_skip, None)))
-    app.add_node(PredictAnswer, html=(_writes("<li>"), _writes("</li>\n")), **dict.fromkeys(others, (_skip, None)))
+    quoted = (_writes("\n\\begin{quote}"), _writes("\n\\end{quote}\n"))
+    others = dict.fromkeys(("text", "man", "texinfo"), (_nothing, _nothing))
+    unanswered = dict.fromkeys(("latex", "text", "man", "texinfo"), (_skip, None))
+    app.add_node(Predict, html=(_open, _writes("</div>\n")), latex=quoted, **others)
+    app.add_node(PredictAnswers, html=(_open_answers, _writes("</ul>\n")), **unanswered)
+    app.add_node(PredictAnswer, html=(_writes("<li>"), _writes("</li>\n")), **unanswered)
     app.add_directive("predict", PredictDirective)
     app.connect("doctree-read", check_figures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
