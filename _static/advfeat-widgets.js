@@ -27,7 +27,7 @@ document.documentElement.classList.add("advfeat-js");
   function radiusSlider(radii, start, changed) {
     const id = fresh("radius");
     const input = html("input", { type: "range", id, min: 0, max: radii.length - 1, step: 1, value: start });
-    const value = html("output", { for: id, class: "advfeat-value" });
+    const value = html("span", { class: "advfeat-value" });
     const digits = Math.max(...radii.map((radius) => `${radius}`.split(".")[1]?.length ?? 0));
     const update = () => {
       const words = changed(Number(input.value));
@@ -256,7 +256,7 @@ document.documentElement.classList.add("advfeat-js");
       input.value = (least + most) / 2;
       const mark = html("span", { class: "advfeat-mark" });
       mark.style.setProperty("--place", (found - least) / (most - least));
-      const guess = html("output", { for: id, class: "advfeat-value" });
+      const guess = html("span", { class: "advfeat-value" });
       const update = () => {
         guess.textContent = written(input.value);
         input.setAttribute("aria-valuetext", guess.textContent);

@@ -73,6 +73,7 @@ def test_the_page_gets_the_picture_and_the_data_whatever_they_hold():
     (_, holder), (_, image), (_, script) = parts.tags
     assert holder == {"class": "advfeat-widget", "data-widget": "attacks"}
     assert image["alt"] == alt
+    assert image["loading"] == "eager", "in print nobody scrolls to it"
     assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == widget._repr_png_()
     assert script == {"type": "application/json"}
     assert json.loads(parts.script) == data

@@ -61,7 +61,9 @@ class Interactive:
         safe = self._json.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
         return (
             f'<div class="advfeat-widget" data-widget="{self.kind}">\n'
-            f'<img class="advfeat-still" alt="{html.escape(self.alt)}" style="max-width: 100%; height: auto" '
+            # A lazy picture would be missing in print: nobody scrolls to it.
+            f'<img class="advfeat-still" alt="{html.escape(self.alt)}" loading="eager" '
+            'style="max-width: 100%; height: auto" '
             f'src="data:image/png;base64,{_base64(self._png)}">\n'
             f'<script type="application/json">{safe}</script>\n</div>'
         )
