@@ -16,7 +16,7 @@ from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.records import BOOK, Record, engine_of, load_record, readable_records, results_root
 from advfeat.experiments.run import Run
 from advfeat.measures import accuracy
-from advfeat.pages.verdicts import claim_table, rows_of_book
+from advfeat.pages.verdicts import NOT_RECORDED, ClaimRow, claim_table, rows_of_book
 
 PAPERS_DATA = "cifar10"
 """The data set that the paper's numbers are of, with few exceptions."""
@@ -92,9 +92,10 @@ def recorded(chapter: str, *, by: str = "", data: str = "") -> list[Record]:
 def answered(chapter: str) -> Markdown:
     """The verdicts on a chapter's claims as a table, from the records; its text can quote them.
 
-    Glued for each claim ``KEY`` of chapter NN: ``chNN_answer_KEY``, our value with its interval, ``chNN_value_KEY``
-    without, ``chNN_against_KEY``, that of no effect, ``chNN_paper_KEY`` and ``chNN_verdict_KEY``. Where several
-    profiles recorded it, those of the second end in ``_2``.
+    Claims that no record decides yet stand in a list below, not in rows of dashes. Glued for each claim ``KEY`` of
+    chapter NN: ``chNN_answer_KEY``, our value with its interval, ``chNN_value_KEY`` without, ``chNN_against_KEY``, that
+    of no effect, ``chNN_paper_KEY`` and ``chNN_verdict_KEY``. Where several profiles recorded it, those of the second
+    end in ``_2``. ``chNN_standing`` is one sentence for the top of the page: how many of the claims records decide.
 
     Args:
         chapter: stem of the chapter's file.
@@ -109,7 +110,28 @@ def answered(chapter: str) -> Markdown:
         glue(f"ch{number}_against_{ending}", row.no_effect)
         glue(f"ch{number}_paper_{ending}", row.paper)
         glue(f"ch{number}_verdict_{ending}", row.verdict.replace("*", ""))
-    return Markdown(claim_table(rows))
+    waiting = [row.claim for row in rows if row.verdict == NOT_RECORDED]
+    known = [row for row in rows if row.verdict != NOT_RECORDED]
+    standing = _standing(known, len(waiting))
+    glue(f"ch{number}_standing", standing)
+    if not waiting:
+        return Markdown(claim_table(rows))
+    said = "Not recorded yet, and open on photographs:" if known else f"{standing} Open on photographs:"
+    parts = [claim_table(known)] if known else []
+    return Markdown("\n\n".join([*parts, said, "\n".join(f"- {claim}" for claim in waiting)]))
+
+
+def _standing(known: Sequence[ClaimRow], waiting: int) -> str:
+    """How many claims records decide, in a sentence, for ``known`` rows and the number of claims that wait."""
+    decided = len({row.key for row in known})
+    if not decided:
+        return "Nothing of this chapter is recorded on photographs yet: it is true of the planted world only."
+    if waiting:
+        return (
+            f"Records decide {decided} of this chapter's {decided + waiting} claims so far: "
+            "the others are true of the planted world only."
+        )
+    return f"Records decide all {decided} claims of this chapter; the verdicts stand at its end."
 
 
 def spread(values: Iterable[float], spec: str = ".0%") -> str:
