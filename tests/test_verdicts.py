@@ -262,6 +262,9 @@ def test_claims_without_a_record_are_a_sentence_and_a_list_and_no_row_of_dashes(
     assert some.endswith("photographs:\n\n- B")
     assert "| B" not in some
     assert glued["ch09_standing"].startswith("Records decide 1 of this chapter's 2 claims")
+    claims.append({"key": "c", "chapter": "9", "claim": "C", "settled": "proved"})
+    assert f"\n\n- C: {verdicts.PROVED}." in shown(recorded("a", 0.5))
+    claims.pop()
     every = shown(recorded("a", 0.5), recorded("b", 0.6))
     assert "- B" not in every
     assert glued["ch09_standing"].startswith("Records decide all 2 claims")
@@ -287,6 +290,24 @@ def test_every_chapter_answers_its_claim_and_says_what_comes_next(path):
     assert re.search(r"\{glue:text\}`ch\d\d_verdict_", answer)
     assert len(set(re.findall(r"\{glue:text\}`(ch\d\d_[^`]+)`", answer))) >= 3, "live, recorded and a verdict"
     assert re.search(r"\]\([\w.-]+\.(ipynb|md)\)", cells[last].source), "names the next chapter"
+
+
+def test_the_counts_of_the_last_chapter_are_those_of_its_map():
+    """They are made with the chapter, the map with the pages: after a new record, `make refresh CHAPTER=14`."""
+    cells = nbformat.read(BOOK / "14-what-to-make-of-it.ipynb", as_version=4).cells
+    shown = {
+        output.metadata.scrapbook.name.removeprefix("ch14_"): output.data["application/papermill.record/text/plain"]
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if "scrapbook" in output.get("metadata", {})
+    }
+    rows = [row for row in rows_of_book(BOOK, BOOK / "results") if row.chapter != "13"]
+    assert int(shown["claims"]) == len({row.key for row in rows})
+    assert int(shown["lines"]) == sum(bool(row.measured) for row in rows)
+    words = {"shown": verdicts.SHOWN, "open": verdicts.NOT_ESTABLISHED, "contrary": verdicts.CONTRARY}
+    words |= {"reproduced": verdicts.REPRODUCED, "floor": verdicts.FLOOR, "waiting": verdicts.NOT_RECORDED}
+    for word, verdict in words.items():
+        assert int(shown[word]) == sum(row.verdict == verdict for row in rows), word
 
 
 @pytest.fixture(scope="module")

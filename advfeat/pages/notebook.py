@@ -92,7 +92,7 @@ def recorded(chapter: str, *, by: str = "", data: str = "") -> list[Record]:
 def answered(chapter: str) -> Markdown:
     """The verdicts on a chapter's claims as a table, from the records; its text can quote them.
 
-    Claims that no record decides yet stand in a list below, not in rows of dashes. Glued for each claim ``KEY`` of
+    Claims without a number of anybody, proved or not recorded yet, stand in lists and not in rows of dashes. Glued for each claim ``KEY`` of
     chapter NN: ``chNN_answer_KEY``, our value with its interval, ``chNN_value_KEY`` without, ``chNN_against_KEY``, that
     of no effect, ``chNN_paper_KEY`` and ``chNN_verdict_KEY``. Where several profiles recorded it, those of the second
     end in ``_2``. ``chNN_standing`` is one sentence for the top of the page: how many of the claims records decide.
@@ -112,13 +112,15 @@ def answered(chapter: str) -> Markdown:
         glue(f"ch{number}_verdict_{ending}", row.verdict.replace("*", ""))
     waiting = [row.claim for row in rows if row.verdict == NOT_RECORDED]
     known = [row for row in rows if row.verdict != NOT_RECORDED]
+    numbers = [row for row in known if not row.ours == row.paper == "–"]
     standing = _standing(known, len(waiting))
     glue(f"ch{number}_standing", standing)
-    if not waiting:
-        return Markdown(claim_table(rows))
-    said = "Not recorded yet, and open on photographs:" if known else f"{standing} Open on photographs:"
-    parts = [claim_table(known)] if known else []
-    return Markdown("\n\n".join([*parts, said, "\n".join(f"- {claim}" for claim in waiting)]))
+    parts = [claim_table(numbers)] if numbers else []
+    parts += ["\n".join(f"- {row.claim}: {row.verdict}." for row in known if row not in numbers)]
+    if waiting:
+        parts += ["Not recorded yet, and open on photographs:" if known else f"{standing} Open on photographs:"]
+        parts += ["\n".join(f"- {claim}" for claim in waiting)]
+    return Markdown("\n\n".join(part for part in parts if part))
 
 
 def _standing(known: Sequence[ClaimRow], waiting: int) -> str:
