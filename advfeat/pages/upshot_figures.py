@@ -56,6 +56,10 @@ _NAMES = {
     "fashion_det_wins": "… label over class after",
     "fashion_r": "Fashion-MNIST, D_R: robust",
     "fashion_nr": "Fashion-MNIST, D_NR: accurate",
+    "fourier_rise": "errors rise with the frequency",
+    "fourier_det": "… with D_det, against D_R",
+    "fourier_noise": "training on noise helps under noise",
+    "fourier_fog": "robust training harms under fog",
     "evaluation_masked": "masks fool PGD, not an attack made for them",
 }
 
