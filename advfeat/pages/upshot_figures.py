@@ -40,7 +40,7 @@ _NAMES = {
     "fourier_rise": "fine waves disturb the standard network more",
     "fourier_det": "… and that of D_det more than that of D_R",
     "fourier_noise": "training on noise helps under noise",
-    "fourier_fog": "adversarial training harms under fog",
+    "fourier_fog": "fog harms the robust network more",
     "leak_rand": "robust features leak into D_rand",
     "leak_det": "… and mislead in D_det",
     "unshared": "perturbations that spare others transfer less",
