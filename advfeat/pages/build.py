@@ -67,6 +67,19 @@ def expectation(chapter: Path) -> Path:
     return copy
 
 
+def jupyter_book() -> str:
+    """The path of the program that builds the pages.
+
+    Raises:
+        Refused: it is not installed.
+    """
+    scripts = sysconfig.get_path("scripts")
+    program = shutil.which("jupyter-book", path=scripts) or shutil.which("jupyter-book")
+    if program is None:
+        raise Refused(f"jupyter-book is neither in {scripts} nor on the path; {INSTALL_BOOK}")
+    return program
+
+
 def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
     """Run every chapter, build the pages in ``runs/stage``, return the path of the first page.
 
@@ -81,10 +94,7 @@ def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
         Refused: unknown profile, a chapter without a profile or bound to fail, or Jupyter Book is missing.
         Failed: a chapter failed, the build gave a warning, or another build is under way.
     """
-    scripts = sysconfig.get_path("scripts")
-    program = shutil.which("jupyter-book", path=scripts) or shutil.which("jupyter-book")
-    if program is None:
-        raise Refused(f"jupyter-book is neither in {scripts} nor on the path; {INSTALL_BOOK}")
+    program = jupyter_book()
     given = {"profile": profile} if profile != DEFAULT_PROFILE else {}
     plans = [(chapter, check_parameters(chapter, given)) for chapter in chapters()]
     for chapter, plan in plans:
