@@ -143,8 +143,8 @@ class FrontPage(LatexTransform):
         top = next(section for section in self.document.findall(nodes.section) if section.get("docname") == root)
         self._dissolve(top, root, 0)
         start = raw(
-            rf"\chapter*{{{INTRODUCTION}}}\addcontentsline{{toc}}{{chapter}}{{{INTRODUCTION}}}\markboth{{{INTRODUCTION}}}{{{INTRODUCTION}}}"
-            + "\n"
+            rf"\chapter*{{{INTRODUCTION}}}\addcontentsline{{toc}}{{chapter}}{{{INTRODUCTION}}}"
+            rf"\markboth{{{INTRODUCTION}}}{{{INTRODUCTION}}}" + "\n"
         )
         top.insert(1, start)  # after the title, which goes to the title page
 
@@ -171,9 +171,7 @@ class BackMatter(LatexTransform):
             raise ValueError(f"_toc.yml has no part {BACK_MATTER!r}, whose chapters become appendices")
         part.insert(1, raw("\\appendix\n"))
         for page in list(part.findall(addnodes.start_of_file)):
-            if not any(
-                isinstance(node, nodes.paragraph | nodes.table | nodes.section) for node in page[0].children[1:]
-            ):
+            if not any(isinstance(node, nodes.paragraph | nodes.table | nodes.section) for node in page[0][1:]):
                 page.parent.remove(page)  # the bibliography, whose entries have a heading of their own at the end
         chapter = self._solutions()
         if len(chapter) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 
@@ -110,7 +111,7 @@ WORD = re.compile(r"[^ \n-]+-?")
 """A piece of a text in which no line ends."""
 
 LINE = 104
-"""Letters of a table's size that a line of the text is wide, less what lies between the columns."""
+"""Letters of a table's size that a line of the text is wide."""
 
 GAP = 2
 """Letters that the space between two columns is wide."""
@@ -120,63 +121,56 @@ def columns_of(table: nodes.table) -> tuple[str, int]:
     """The columns of a table for LaTeX, and about how many lines it has.
 
     A table that fits has columns as wide as their longest cells. Otherwise no column is narrower than its longest word,
-    where that is possible, and the rest of the line goes to the columns in proportion to what they lack.
+    where that is possible, and the rest of the line goes to the columns by what they lack.
     """
     rows = [list(row.children) for row in table.findall(nodes.row)]
-    group = next(table.findall(nodes.tgroup))
-    width = group["cols"]
-    texts: list[list[str]] = [[] for _ in range(width)]
+    count = next(table.findall(nodes.tgroup))["cols"]
+    texts: list[list[str]] = [[] for _ in range(count)]
     for row in rows:
         at = 0
         for entry in row:
             if not entry.get("morecols"):
-                texts[min(at, width - 1)].append(_printed(entry))
+                texts[min(at, count - 1)].append(_printed(entry))
             at += entry.get("morecols", 0) + 1
-    whole = [max(map(len, column), default=1) or 1 for column in texts]
-    line = LINE - GAP * width
-    if sum(whole) <= line:
-        return "l" * width, len(rows)
+    longest = [max((len(text) for text in column if text), default=1) for column in texts]
+    line = LINE - GAP * count
+    if sum(longest) <= line:
+        return "l" * count, len(rows)
     words = [max((len(word) for text in column for word in WORD.findall(text)), default=1) + 2 for column in texts]
+    shares = _shares(longest, words, line)
+    total = round(10 * (sum(shares) + GAP * count))
+    spec = "".join(rf">{{\raggedright\arraybackslash}}\X{{{round(10 * (share + GAP))}}}{{{total}}}" for share in shares)
+    return spec, sum(_lines(row, shares) for row in rows)
+
+
+def _shares(longest: list[int], words: list[int], line: int) -> list[float]:
+    """The letters that each column gets of a line, from those of its longest cell and of its longest word."""
     spare = line - sum(words)
-    lacking = [max(long - short, 0) for long, short in zip(whole, words, strict=True)]
+    lacking = [max(long - word, 0) for long, word in zip(longest, words, strict=True)]
     if spare <= 0 or not sum(lacking):
-        shares = [float(word) for word in words]
-    else:  # a long text gains less from a letter more than a short one
-        weights = [lack**0.7 for lack in lacking]
-        shares = [
-            min(word + spare * weight / sum(weights), long)
-            for word, weight, long in zip(words, weights, whole, strict=True)
-        ]
-        shares[shares.index(max(shares))] += max(line - sum(shares), 0)
-    lines = sum(
-        max(
-            (-(-len(_printed(entry)) // max(int(share), 1)) for entry, share in zip(row, shares, strict=False)),
-            default=1,
-        )
-        for row in rows
-    )
-    total = sum(shares) + GAP * width
-    spec = "".join(
-        rf">{{\raggedright\arraybackslash}}\X{{{round(10 * (share + GAP))}}}{{{round(10 * total)}}}" for share in shares
-    )
-    return spec, lines
+        return [float(word) for word in words]
+    weights = [lack**0.7 for lack in lacking]  # a letter more shortens a long text by less than a short one
+    wanted = [word + spare * weight / sum(weights) for word, weight in zip(words, weights, strict=True)]
+    shares = [min(*pair) for pair in zip(wanted, map(float, longest), strict=True)]
+    shares[shares.index(max(shares))] += max(line - sum(shares), 0)
+    return shares
+
+
+def _lines(row: list[nodes.Element], shares: list[float]) -> int:
+    """The lines of a row: those of its highest cell."""
+    cells = zip(row, shares, strict=False)  # a cell may be several columns wide
+    return max((math.ceil(len(_printed(entry)) / max(share, 1)) for entry, share in cells), default=1)
 
 
 def keep_together(table: nodes.table) -> None:
     """No line ends within an interval, or before the sign between a number and its uncertainty."""
     for text in list(table.findall(nodes.Text)):
-        if isinstance(text.parent, nodes.math):
-            continue
-        tied = INTERVAL.sub(lambda found: found[0].replace(" ", NO_BREAK), text.astext()).replace(
-            " ± ", f"{NO_BREAK}±{NO_BREAK}"
-        )
-        text.parent.replace(text, nodes.Text(tied))
+        if not isinstance(text.parent, nodes.math):
+            tied = INTERVAL.sub(lambda found: found[0].replace(" ", NO_BREAK), text.astext())
+            text.parent.replace(text, nodes.Text(tied.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}")))
 
 
 def _printed(entry: nodes.Element) -> str:
     """The text of a cell; a formula takes about half the letters of its source."""
-    parts = [
-        text.astext() if not isinstance(text.parent, nodes.math) else "m" * (len(text) // 2)
-        for text in entry.findall(nodes.Text)
-    ]
-    return "".join(parts)
+    texts = entry.findall(nodes.Text)
+    return "".join("m" * (len(text) // 2) if isinstance(text.parent, nodes.math) else text.astext() for text in texts)

@@ -40,7 +40,7 @@ def build_pdf() -> Path:
     """
     if not (STAGE / "_build" / "html" / "index.html").exists():
         raise Refused("no pages to print yet: make book")
-    command = [jupyter_book(), "build", STAGE, "--all", "--builder", "latex", "-n", "-W", "--keep-going"]
+    command = [jupyter_book(), "build", str(STAGE), "--all", "--builder", "latex", "-n", "-W", "--keep-going"]
     if subprocess.run(command, check=False).returncode:
         raise Failed("jupyter-book reported errors or warnings, see above")
     folder = STAGE / "_build" / "latex"
@@ -87,10 +87,8 @@ def faults(log: str) -> list[str]:
 
     A reference that leads nowhere, a letter that its font lacks, a line that runs into the margin.
     """
-    told = [r"Reference .* undefined", r"Hyper reference .* undefined", r"Citation .* undefined", r"multiply defined"]
-    found = {
-        line for line in log.splitlines() if re.search("|".join(told), line) or line.startswith("Missing character")
-    }
+    told = re.compile(r"[Rr]eference .* undefined|Citation .* undefined|multiply defined|^Missing character")
+    found = {line for line in log.splitlines() if told.search(line)}
     for wide in re.finditer(r"^Overfull \\hbox \(([\d.]+)pt too wide\).*$", log, re.MULTILINE):
         if float(wide[1]) > WIDEST:
             found.add(wide[0])
