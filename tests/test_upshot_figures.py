@@ -103,4 +103,4 @@ def test_curves_of_each_dimension_and_the_examples_they_need():
     assert solid == {"attacked, d = 10": [0.1, 0.8], "attacked, d = 100": [0.0, 0.5]}
     drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in right.lines}
     assert drawn["attacked"] == ([10, 100], [3.0, 9.0])
-    assert drawn["slope of the square root of d"][1] == pytest.approx([9 / 10**0.5, 9.0])  # through the last point
+    assert drawn[r"slope of $\sqrt{d}$"][1] == pytest.approx([9 / 10**0.5, 9.0])  # through the last point

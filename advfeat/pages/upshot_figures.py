@@ -78,7 +78,7 @@ def forest(rows: Sequence[ClaimRow]) -> Figure:
     with_paper = [row for row in decided if row.published is not None]
     others = [row for row in decided if row.published is None]
     panels = (
-        (with_paper, "share of the paper's effect", True),
+        (with_paper, "share of the published effect", True),
         (others, "distance from no effect, in percentage points", False),
     )
     heights = [max(1, len(with_paper)), max(1, len(others))]
@@ -154,7 +154,7 @@ def sample_complexity(
         right.plot(list(by_dimension), list(by_dimension.values()), marker=marker, color=color, label=kind)
     last, count = max(needed["attacked"].items())
     roots = [(of, count * (of / last) ** 0.5) for of in needed["attacked"]]
-    right.plot(*zip(*roots, strict=True), color="black", ls=":", lw=1.4, label="slope of the square root of d")
+    right.plot(*zip(*roots, strict=True), color="black", ls=":", lw=1.4, label=r"slope of $\sqrt{d}$")
     right.set(xscale="log", yscale="log", xlabel="dimension d", ylabel="examples needed")
     right.legend(fontsize=9)
     return figure
