@@ -15,9 +15,11 @@ from advfeat.experiments.making import Trained
 from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.records import BOOK, Record, engine_of, load_record, readable_records, results_root
 from advfeat.experiments.run import Run
+from advfeat.experiments.settings import PLACES
 from advfeat.measures import accuracy
 from advfeat.pages import verdicts
 from advfeat.pages.verdicts import ClaimRow, claim_table, rows_of_book
+from advfeat.pages.wording import in_words, threat_in_words
 
 PAPERS_DATA = "cifar10"
 """The data set that the paper's numbers are of, with few exceptions."""
@@ -60,7 +62,9 @@ def check_record(
         wanted = opened.describe()
         for other, run in load_record(chapter, name).runs.items():
             config = run["config"]
-            differ = [name for name, value in wanted.items() if config.get(name) != value]
+            # Settings that have their default may not be named, here or there.
+            named = [*wanted, *(name for name in config if name in PLACES and name not in wanted)]
+            differ = [name for name in named if config.get(name) != wanted.get(name)]
             differ += [name for name, value in (parameters or {}).items() if config.get(name, value) != value]
             differ += ["engine"] if engine_of(run) != engine_of({"provenance": opened.provenance}) else []
             if other != seed and differ:
@@ -270,12 +274,13 @@ def recorded_table(record: Record, rows: Mapping[str, Mapping[str, str]], *, spe
 
 
 def recorded_list(record: Record, kinds: Iterable[str], *, spec: str = ".1%") -> pd.DataFrame:
-    """One row per recorded id whose first part is one of ``kinds``: the number, the attack, n and seeds."""
+    """One row per recorded id whose first part is one of ``kinds``, in words: the number, the attack, n and seeds."""
     table = {}
     for key in record.ids():
         if key.split("/")[0] in kinds:
             item = record.summary(key)
-            table[key] = {"found": f"{item:{spec}}", "attack": item.attack, "n, seeds": f"{item.n:,}, {item.seeds}"}
+            attack, counted = threat_in_words(item.attack), f"{item.n:,}, {item.seeds}"
+            table[in_words(key)] = {"found": f"{item:{spec}}", "attack": attack, "n, seeds": counted}
     return pd.DataFrame(table).T
 
 
