@@ -55,7 +55,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 THREADS = $(shell echo $$(( $(CORES) < $(JOBS) ? 1 : $(CORES) / $(JOBS) )))
 
-.PHONY: help book read test test-avx2 chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
+.PHONY: help book read pdf test test-avx2 chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -81,6 +81,9 @@ $(READING)/installed: constraints.txt
 
 read: $(READING)/installed ## build the pages from the committed outputs, in a minute: runs no chapter, installs no PyTorch
 	$(READING)/bin/python -m advfeat.pages.staging
+
+pdf: $(VENV)/installed ## the same, and then a PDF of it: needs LaTeX, and says what to install where it is missing
+	$(BIN)/python -m advfeat.pages pdf $(ARGS)
 
 test: export OMP_NUM_THREADS ?= $(THREADS)
 test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the book, and a second run of it beside the first

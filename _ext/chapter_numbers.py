@@ -1,8 +1,8 @@
 """Figures, exercises and algorithms are numbered by chapter: Fig. 4.2 is the second figure of chapter 4.
 
 Sphinx counts through the whole book, so that a new figure in chapter 1 would rename all later ones. It can count by
-section, but only where all headings are numbered. Here its numbers are replaced once it has given them; whatever shows a
-number (captions, references, solutions) reads it from there. The chapter is the number in the name of the file; pages
+section, but only where all headings are numbered. Here its numbers are replaced once it has given them; whatever shows
+a number (captions, references, solutions) reads it from there. The chapter is the number in the name of the file; pages
 without one count as Sphinx does, from 1.
 """
 

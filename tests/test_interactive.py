@@ -302,7 +302,19 @@ def built(folder, builder, text=PAGE):
     )
     (folder / "index.md").write_text(text)
     Image.new("RGB", (8, 8)).save(folder / "it.png")
-    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "-E", "-b", builder, str(folder), str(folder / builder)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-n",
+        "-W",
+        "-E",
+        "-b",
+        builder,
+        str(folder),
+        str(folder / builder),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -336,7 +348,10 @@ def test_latex_asks_and_does_not_answer(tmp_path):
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
-    [("{predict} fig-it", "{predict} fig-that", "no figure 'fig-that'"), ("{literal}`38°`", "38°", "an answer must be")],
+    [
+        ("{predict} fig-it", "{predict} fig-that", "no figure 'fig-that'"),
+        ("{literal}`38°`", "38°", "an answer must be"),
+    ],
 )
 def test_a_prediction_that_would_cover_nothing_or_is_typed_stops_the_build(tmp_path, old, new, said):
     result = built(tmp_path, "html", PAGE.replace(old, new))

@@ -100,7 +100,7 @@ def test_curves_of_each_dimension_and_the_examples_they_need():
     needed = {"clean": {10: 1.0, 100: 1.0}, "attacked": {10: 3.0, 100: 9.0}}
     left, right = upshot_figures.sample_complexity(curves, [1, 10], needed).axes
     solid = {line.get_label(): list(line.get_ydata()) for line in left.lines if line.get_linestyle() == "-"}
-    assert solid == {"d = 10": [0.1, 0.8], "d = 100": [0.0, 0.5]}
+    assert solid == {"attacked, d = 10": [0.1, 0.8], "attacked, d = 100": [0.0, 0.5]}
     drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in right.lines}
     assert drawn["attacked"] == ([10, 100], [3.0, 9.0])
-    assert drawn[r"slope of $\sqrt{d}$"][1] == pytest.approx([9 / 10**0.5, 9.0])  # through the last point
+    assert drawn["slope of the square root of d"][1] == pytest.approx([9 / 10**0.5, 9.0])  # through the last point

@@ -16,12 +16,13 @@ from filelock import FileLock, Timeout
 from advfeat.checkout import CHECKOUT
 from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.records import BOOK
+from advfeat.pages import staging
 from advfeat.pages.chapter_files import RUNS, STAGE, chapters
 from advfeat.pages.environment import inputs_of, surroundings
 from advfeat.pages.executed_copy import finished_with
 from advfeat.pages.execution import Failed, Task, check_first, execute_all
 from advfeat.pages.parameters import DEFAULT_PROFILE, Refused, check_parameters
-from advfeat.pages.staging import build_pages, fill, jupyter_book
+from advfeat.pages.staging import build_pages, fill
 
 INSTALL_BOOK = 'the packages that run and build the book are installed by: pip install -e ".[book]" -c constraints.txt'
 
@@ -67,6 +68,18 @@ def expectation(chapter: Path) -> Path:
     return copy
 
 
+def jupyter_book() -> str:
+    """The path of the program that builds the pages.
+
+    Raises:
+        Refused: it is not installed.
+    """
+    program = staging.jupyter_book()
+    if program is None:
+        raise Refused(f"jupyter-book is neither in {sysconfig.get_path('scripts')} nor on the path; {INSTALL_BOOK}")
+    return program
+
+
 def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
     """Run every chapter, build the pages in ``runs/stage``, return the path of the first page.
 
@@ -82,8 +95,6 @@ def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
         Failed: a chapter failed, the build gave a warning, or another build is under way.
     """
     program = jupyter_book()
-    if program is None:
-        raise Refused(f"jupyter-book is neither in {sysconfig.get_path('scripts')} nor on the path; {INSTALL_BOOK}")
     given = {"profile": profile} if profile != DEFAULT_PROFILE else {}
     plans = [(chapter, check_parameters(chapter, given)) for chapter in chapters()]
     for chapter, plan in plans:

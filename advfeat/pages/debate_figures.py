@@ -117,7 +117,9 @@ def features_in_the_plane(
     usefulness_plane(axis, lowest=lowest)
     axis.axvline(threshold, color=GREY, ls=":", lw=1.2)
     first = next(iter(groups))
-    marks = zip(groups.items(), ("o", "s", "D", "*"), (GREY, OTHERS[3], OTHERS[0], OTHERS[1]), (6, 6, 6, 12), strict=False)
+    marks = zip(
+        groups.items(), ("o", "s", "D", "*"), (GREY, OTHERS[3], OTHERS[0], OTHERS[1]), (6, 6, 6, 12), strict=False
+    )
     for (name, (useful, robust)), marker, color, size in marks:
         drawn = robust.clamp(min=lowest)
         counts = useful >= threshold if name == first else useful > -1

@@ -40,9 +40,7 @@ def texture_correlation(
     return figure
 
 
-def attack_curves(
-    radii: Sequence[float], curves: Mapping[str, Sequence[Interval]], *, title: str = "", legend: str = "best"
-) -> Figure:
+def attack_curves(radii: Sequence[float], curves: Mapping[str, Sequence[Interval]], *, title: str = "") -> Figure:
     """Chapter 1: a standard network's accuracy by the radius, under noise, then under weaker to stronger attacks."""
     figure, axis = plt.subplots(figsize=(6.2, 3.8))
     own = COLORS["standard"]
@@ -50,7 +48,7 @@ def attack_curves(
     for (label, curve), (color, marker, ls) in zip(curves.items(), looks, strict=True):
         plots.accuracy_curve(axis, radii, curve, label=label, color=color, marker=marker, ls=ls)
     axis.set_title(title)
-    axis.legend(loc=legend)
+    axis.legend(loc="center right", bbox_to_anchor=(1, 0.6))
     return figure
 
 

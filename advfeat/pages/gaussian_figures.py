@@ -249,7 +249,9 @@ def radius_slider(
     for eps in radii:
         fit = robust_mle(world, eps=eps)
         w = fit.weights()
-        moved = [attack_on_average(fit, of[:9], torch.full_like(of[:9, 0], label), eps=eps) for label, of in dots.items()]
+        moved = [
+            attack_on_average(fit, of[:9], torch.full_like(of[:9, 0], label), eps=eps) for label, of in dots.items()
+        ]
         stops.append(
             {
                 "radius": float(eps),
@@ -272,4 +274,5 @@ def radius_slider(
 
 
 def _rounded(numbers: Tensor) -> list[Any]:
-    return np.round(numbers.numpy(), 3).tolist()
+    rounded: list[Any] = np.round(numbers.numpy(), 3).tolist()
+    return rounded

@@ -104,9 +104,10 @@ def _given(names: Sequence[str], own: MappingProxyType[str, str], others: Sequen
 
 def strengths(color: str, count: int) -> list[str]:
     """``count`` colours from a lighter to a darker ``color``, each of which stands out from white paper."""
-    rgb = to_rgb(color)
+    red, green, blue = to_rgb(color)
     steps = [0.0] if count == 1 else [0.4 - 1.0 * step / (count - 1) for step in range(count)]
-    return [to_hex([part + (1 - part) * at if at > 0 else part * (1 + at) for part in rgb]) for at in steps]
+    towards = [(1 - abs(at), max(0.0, at)) for at in steps]  # share of the colour, and of white
+    return [to_hex((red * own + white, green * own + white, blue * own + white)) for own, white in towards]
 
 
 def tints(color: str, count: int) -> list[tuple[float, float, float]]:

@@ -40,24 +40,24 @@ _NAMES = {
     "fourier_rise": "fine waves disturb the standard network more",
     "fourier_det": "… and that of D_det more than that of D_R",
     "fourier_noise": "training on noise helps under noise",
-    "fourier_fog": "adversarial training harms under fog",
-    "leak_rand": "robust linear features leak into D_rand",
+    "fourier_fog": "fog harms the robust network more",
+    "leak_rand": "robust features leak into D_rand",
     "leak_det": "… and mislead in D_det",
-    "unshared": "unshared attacks transfer less",
+    "unshared": "perturbations that spare others transfer less",
     "unshared_teach": "… and teach less",
-    "wrong_labels": "wrong labels teach",
-    "transfer_probe": "robust networks transfer, probed",
-    "transfer_tuned": "… and fine-tuned",
-    "natural_missed": "five architectures miss the same images",
-    "natural_judge": "… and a sixth does, too",
-    "shape_bias": "robust networks go by broad waves",
-    "location": "a network takes the corner for the shape",
+    "wrong_labels": "wrong labels alone teach",
+    "transfer_probe": "robust probes serve held-out classes better",
+    "transfer_tuned": "… also after fine-tuning",
+    "natural_missed": "five networks miss more than chance",
+    "natural_judge": "… and a sixth misses these, too",
+    "shape_bias": "the robust network goes by broad waves",
+    "location": "a fully connected one goes by the corner",
     "fashion_rand": "Fashion-MNIST, D_rand: accurate",
     "fashion_det": "Fashion-MNIST, D_det: accurate",
     "fashion_det_wins": "Fashion-MNIST, D_det: label over class after",
     "fashion_r": "Fashion-MNIST, D_R: robust",
     "fashion_nr": "Fashion-MNIST, D_NR: accurate",
-    "evaluation_masked": "masks fool PGD, not an attack made for them",
+    "evaluation_masked": "masked networks withstand PGD only",
 }
 """Claims about rates, in a few words; floors are not drawn."""
 
@@ -77,7 +77,7 @@ def forest(rows: Sequence[ClaimRow]) -> Figure:
     with_paper = [row for row in decided if row.published is not None]
     others = [row for row in decided if row.published is None]
     panels = (
-        (with_paper, "share of the published effect", True),
+        (with_paper, "share of the paper's effect", True),
         (others, "distance from no effect, in percentage points", False),
     )
     heights = [max(1, len(with_paper)), max(1, len(others))]
@@ -142,18 +142,18 @@ def sample_complexity(
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.3))
     for (dimension, found), color in zip(curves.items(), strengths(OTHERS[0], len(curves)), strict=True):
-        left.plot(counts, found["attacked"], color=color, label=f"d = {dimension:,}")
+        left.plot(counts, found["attacked"], color=color, label=f"attacked, d = {dimension:,}")
     for found in curves.values():  # they lie on one another
         left.plot(counts, found["clean"], color=GREY, ls="--", lw=1.6)
     left.plot([], [], color=GREY, ls="--", lw=1.6, label="clean, every d")
     left.set(xscale="log", xlabel="examples", ylabel="accuracy", ylim=(-0.02, 1.04))
     left.yaxis.set_major_formatter(PercentFormatter(1.0))
-    left.legend(title="solid: attacked")
+    left.legend()
     for (kind, by_dimension), color, marker in zip(needed.items(), (GREY, OTHERS[0]), "so", strict=True):
         right.plot(list(by_dimension), list(by_dimension.values()), marker=marker, color=color, label=kind)
     last, count = max(needed["attacked"].items())
     roots = [(of, count * (of / last) ** 0.5) for of in needed["attacked"]]
-    right.plot(*zip(*roots, strict=True), color="black", ls=":", lw=1.4, label=r"slope of $\sqrt{d}$")
+    right.plot(*zip(*roots, strict=True), color="black", ls=":", lw=1.4, label="slope of the square root of d")
     right.set(xscale="log", yscale="log", xlabel="dimension d", ylabel="examples needed")
     right.legend()
     return figure

@@ -180,7 +180,9 @@ def test_a_prediction_by_keyboard_uncovers_what_was_found_and_nothing_jumps(open
     assert after > before, "the numbers of the text stay covered"
     assert box.locator(".advfeat-found >> visible=true").count() == sliders.count()
     assert not any(slider.is_enabled() for slider in sliders.all())
-    found = [float(text.removeprefix("found: ").rstrip("%°")) for text in box.locator(".advfeat-found").all_inner_texts()]
+    found = [
+        float(text.removeprefix("found: ").rstrip("%°")) for text in box.locator(".advfeat-found").all_inner_texts()
+    ]
     off = sum(abs(value - 1) for value in found) / len(found)
     assert f"off by {off:.0f}" in box.get_by_role("status").inner_text()
     assert page.evaluate("document.activeElement.textContent") == "Start over"
@@ -252,7 +254,9 @@ def test_without_the_script_and_on_paper_everything_shows(open_page, path, how):
         assert page.locator(f"#{PREDICTIONS[path]}").is_visible()
         assert "?" in page.locator(".advfeat-predict").inner_text()
     covered = page.locator(".advfeat-number")
-    assert all(number.evaluate("number => getComputedStyle(number).visibility === 'visible'") for number in covered.all())
+    assert all(
+        number.evaluate("number => getComputedStyle(number).visibility === 'visible'") for number in covered.all()
+    )
     if path in PREDICTIONS and "media" in how:
         assert covered.count(), "what this test looks at is gone"
     if not how.get("javascript", True):
