@@ -40,9 +40,7 @@ def texture_correlation(
     return figure
 
 
-def attack_curves(
-    radii: Sequence[float], curves: Mapping[str, Sequence[Interval]], *, title: str = ""
-) -> Figure:
+def attack_curves(radii: Sequence[float], curves: Mapping[str, Sequence[Interval]], *, title: str = "") -> Figure:
     """Chapter 1: a standard network's accuracy by the radius, under noise, then under weaker to stronger attacks."""
     figure, axis = plt.subplots(figsize=(6.2, 3.8))
     own = COLORS["standard"]
