@@ -111,10 +111,10 @@ def compiled_convolutions():
 @pytest.fixture
 def empty_book(tmp_path, monkeypatch):
     """An empty book in a folder of its own, and an environment that a command may change."""
-    from advfeat.pages import build, chapter_files, environment, runner
+    from advfeat.pages import build, chapter_files, environment, runner, staging
 
     root = build.CHECKOUT
-    for module in (build, chapter_files, runner):
+    for module in (build, chapter_files, runner, staging):
         for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE", "LABELS"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tmp_path / getattr(module, name).relative_to(root))

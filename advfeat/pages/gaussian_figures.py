@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,6 +22,9 @@ from advfeat.gaussian import (
 )
 from advfeat.pages import plots
 from advfeat.pages.identity import GREY, OTHERS, colors_of
+from advfeat.pages.interactive import Interactive
+
+SLIDER_POINTS = 120  # of each class, drawn in the browser
 
 
 def two_classes(
@@ -226,3 +230,49 @@ def accuracy_by_radius(
     axis.set(xlabel=r"radius of the test", ylabel="robust accuracy")
     axis.legend()
     return figure
+
+
+def radius_slider(
+    world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"], radii: Sequence[float], still: Sequence[float]
+) -> Interactive:
+    """The paper's Figure 4 with a slider: the robust fit at each of many radii, and four of them as a picture.
+
+    Args:
+        world: the two classes.
+        x: a sample; of each class some points are drawn, and the adversary's moves of nine.
+        y: its labels.
+        radii: stops of the slider.
+        still: the four radii of the picture.
+    """
+    dots = {label: x[y == label][:SLIDER_POINTS] for label in (1, -1)}
+    stops = []
+    for eps in radii:
+        fit = robust_mle(world, eps=eps)
+        w = fit.weights()
+        moved = [
+            attack_on_average(fit, of[:9], torch.full_like(of[:9, 0], label), eps=eps) for label, of in dots.items()
+        ]
+        stops.append(
+            {
+                "radius": float(eps),
+                "mean": _rounded(fit.mean),
+                "covariance": _rounded(fit.covariance),
+                "gradient": _rounded(w / w.norm()),
+                "angle": round(float(np.degrees(np.arccos(alignment(fit.mean, fit.covariance)))), 3),
+                "accuracy": [round(world.accuracy(w, eps=test), 3) for test in (0.0, eps)],
+                "moved": [_rounded(points) for points in moved],
+            }
+        )
+    data = {"points": [_rounded(dots[label]) for label in (1, -1)], "stops": stops}
+    angles = {stop["radius"]: stop["angle"] for stop in stops}
+    turned = ", ".join(f"{angles[eps]:.0f}° at radius {eps:g}" for eps in still if eps in angles)
+    alt = (
+        "Four panels with the same two flat clouds of points and the ellipses of the robust fit, one radius each. "
+        f"The angle between the direction of the classes and the gradient: {turned}."
+    )
+    return Interactive("gaussians", data, robust_fits(world, x, y, still), alt=alt)
+
+
+def _rounded(numbers: Tensor) -> list[Any]:
+    rounded: list[Any] = np.round(numbers.numpy(), 3).tolist()
+    return rounded
