@@ -2,8 +2,8 @@
 
 Sphinx counts through the whole book, so that a new figure in chapter 1 would rename all later ones. It can count by
 section, but only where all headings are numbered. Here its numbers are replaced once it has given them; whatever shows
-a number (captions, references, solutions) reads it from there. The chapter is the number in the name of the file; pages
-without one count as Sphinx does, from 1.
+a number (captions, references, solutions) reads it from there. A chapter is the number in its file's name; a page
+without one counts from 1.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ def number_by_chapter(_: Any, env: Any) -> list[str]:
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
-    app.connect("env-updated", number_by_chapter)
+    app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx, which counts at this event
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -45,6 +45,7 @@ def image_grid(
     above = max((text.count("\n") + 1 for text in column_labels), default=0)
     height = blocks * (rows * (side + 0.06) + 0.2 * (sum(below) + above))
     figure, axes = plt.subplots(blocks * rows, across, figsize=(side * across + beside, height + 0.1), squeeze=False)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     pixels = images.detach().cpu().permute(0, 1, 3, 4, 2).clamp(0, 1).numpy()
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
