@@ -532,6 +532,20 @@ def test_a_record_with_other_parameters_of_the_chapter_is_refused_too(tiny, caps
     check_record("42-tiny", profile="planted", seed=3, parameters={"rate": default + 1, "text": "unrecorded"})
 
 
+def test_a_record_with_a_setting_that_this_run_leaves_at_its_default_is_refused_too(tmp_path, monkeypatch):
+    """Settings that were added later stand in a record only where they are not at their default."""
+    monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "results").mkdir()
+    held = {"held_out_from": 5000}
+    save_record(
+        "42-tiny", "planted", seed=0, values={}, config=Run("planted", overrides=held).describe(), seconds={},
+        provenance={"commit": "c0ffee", "device": "a processor", "engine": in_words()},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"seed 0 with other settings \(held_out_from\)"):
+        check_record("42-tiny", profile="planted", seed=3)
+    check_record("42-tiny", profile="planted", seed=3, overrides=held)
+
+
 @pytest.mark.parametrize("name", ["42", "42-tiny", "42-tiny.ipynb", "book/42-tiny.ipynb"])
 def test_runner_finds_a_chapter_by_any_of_its_names(tiny, name):
     assert chapter_files.find_chapter(name) == tiny
