@@ -159,8 +159,18 @@ ALLOWED: dict[str, dict[str, str]] = {
         "a tenth of it is enough": SETTING,
     },
     "09-fourier-view": {
+        "by an eighth of a period": PROVED,
         "a quarter of a period": PROVED,
+        "on a quarter of the images, and with a third of it": PROVED,
         "four times as long": SETTING,
+    },
+    "12-honest-evaluation": {
+        "five times the steps": SETTING,
+        "Five times the steps": SETTING,
+        "twice as many passes as steps": PROVED,
+        "is below 0.05.": SETTING,
+        "about two thirds": PROVED,
+        "below 0.05/20, the next below 0.05/19": SETTING,
     },
     "11-beyond-cifar10": {
         "ten times their texture": SETTING,
