@@ -49,7 +49,7 @@ MEASURED = re.compile(
     | \b (?: \d+ | {COUNT} ) \ (?: seconds? | minutes? | hours? ) \b | \b an? \ (?: minute | hour ) \b
     """
 )
-CONVENTION = re.compile(r"95 %(?= intervals?\b|, for a share)|(?<=together with )95 %")  # the level of the intervals
+CONVENTION = re.compile(r"95 ?%(?= intervals?\b|, for a share)|(?<=together with )95 ?%")  # the level of the intervals
 
 
 def settings() -> set[str]:

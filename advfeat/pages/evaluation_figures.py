@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from advfeat.pages.identity import GREY, WIDEST, colors_of, markers_of
+from advfeat.pages.identity import ANSWERS, GREY, WIDEST, colors_of, markers_of
 from advfeat.pages.plots import Interval
 
 
@@ -65,6 +65,23 @@ def budget_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, Interv
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes[0, 0].set_ylabel("accuracy under attack")
     figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def by_network(groups: Mapping[str, Mapping[str, Interval]], names: Sequence[str]) -> Figure:
+    """The accuracies of several networks, side by side for each attack: attack → network → accuracy.
+
+    Args:
+        names: of the networks, from left to right.
+    """
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.4))
+    for index, (color, (label, found)) in enumerate(zip((GREY, *ANSWERS), groups.items(), strict=True)):
+        places = [place + 0.2 * (index - 1) for place in range(len(names))]
+        axis.vlines(places, [found[name].low for name in names], [found[name].high for name in names], color=color, lw=2)
+        axis.plot(places, [found[name].value for name in names], "o", color=color, label=label)
+    axis.set(xticks=range(len(names)), xticklabels=list(names), ylim=(-0.03, 1.03), ylabel="accuracy")
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.legend(loc="center right")
     return figure
 
 
