@@ -7,10 +7,10 @@
     - the class after it | {glue:text}`ch05_table1/D_det/after`
     :::
 
-The argument is the name of the figure. Behind each bar stands what was found, as a role that inserts the number, so none
-is typed. The options ``unit`` (``%``) and ``range`` (``0 100``) are those of all answers. On a page the script covers the
-figure until the reader has drawn all bars, or skips; without it, in print and in LaTeX there is the question alone, and
-the figure shows.
+The argument is the name of the figure. Behind each bar stands the number that was found, as a role that inserts it, so
+none is typed. The options ``unit`` (``%``) and ``range`` (``0 100``) are those of all answers. On a page the script
+covers the figure until the reader locks a prediction or skips; without it, in print and in LaTeX there is the question
+alone, and the figure shows.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class PredictDirective(SphinxDirective):
         self.state.nested_parse(StringList(lines, source, [(source, line)] * len(lines)), 0, into)
 
 
-def check_figures(app: Any, doctree: nodes.document) -> None:
+def check_figures(_: Any, doctree: nodes.document) -> None:
     """Warn of a prediction whose figure is not on its page: it would cover nothing."""
     for node in doctree.findall(Predict):
         if node["figure"] not in doctree.nameids:
@@ -122,22 +122,22 @@ def _open(self: Any, node: Predict) -> None:
     self.body.append(f'<div class="advfeat-predict"{attributes}>\n')
 
 
-def _open_answers(self: Any, node: PredictAnswers) -> None:
+def _open_answers(self: Any, _: PredictAnswers) -> None:
     if self.builder.name == "epub":
         raise nodes.SkipNode
     self.body.append('<ul class="advfeat-answers" hidden>\n')
 
 
-def _skip(self: Any, node: nodes.Node) -> None:
+def _skip(*_: object) -> None:
     raise nodes.SkipNode
 
 
-def _nothing(self: Any, node: nodes.Node) -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
 def _writes(text: str) -> Any:
-    def visit(self: Any, node: nodes.Node) -> None:
+    def visit(self: Any, _: nodes.Node) -> None:
         self.body.append(text)
 
     return visit

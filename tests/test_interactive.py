@@ -1,4 +1,4 @@
-"""What a reader can try on the pages: the HTML that a chapter makes, its still picture, and the directive ``predict``."""
+"""What a reader can try on the pages: the HTML that a chapter makes, its still picture, the directive ``predict``."""
 
 from __future__ import annotations
 
@@ -302,19 +302,8 @@ def built(folder, builder, text=PAGE):
     )
     (folder / "index.md").write_text(text)
     Image.new("RGB", (8, 8)).save(folder / "it.png")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-q",
-        "-n",
-        "-W",
-        "-E",
-        "-b",
-        builder,
-        str(folder),
-        str(folder / builder),
-    ]
+    flags = ["-q", "-n", "-W", "-E", "-b", builder]
+    command = [sys.executable, "-m", "sphinx", *flags, str(folder), str(folder / builder)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

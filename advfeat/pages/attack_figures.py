@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -37,7 +38,7 @@ def attack_slider(
     """
     if not len(within) == len(answers) == len(radii):
         raise ValueError(f"{len(radii)} radii need as many images and answers, got {len(within)} and {len(answers)}")
-    if radii[0] != 0 or any(one >= two for one, two in zip(radii, radii[1:], strict=False)):
+    if radii[0] != 0 or any(one >= two for one, two in itertools.pairwise(radii)):
         raise ValueError(f"radii must grow from 0, got {list(radii)}")
     names = [classes[int(label)] for label in labels]
     shown = [

@@ -249,9 +249,8 @@ def radius_slider(
     for eps in radii:
         fit = robust_mle(world, eps=eps)
         w = fit.weights()
-        moved = [
-            attack_on_average(fit, of[:9], torch.full_like(of[:9, 0], label), eps=eps) for label, of in dots.items()
-        ]
+        few = {label: of[:9] for label, of in dots.items()}
+        moved = [attack_on_average(fit, of, torch.full_like(of[:, 0], label), eps=eps) for label, of in few.items()]
         stops.append(
             {
                 "radius": float(eps),

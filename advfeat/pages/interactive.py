@@ -25,9 +25,9 @@ STILL_COLOURS = 128  # a drawing with a few small pictures looks the same, and w
 class Interactive:
     """A widget of the pages, with the picture that stands for it wherever their script does not run.
 
-    On a page the script builds the widget from ``data`` and puts the picture behind a button. Jupyter and Colab, readers
-    without JavaScript, print and EPUB get the picture; LaTeX gets it as a PNG. Nothing is loaded from anywhere, and two
-    equal widgets are equal byte by byte.
+    On a page the script builds the widget from ``data`` and puts the picture behind a button. Jupyter and Colab, print,
+    EPUB and readers without JavaScript get the picture; LaTeX gets it as a PNG. Nothing is loaded from anywhere, and
+    two equal widgets are equal byte by byte.
 
     Args:
         kind: one of ``KINDS``.
