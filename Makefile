@@ -29,6 +29,9 @@ PEERS := torchattacks foolbox adversarial-robustness-toolbox robustness secml-to
 # Snakemake, which asks for packages that the book's tools do not go with.
 WORKFLOW := .venv-workflow
 PAGES := runs/stage/_build/html
+# What builds the pages from the committed outputs: no PyTorch, so it is installed in half a minute.
+READING := .venv-read
+READERS := jupyter-book sphinx-exercise sphinx-proof sphinxext-opengraph django-static-mathjax matplotlib pillow
 CHAPTER ?=
 PROFILE ?= planted
 ARGS ?=
@@ -52,7 +55,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 THREADS = $(shell echo $$(( $(CORES) < $(JOBS) ? 1 : $(CORES) / $(JOBS) )))
 
-.PHONY: help book test test-avx2 chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
+.PHONY: help book read pdf test test-avx2 chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -69,6 +72,18 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 book: $(VENV)/installed ## run the chapters that are not done, build the pages strictly: ARGS=--fresh runs all again
 	$(BIN)/python -m advfeat.pages book $(ARGS)
+
+$(READING)/installed: constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found: make PYTHON=/path/to/python3.12 read" >&2; exit 1; }
+	test -x $(READING)/bin/python || "$(PYTHON)" -m venv $(READING)
+	$(READING)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(READERS) -c constraints.txt
+	@touch $@
+
+read: $(READING)/installed ## build the pages from the committed outputs, in a minute: runs no chapter, installs no PyTorch
+	$(READING)/bin/python -m advfeat.pages.staging
+
+pdf: $(VENV)/installed ## the same, and then a PDF of it: needs LaTeX, and says what to install where it is missing
+	$(BIN)/python -m advfeat.pages pdf $(ARGS)
 
 test: export OMP_NUM_THREADS ?= $(THREADS)
 test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the book, and a second run of it beside the first
@@ -171,4 +186,4 @@ clean: ## remove what runs and builds left; trained models and constructed datas
 	find advfeat tests book -name __pycache__ -o -name .ipynb_checkpoints | xargs -r rm -rf
 
 distclean: clean ## and the installed environment
-	rm -rf $(VENV) $(BENCH) $(WORKFLOW)
+	rm -rf $(VENV) $(BENCH) $(WORKFLOW) $(READING)

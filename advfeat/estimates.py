@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -120,6 +120,22 @@ class Estimate:
         low, high = (math.tanh(math.atanh(r) + side * half) if abs(r) < 1 else r for side in (-1, 1))
         return cls(r, low, high, n, rate=False, within=(-1.0, 1.0))
 
+    def on_fishers_scale(self) -> Estimate:
+        """The same correlation with an interval that cannot leave [−1, 1]: symmetric about artanh r, not about r.
+
+        There each side is as long as here, times the slope of artanh at r, 1 / (1 − r²). Far from ±1 this changes
+        nothing but the third digit; near them the side towards the end shrinks and the other one grows.
+
+        Raises:
+            ValueError: the value is outside [−1, 1] by more than rounding.
+        """
+        if abs(self.value) > 1 + 1e-9:
+            raise ValueError(f"a correlation must be in [-1, 1], got {self.value}")
+        r = min(1.0, max(-1.0, self.value))
+        slope = 1 / (1 - r * r) if abs(r) < 1 else 0.0
+        low, high = (math.tanh(math.atanh(r) + slope * (end - r)) if slope else r for end in (self.low, self.high))
+        return replace(self, value=r, low=low, high=high, within=(-1.0, 1.0))
+
 
 def correlation_of(first: Mapping[str, Estimate], second: Mapping[str, Estimate], *, without: str = "") -> Estimate:
     """Pearson's r, with Fisher's interval, of two measurements of the same things, for example of five networks.
@@ -174,6 +190,13 @@ class Measured:
             if getattr(self, name) is not None:
                 inputs.real(name, getattr(self, name))
 
+    @classmethod
+    def of_estimate(cls, estimate: Estimate, network: str, *, attack: str = "none", seed: int = 0) -> Measured:
+        """An estimate as it is recorded: of a rate without its interval, which follows from n."""
+        inputs.instance("estimate", estimate, Estimate, "an estimates.Estimate")
+        low, high = (None, None) if estimate.rate else (estimate.low, estimate.high)
+        return cls(estimate.value, estimate.n, network, attack, seed, low, high, estimate.within)
+
     @property
     def rate(self) -> bool:
         """Whether the number is a share in [0, 1], which has no interval of its own."""
@@ -202,7 +225,8 @@ def summarise(measured: Sequence[Measured]) -> Summary:
 
     The interval adds two independent sources of error. The first is the choice of test images: Wilson's interval for a
     rate, the mean of the recorded intervals for any other number. The second, from two seeds on, is the spread between
-    seeds (Student's t). With two seeds it is wide, as it should be: two runs say little about a third.
+    seeds (Student's t). With two seeds it is wide, as it should be: two runs say little about a third. Of a number in
+    [−1, 1], such as a correlation, both are added on Fisher's scale, artanh r, so the interval ends before ±1.
     """
     by_seed = [[item for item in measured if item.seed == seed] for seed in {item.seed: None for item in measured}]
 
@@ -221,6 +245,8 @@ def summarise(measured: Sequence[Measured]) -> Summary:
         low, high = float(of_each("low").mean()), float(of_each("high").mean())
     low, high = mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread)
     least, most = (0.0, 1.0) if rate else measured[0].within or (-math.inf, math.inf)
+    if seeds > 1 and (least, most) == (-1.0, 1.0):
+        low, high = _fishers_interval(values, of_each("low"), of_each("high"))
     low, high = max(least, low), min(most, high)
     return Summary(
         value=mean,
@@ -232,6 +258,15 @@ def summarise(measured: Sequence[Measured]) -> Summary:
         network=measured[0].network,
         attack=measured[0].attack,
     )
+
+
+def _fishers_interval(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[float, float]:
+    """The interval of the mean of numbers in [−1, 1], one for each network, as ``summarise`` has it."""
+    almost = math.nextafter(1.0, 0.0)  # artanh 1 is infinite
+    middle, z, below, above = (np.arctanh(np.clip(of, -almost, almost)) for of in (values.mean(), values, lows, highs))
+    spread = _student(len(z) - 1) * float(z.std(ddof=1)) / math.sqrt(len(z))
+    down, up = math.hypot(float((z - below).mean()), spread), math.hypot(float((above - z).mean()), spread)
+    return math.tanh(middle - down), math.tanh(middle + up)
 
 
 @cache

@@ -155,8 +155,9 @@ def usefulness(values: Float[Tensor, "n k"], positive: Bool[Tensor, " n"], *, le
         level: of the interval of each feature alone. For m of them to hold all at once take 1 − 0.05 / m (Bonferroni).
 
     Returns:
-        One estimate per feature. The interval is Student's, with the standard error of the ratio by the delta method:
-        σ is estimated from the same images, and leaving that out misses the right width. Where one image in a hundred
+        One estimate per feature. The interval is Student's, with the standard error of the ratio by the delta method,
+        on Fisher's scale, so that it stays in [−1, 1], see ``Estimate.on_fishers_scale``: σ is estimated from the same
+        images, and leaving that out misses the right width. Where one image in a hundred
         decides, as for a texture that is nearly always right, it needs several hundred images on each side.
 
     Raises:
@@ -172,7 +173,7 @@ def usefulness(values: Float[Tensor, "n k"], positive: Bool[Tensor, " n"], *, le
     Source: equation (1) of Ilyas et al. 2019.
     """
     inputs.tensor("values", values, "n k", inputs.FLOATS)
-    return mean_worst(values, values, values, positive, level)
+    return [found.on_fishers_scale() for found in mean_worst(values, values, values, positive, level)]
 
 
 def robust_usefulness(responses: Responses, positive: Bool[Tensor, " n"], *, level: float = 0.95) -> list[Estimate]:

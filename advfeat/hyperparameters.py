@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from advfeat import inputs
 from advfeat.engine import fused_steps
 from advfeat.threats import Threat, check_threat
+
+ADDED_LATER = {"added_later": True}
+"""Metadata of a field of settings that was added when things had already been made and recorded without it: keys and
+records leave it out where it has its default, which is what was done before."""
+
+
+def named(settings: Any) -> Mapping[str, Any]:
+    """Name → value of the settings of a dataclass, but for those ``ADDED_LATER`` that have their default."""
+    values = {one.name: (one, getattr(settings, one.name)) for one in dataclasses.fields(settings)}
+    return {name: value for name, (one, value) in values.items() if one.metadata != ADDED_LATER or value != one.default}
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,15 @@ class TrainConfig:
             Where weights change fast the running statistics lag behind them, and with few steps the network can then
             learn to withstand the attack on its lagging copy alone.
         precision: ``float32``, ``bfloat16`` for autocast, or ``fast``: the one of them that the device computes faster.
+        drops: shares of the steps, in (0, 1) and rising, after which the rate is a tenth of what it was. It then stays
+            level between them; the straight fall to zero is what happens without any.
+        logit_factor: factor of the logits in the loss, beside the network's own; below 1 it softens the training. The
+            attack of adversarial training sees the logits without it.
+        whitening: set a 2×2 stem to whitening filters before the first step, see ``whitening.whiten``; otherwise it is
+            trained from random weights as every other layer is. This is done where a network is made
+            (``experiments.making.train_network``), not in ``train``.
+        average: share of the steps, in [0, 1), the last ones, over which the weights are averaged; the averages of the
+            statistics of BatchNorm go with them. 0: the last weights.
 
     Raises:
         TypeError: a value of another type, named.
@@ -54,15 +76,24 @@ class TrainConfig:
     attack_step_size: float = 0.1
     attack_mode: str = "eval"
     precision: str = "float32"
+    drops: tuple[float, ...] = field(default=(), metadata=ADDED_LATER)
+    logit_factor: float = field(default=1.0, metadata=ADDED_LATER)
+    whitening: bool = field(default=True, metadata=ADDED_LATER)
+    average: float = field(default=0.0, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "shift", "attack_steps"):
             inputs.whole(name, getattr(self, name))
-        for name in ("lr", "warmup", "momentum", "weight_decay", "label_smoothing", "attack_step_size"):
+        for name in ("lr", "warmup", "momentum", "weight_decay", "label_smoothing", "attack_step_size",
+                     "logit_factor", "average"):  # fmt: skip
             inputs.real(name, getattr(self, name))
         for name in ("attack_mode", "precision"):
             inputs.text(name, getattr(self, name))
-        inputs.flag("flip", self.flip)
+        for name in ("flip", "whitening"):
+            inputs.flag(name, getattr(self, name))
+        inputs.instance("drops", self.drops, tuple, "a tuple of shares of the steps")
+        for share in self.drops:
+            inputs.real("drops", share)
         if self.threat is not None:
             check_threat(self.threat)
         for name, accepted, words in (
@@ -77,6 +108,9 @@ class TrainConfig:
             ("attack_steps", self.attack_steps >= 1, "1 or more"),
             ("attack_step_size", 0 < self.attack_step_size < math.inf, "a positive number"),
             ("attack_mode", self.attack_mode in ("eval", "train"), "eval or train"),
+            ("logit_factor", 0 < self.logit_factor < math.inf, "a positive number"),
+            ("average", 0 <= self.average < 1, "in [0, 1)"),
+            ("drops", _rising((0.0, *self.drops, 1.0)), "shares in (0, 1), each larger than the one before"),
             ("precision", self.precision in ("float32", "bfloat16", "fast"), "float32, bfloat16 or fast"),
         ):
             if not accepted:
@@ -103,3 +137,7 @@ class TrainConfig:
         inputs.number("eps", eps, least=0)
         step_size = self.attack_step_size * (eps / self.threat.eps)
         return dataclasses.replace(self, threat=dataclasses.replace(self.threat, eps=eps), attack_step_size=step_size)
+
+
+def _rising(values: tuple[float, ...]) -> bool:
+    return all(one < other for one, other in itertools.pairwise(values))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -95,7 +96,37 @@ class Threat(ABC):
         """The least threat of this norm that holds, from any such image on, every other."""
 
 
-class L2(Threat):
+class FusedThreat(Threat):
+    """A threat whose step is one of ``fused_steps``: what is the same for all of these."""
+
+    @property
+    @abstractmethod
+    def fused(self) -> Callable[..., Tensor]:
+        """The step, as ``fused_steps.l2_step`` is called; looked up anew each time, since a test may replace it."""
+
+    def step(
+        self,
+        adv: Float[Tensor, "n *shape"],
+        origin: Float[Tensor, "n *shape"],
+        gradient: Float[Tensor, "n *shape"],
+        step_size: float,
+        *,
+        out: Tensor | None = None,
+        network: fused_steps.NetworkInput | None = None,
+    ) -> Float[Tensor, "n *shape"]:
+        """One step of length ``step_size``, projected; see ``fused``."""
+        return self.fused(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
+
+    def step_each(
+        self, adv: Float[Tensor, "n *shape"], origin: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"],
+        step_sizes: Float[Tensor, " n"], radii: Float[Tensor, " n"],
+    ) -> Float[Tensor, "n *shape"]:  # fmt: skip
+        """``step`` with a length and a radius of its own for each image."""
+        lengths, bounds = _columns(step_sizes, adv), _columns(radii, adv)
+        return self.fused(adv, origin, gradient, eps=bounds, step_size=lengths)
+
+
+class L2(FusedThreat):
     """The threat {x' : ‖x' − x‖₂ ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units over the whole image.
 
     Raises:
@@ -114,26 +145,10 @@ class L2(Threat):
         start: Tensor = (images + offset.view_as(images)).clamp(0, 1)
         return start
 
-    def step(
-        self,
-        adv: Float[Tensor, "n *shape"],
-        origin: Float[Tensor, "n *shape"],
-        gradient: Float[Tensor, "n *shape"],
-        step_size: float,
-        *,
-        out: Tensor | None = None,
-        network: fused_steps.NetworkInput | None = None,
-    ) -> Float[Tensor, "n *shape"]:
-        """One step of length ``step_size`` along the normalised gradient, projected; see ``fused_steps.l2_step``."""
-        return fused_steps.l2_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
-
-    def step_each(
-        self, adv: Float[Tensor, "n *shape"], origin: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"],
-        step_sizes: Float[Tensor, " n"], radii: Float[Tensor, " n"],
-    ) -> Float[Tensor, "n *shape"]:  # fmt: skip
-        """``step`` with a length and a radius of its own for each image; see ``fused_steps.l2_step``."""
-        lengths, bounds = _columns(step_sizes, adv), _columns(radii, adv)
-        return fused_steps.l2_step(adv, origin, gradient, eps=bounds, step_size=lengths)
+    @property
+    def fused(self) -> Callable[..., Tensor]:
+        """A step along the normalised gradient."""
+        return fused_steps.l2_step
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """‖adv − origin‖₂ of each image; NaN where a pixel is NaN."""
@@ -170,7 +185,7 @@ class L2(Threat):
         return type(self)(math.sqrt(images[0].numel()))
 
 
-class Linf(Threat):
+class Linf(FusedThreat):
     """The threat {x' : max |x' − x| ≤ eps, 0 ≤ x' ≤ 1}, eps in [0, 1] pixel units.
 
     Raises:
@@ -193,26 +208,10 @@ class Linf(Threat):
         noise = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
         return (images + self.eps * noise).clamp(0, 1)
 
-    def step(
-        self,
-        adv: Float[Tensor, "n *shape"],
-        origin: Float[Tensor, "n *shape"],
-        gradient: Float[Tensor, "n *shape"],
-        step_size: float,
-        *,
-        out: Tensor | None = None,
-        network: fused_steps.NetworkInput | None = None,
-    ) -> Float[Tensor, "n *shape"]:
-        """One step of ``step_size`` per pixel by the sign of the gradient, projected; see ``fused_steps.linf_step``."""
-        return fused_steps.linf_step(adv, origin, gradient, eps=self.eps, step_size=step_size, out=out, network=network)
-
-    def step_each(
-        self, adv: Float[Tensor, "n *shape"], origin: Float[Tensor, "n *shape"], gradient: Float[Tensor, "n *shape"],
-        step_sizes: Float[Tensor, " n"], radii: Float[Tensor, " n"],
-    ) -> Float[Tensor, "n *shape"]:  # fmt: skip
-        """``step`` with a length and a radius of its own for each image; see ``fused_steps.linf_step``."""
-        lengths, bounds = _columns(step_sizes, adv), _columns(radii, adv)
-        return fused_steps.linf_step(adv, origin, gradient, eps=bounds, step_size=lengths)
+    @property
+    def fused(self) -> Callable[..., Tensor]:
+        """A step by the sign of the gradient, in every pixel."""
+        return fused_steps.linf_step
 
     def distance(self, adv: Float[Tensor, "n c h w"], origin: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """Largest absolute pixel change of each image; NaN where a pixel is NaN."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from advfeat import inputs
@@ -20,6 +20,7 @@ from advfeat.evaluation_mode import batch_statistics
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, freeze, refold
 from advfeat.onednn import check_trainable
+from advfeat.optimization import WeightAverage, optimizer_of, rate_factor
 from advfeat.progress import progress
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # images and labels of a batch to the images that are trained on
@@ -51,7 +52,8 @@ def train(
     A row holds ``epoch`` (from 1), ``loss`` and ``accuracy`` on the training batches as they were seen (attacked ones
     in adversarial training), ``seconds``, and whatever ``evaluate`` returns. With a ``checkpoint`` the state is kept
     after each epoch, and a run that was stopped goes on from there with the same order of images as if it had not
-    been. The model ends in eval mode.
+    been. The model ends in eval mode, with the averaged weights if ``config`` asks for them; ``evaluate`` sees them in
+    the last row.
 
     On one machine with one number of threads (``torch.get_num_threads``) the same seed gives the same weights, to the
     bit, stopped or not. With another number of threads, on a processor with other vector instructions, or where the
@@ -90,8 +92,10 @@ def train(
     check_trainable(model)
     config = config.on(dataset.images.device.type)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = _optimizer(model, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _triangle(config.epochs * steps_per_epoch, config.warmup))
+    steps = config.epochs * steps_per_epoch
+    optimizer = optimizer_of(model, config)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(config, steps))
+    average = WeightAverage(model, config.average, steps)
     history: list[dict[str, float]] = []
     attack = _attack(model, config)
 
@@ -103,6 +107,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         generator.set_state(state["generator"])
+        average.load_state_dict(state.get("average", {}))
         history = state["history"]
         before = {"engine": "torch"} | state["computed_with"] if "computed_with" in state else here
         if before != here:
@@ -116,17 +121,23 @@ def train(
             note = {"threads": torch.get_num_threads()}
 
     done = len(history)
+
+    def stepped(count: int) -> None:
+        average.add()
+        bar.update(count)
+
     with progress(
         total=config.epochs * len(dataset), initial=done * len(dataset), unit="img", description=description
     ) as bar:
         for epoch in range(done, config.epochs):
             start = time.perf_counter()
             with training(model):
-                loss, correct = _one_epoch(model, attack, dataset, config, optimizer, schedule, generator, bar.update)
+                loss, correct = _one_epoch(model, attack, dataset, config, optimizer, schedule, generator, stepped)
             seen = steps_per_epoch * config.batch_size
             row = {"epoch": epoch + 1, "loss": loss / seen, "accuracy": correct / seen}
             row["seconds"] = time.perf_counter() - start
             model.eval()
+            average.settle()
             row |= note | (evaluate(model) if evaluate is not None else {})
             history.append(row)
             bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.3f}")
@@ -139,6 +150,7 @@ def train(
                         "generator": generator.get_state(),
                         "history": history,
                         "computed_with": here,
+                        "average": average.state_dict(),
                     }
                 )
     model.eval()
@@ -222,7 +234,7 @@ def _one_epoch(
         model.train()
         with torch.autocast(device.type, **_autocast(config)):
             logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+        loss = F.cross_entropy(config.logit_factor * logits.float(), labels, label_smoothing=config.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -234,28 +246,3 @@ def _one_epoch(
     if not total < float("inf"):  # catches NaN as well
         raise FloatingPointError(f"the training loss became {total}; lower lr={config.lr}")
     return total, int(correct)
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(
-        [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-    )
-
-
-def _triangle(steps: int, warmup: float) -> Callable[[int], float]:
-    """Learning-rate factor at step t: up to 1 over the first ``warmup`` of ``steps``, then down to 0."""
-    rise = warmup * steps
-
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        return max(0.0, (steps - step) / max(1.0, steps - rise))
-
-    return factor

@@ -25,9 +25,10 @@ class SameMistake:
 
     Attributes:
         rate: share of ``images`` on which both give the same wrong answer; None if no image counts.
-        chance: how often they give the same answer to *different* images of one class, over all such pairs. If the
-            classes have about equally many images, it is the ``rate`` of answers that are independent within a class.
-            None if no class has two images that count.
+        chance: how often they give the same answer to *different* images of one class: over all such pairs of a class,
+            and then over the classes, each with the weight of its images, as they weigh in ``rate``. So it is what
+            ``rate`` would be if the answers were independent within a class. A class with one image that counts has no
+            pair, and no weight; None if there are no others.
         images: the images that count.
     """
 
@@ -111,7 +112,7 @@ class Transfer:
 
         Some agreement is due to the class: all networks confuse classes that look alike. ``chance`` is the share of
         agreements between the answer of ``source`` to one image and the answer of ``target`` to *another* image of the
-        same class, over all such pairs. Agreement above ``chance`` is due to the single image and its perturbation.
+        same class. Agreement above ``chance`` is due to the single image and its perturbation.
 
         Raises:
             KeyError: an unknown network.
@@ -122,15 +123,17 @@ class Transfer:
             raise ValueError("targets: mistakes are compared after untargeted attacks; these were targeted")
         first, second = self.attacked[source][source], self.attacked[source][target]
         both = self.counted(source, target) & self._fools(second)
-        hits = pairs = 0
+        expected, counted = 0.0, 0
         for label in self.labels[both].unique():
             one, two = (answers[both & (self.labels == label)] for answers in (first, second))
             alike = one[:, None] == two[None, :]
-            hits += int(alike.sum() - alike.diagonal().sum())
-            pairs += len(one) * (len(one) - 1)
+            if len(one) > 1:
+                # Of len(one) · (len(one) − 1) pairs, times len(one) images.
+                expected += int(alike.sum() - alike.diagonal().sum()) / (len(one) - 1)
+                counted += len(one)
         same = (first == second)[both]
         rate = Estimate.of_rate(int(same.sum()), len(same)) if len(same) else None
-        return SameMistake(rate, hits / pairs if pairs else None, both)
+        return SameMistake(rate, expected / counted if counted else None, both)
 
     def _check_known(self, source: str, target: str) -> None:
         for name, value, known in (("source", source, self.attacked), ("target", target, self.clean)):

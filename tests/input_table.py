@@ -292,6 +292,7 @@ def rows() -> dict[str, Row]:
         minimum_norm,
         models,
         onednn,
+        optimization,
         planted,
         representations,
         responses,
@@ -710,9 +711,21 @@ def rows() -> dict[str, Row]:
               "momentum": real(0.9, 1.0, -0.1), "weight_decay": real(0.0, -0.1),
               "label_smoothing": real(0.0, 1.0, -0.1), "shift": whole(0), "flip": flag(),
               "threat": other(threats.L2(0.3), 0.5, "l2", none=True), "attack_steps": whole(2, 1),
-              "attack_step_size": length(), "attack_mode": name("eval"), "precision": name("float32")}  # fmt: skip
+              "attack_step_size": length(), "attack_mode": name("eval"), "precision": name("float32"),
+              "drops": other((0.5,), 0.5, [0.5], falling=(0.5, 0.2), end=(1.0,)), "logit_factor": real(1.0, 0.0, -0.1),
+              "whitening": flag(), "average": real(0.5, 1.0, -0.1)}  # fmt: skip
     table["hyperparameters.TrainConfig"] = Row(hyperparameters.TrainConfig, epochs)
     config = hyperparameters.TrainConfig(epochs=1, batch_size=4, lr=0.1, threat=threats.L2(0.3))
+    table["optimization.optimizer_of"] = Row(
+        optimization.optimizer_of, {"model": other(classifier(), *no_network), "config": other(config, 3, "quick")}
+    )
+    table["optimization.rate_factor"] = Row(
+        optimization.rate_factor, {"config": other(config, 3, "quick"), "steps": whole(3)}
+    )
+    table["optimization.WeightAverage"] = Row(
+        optimization.WeightAverage,
+        {"model": other(classifier(), *no_network), "share": real(0.5, -0.1, 1.1), "steps": whole(3)},
+    )
     table["hyperparameters.TrainConfig.at_radius"] = Row(config.at_radius, {"eps": real(0.3, -0.1)})
     table["train.train"] = Row(
         lambda model, *given, **named: train.train(classifier() if model == "fresh" else model, *given, **named),

@@ -33,7 +33,7 @@ from advfeat.measures import accuracy, predictions
 from advfeat.models import Classifier, build_model, freeze
 from advfeat.representations import match_distance
 from advfeat.robustness import VanishedGradients, robust_accuracy, withstands
-from advfeat.threats import FREE, L2, Linf, Threat, usual_step_size
+from advfeat.threats import FREE, L2, FusedThreat, Linf, Threat, usual_step_size
 from advfeat.transfer import other_classes, transfer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,8 +42,8 @@ MODULES = (
     "corruptions", "data", "engine/fused_steps", "evaluation_mode", "experiments/record_writing",
     "experiments/records", "fashion_mnist", "features", "filtration", "fourier", "gaussian", "gradient_ascent",
     "gradient_masking", "hyperparameters", "image_files", "imagenet", "linear_features", "measures", "minimum_norm",
-    "models", "onednn", "planted", "probe", "representations", "robustness", "shards", "shortcuts", "streamed",
-    "streamed_folders", "superposition", "threats", "train", "transfer", "whitening",
+    "models", "onednn", "optimization", "planted", "probe", "representations", "robustness", "shards", "shortcuts",
+    "streamed", "streamed_folders", "superposition", "threats", "train", "transfer", "whitening",
 )  # fmt: skip
 # Public, but without a row of their own.
 ELSEWHERE = {
@@ -57,6 +57,7 @@ ELSEWHERE = {
     "fused_steps.NetworkInput.set_from": "runs inside a step: its input comes from the engine",
     "fused_steps.NetworkInput.pixel_gradient": "runs inside a step: its input comes from the engine",
     "fused_steps.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
+    "hyperparameters.named": "reads the fields of settings that have been checked",
     "hyperparameters.TrainConfig.on": "hands on to fused_steps.fast_dtype",
     "attack_checks.LinearModel.forward": "a network",
     "attack_checks.LinearModel.rise": "hands on to the threat",
@@ -77,6 +78,7 @@ ELSEWHERE = {
     "onednn.narrow_strided": "behind check_trainable, which has looked at the network",
     "onednn.is_narrow_strided": "is given layers of an architecture",
     "onednn.with_strides_apart": "is given layers of an architecture",
+    "optimization.WeightAverage.load_state_dict": "reads what state_dict has given",
     "measures.answers_of": "its input has passed predictions",
     "measures.check_answered": "its input comes from answers_of",
     "evaluation_mode.batch_statistics": "runs inside training, on a model that train has looked at",
@@ -90,7 +92,7 @@ ELSEWHERE = {
     "records.results_in": "test_records",
 } | {
     f"threats.{kind.__name__}.{method}": why
-    for kind in (Threat, *Threat.__subclasses__())
+    for kind in (Threat, FusedThreat, L2, Linf)
     for method, why in (
         ("step", "is a step of kernels"), ("step_each", "is a step of kernels"),
         ("reach", "behind features.linear_responses, which has looked at everything"),

@@ -26,6 +26,7 @@ from advfeat.pages import build, chapter_files, environment, execution, paramete
 from advfeat.pages.execution import Task, execute_all
 from advfeat.pages.exercises import labels_of, publish_labels
 from advfeat.pages.notebook import check_record
+from advfeat.paper.trials import TRIALS, record_name
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -144,6 +145,35 @@ def test_drawings_are_described_and_legible_on_a_phone_and_in_the_dark():
         shown = re.search(rf"^```\{{figure\}} figures/{path.name}\n:name: fig-\S+\n:alt: (.+)$", text, re.MULTILINE)
         assert shown, f"{path} is on no page, or without :name: and :alt:"
         assert len(shown[1]) >= 40
+
+
+@each_chapter
+def test_no_loop_takes_the_name_of_a_setting(stem):
+    """A loop over ``eps`` would leave all cells below it with another radius than the profile's, and no word of it."""
+    settings, taken = set(), []
+    for cell in NOTEBOOKS[stem].cells:
+        if cell.cell_type != "code":
+            continue
+        given = "parameters" in cell.metadata.get("tags", [])
+        for node in _outside_of_functions(ast.parse(cell.source)):
+            if isinstance(node, ast.AnnAssign | ast.Assign) and node.value:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if given or ast.unparse(node.value).startswith("run.profile."):
+                    settings |= {
+                        part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)
+                    }
+            elif isinstance(node, ast.For):
+                names = {part.id for part in ast.walk(node.target) if isinstance(part, ast.Name)}
+                taken += sorted(names & settings)
+    assert not taken
+
+
+def _outside_of_functions(tree):
+    """The nodes whose names are those of the notebook."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            yield node
+            yield from _outside_of_functions(node)
 
 
 @each_chapter
@@ -390,7 +420,7 @@ def test_the_committed_index_is_what_the_records_give():
 def test_recorded_runs_come_from_clean_trees_and_say_what_they_saw():
     for path in results_root().glob("*/*/record.json"):
         record = load_record(path.parent.parent.name, path.parent.name)
-        assert record.chapter in NOTEBOOKS
+        assert record.chapter in {*NOTEBOOKS, *map(record_name, TRIALS)}
         for run in record.runs.values():
             assert not run["provenance"]["dirty"], path
             assert re.fullmatch("[0-9a-f]{40}", run["provenance"]["commit"])
@@ -500,6 +530,20 @@ def test_a_record_with_other_parameters_of_the_chapter_is_refused_too(tiny, caps
     assert "seed 0 with other settings (rate)" in capsys.readouterr().err
     assert not chapter_files.RUNS.exists()
     check_record("42-tiny", profile="planted", seed=3, parameters={"rate": default + 1, "text": "unrecorded"})
+
+
+def test_a_record_with_a_setting_that_this_run_leaves_at_its_default_is_refused_too(tmp_path, monkeypatch):
+    """Settings that were added later stand in a record only where they are not at their default."""
+    monkeypatch.setenv("ADVFEAT_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "results").mkdir()
+    held = {"held_out_from": 5000}
+    save_record(
+        "42-tiny", "planted", seed=0, values={}, config=Run("planted", overrides=held).describe(), seconds={},
+        provenance={"commit": "c0ffee", "device": "a processor", "engine": in_words()},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"seed 0 with other settings \(held_out_from\)"):
+        check_record("42-tiny", profile="planted", seed=3)
+    check_record("42-tiny", profile="planted", seed=3, overrides=held)
 
 
 @pytest.mark.parametrize("name", ["42", "42-tiny", "42-tiny.ipynb", "book/42-tiny.ipynb"])

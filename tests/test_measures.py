@@ -319,6 +319,26 @@ def test_settings_that_make_no_attack_are_refused(linear, levels):
         robust_accuracy(linear, levels, L2(0.5), steps=1, restarts=-1)
 
 
+def test_an_interval_carried_to_fishers_scale_stays_inside_and_keeps_its_slope():
+    plain = Estimate(0.6, 0.5, 0.8, 100, rate=False)
+    carried = plain.on_fishers_scale()
+    # artanh has slope 1 / (1 - 0.36) at 0.6.
+    assert carried.low == pytest.approx(math.tanh(math.atanh(0.6) - 0.1 / 0.64), abs=1e-12)
+    assert carried.high == pytest.approx(math.tanh(math.atanh(0.6) + 0.2 / 0.64), abs=1e-12)
+    assert (carried.value, carried.n, carried.rate, carried.within) == (0.6, 100, False, (-1.0, 1.0))
+    # Where the plain interval leaves [-1, 1] this one does not.
+    beyond = Estimate(-0.95, -1.05, -0.85, 30, rate=False).on_fishers_scale()
+    assert -1 < beyond.low < -0.95 < beyond.high < -0.6
+    # A small interval is what it was, to second order.
+    small = Estimate(0.6, 0.599, 0.601, 10_000, rate=False).on_fishers_scale()
+    assert (small.low, small.high) == (pytest.approx(0.599, abs=2e-6), pytest.approx(0.601, abs=2e-6))
+    # Always right: a point; and rounding beyond 1 is rounding, anything else an error.
+    exact = Estimate(1 + 1e-12, 1.0, 1.0, 10, rate=False).on_fishers_scale()
+    assert (exact.value, exact.low, exact.high) == (1, 1, 1)
+    with pytest.raises(ValueError, match=r"a correlation must be in \[-1, 1\], got 1.5"):
+        Estimate(1.5, 1.0, 2.0, 10, rate=False).on_fishers_scale()
+
+
 def test_a_correlation_has_fishers_interval():
     # By hand: sums of squares 10 and 10, of products 9, so r = 0.9; artanh 0.9 = ln 19 / 2, half-width 1.96 / √2.
     pairs = torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 4.0], [4.0, 3.0], [5.0, 5.0]])

@@ -7,18 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from advfeat.checkout import CHECKOUT
+from advfeat.experiments.profiles import get_profile
 from advfeat.experiments.record_writing import join_record
 from advfeat.experiments.records import load_record, results_in
 from advfeat.experiments.run import Run
 from advfeat.experiments.store import Store
+from advfeat.measures import accuracy
 from advfeat.pages.chapter_files import chapters
-from advfeat.pages.parameters import Refused
+from advfeat.pages.parameters import Refused, code_cells
 from advfeat.paper.__main__ import main
 from advfeat.paper.grid import read_grid
 from advfeat.paper.needs import below, needed
 from advfeat.paper.plan import JobPlan, job_name
 from advfeat.paper.report import duration, estimated, show, write_table
+from advfeat.paper.trials import measure
 
+STEPS = {"name": "steps", "settings": {"construct_steps": 2}}
 TINY = {"train_images": 100, "test_images": 100, "standard": {"epochs": 1}}
 
 
@@ -66,13 +71,28 @@ def test_a_grid_is_every_combination_of_its_values(tmp_path):
         ({"chapters": ["05"], "seeds": [0.5]}, r"seeds must be a list of whole numbers such as \[0, 1\], got \[0.5\]"),
         ({"chapters": ["05"], "seeds": [-1]}, "seed"),
         ({"chapters": ["99"], "seeds": [0]}, "no chapter '99'; there are"),
-        ({"chapters": ["05", "5"], "seeds": [0], "sweeps": {}}, "unknown 'sweeps'; there are chapters, profile, seeds"),
+        (
+            {"chapters": ["05", "5"], "seeds": [0], "sweeps": {}},
+            "unknown 'sweeps'; there are chapters, trial, profile, seeds",
+        ),
         ({"chapters": ["05"], "seeds": [0, 0]}, "seeds must name each thing once, got 0, 0"),
         ({"chapters": ["05", "5"], "seeds": [0]}, "chapters must name each thing once"),
         ({"chapters": ["05"], "seeds": [0], "profile": "planetd"}, "unknown profile 'planetd'; there are planted"),
         ({"chapters": ["05"], "seeds": [0], "sweep": {"eps": 0.5}}, "sweep must be a table of lists such as eps ="),
         ({"chapters": ["05"], "seeds": [0], "sweep": {"epsilon": [0.5]}}, "unknown override 'epsilon'"),
         ({"chapters": ["05"], "seeds": [0], "sweep": {"eps": [-1.0]}}, "eps"),
+        ({"chapters": ["05"], "seeds": [0], "variant": []}, r"variant must be tables \[\[variant\]\], got \[\]"),
+        ({"chapters": ["05"], "seeds": [0], "variant": [{"name": "a/b", "settings": {"eps": 1.0}}]}, "got 'a/b'"),
+        ({"chapters": ["05"], "seeds": [0], "variant": [{"name": "a"}]}, "variant a must have settings such as"),
+        ({"chapters": ["05"], "seeds": [0], "variant": [{"name": "a", "eps": 1.0}]}, "unknown 'eps' in a variant"),
+        ({"chapters": ["05"], "seeds": [0], "variant": [STEPS, STEPS]}, "settings must name each thing once, got base"),
+        (
+            {"chapters": ["05"], "seeds": [0], "variant": [STEPS], "sweep": {"eps": [0.5]}},
+            "a sweep or variants, got both",
+        ),
+        ({"trial": "table2", "seeds": [0]}, "trial must be 'table1', got 'table2'"),
+        ({"trial": "table1", "chapters": ["05"], "seeds": [0]}, "chapters or a trial, got both"),
+        ({"trial": "table1", "seeds": [0], "variant": [STEPS]}, "its profile must hold images out"),
     ],
 )
 def test_a_wrong_grid_is_refused_by_name(tmp_path, given, said):
@@ -103,9 +123,8 @@ def test_a_plan_shares_what_chapters_share_and_sees_what_is_there(tmp_path, stor
     path = write_grid(tmp_path, chapters=["01", "05"], seeds=[0, 1], profile="planted", sweep={"train_images": [1000]})
     plan = JobPlan(read_grid(path))
     kinds = [job.kind for job in plan.jobs.values()]
-    # Both chapters: the ordinary network of seed 0. Chapter 5, whose sources are of seed 0: a robust one, too, and
-    # three sets, with six learners.
-    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"network": 9, "dataset": 3, "record": 4, "join": 2}
+    # For each seed, both chapters: the ordinary network. Chapter 5: a robust one, too, and three sets with learners.
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"network": 10, "dataset": 6, "record": 4, "join": 2}
     for place, job in enumerate(plan.jobs.values()):
         assert not job.done
         assert all(before in list(plan.jobs)[:place] for before in job.needs)
@@ -213,15 +232,119 @@ def test_what_cannot_be_joined_is_named_and_nothing_is_lost(tmp_path, seed, more
         assert list(load_record("05-non-robust-features", "planted").runs) == [7]
 
 
+def test_what_is_joined_is_joined_anew(tmp_path, store):
+    """Whoever takes a record away, of one seed or the joined one, would otherwise wait for it for ever."""
+    short = write_grid(tmp_path, chapters=["01"], seeds=[0], sweep={"train_images": [100], "watch_images": [10]})
+    plan = JobPlan(read_grid(short))
+    note = plan.note(next(job for job in plan.jobs.values() if job.kind == "join"))
+    note.parent.mkdir(parents=True)
+    note.touch()
+    plan.write(tmp_path / "plan.json", short)
+    assert not note.exists()
+
+
+TRIAL = """
+extends = "planted"
+train_images = 60
+watch_images = 10
+[data]
+test_images = 20
+held_out_from = 100
+[network]
+width = 8
+source_width = 8
+[standard]
+epochs = 1
+[on_rand]
+epochs = 1
+batch_size = 20
+[on_det]
+epochs = 1
+batch_size = 20
+"""
+
+
+def test_a_trial_compares_every_variant_with_the_base_on_held_out_images(tmp_path, store, capsys):
+    (tmp_path / "small.toml").write_text(TRIAL)
+    variants = [{**STEPS, "about": "two steps"}, {"name": "rate", "settings": {"on_det": {"lr": 0.01}}}]
+    path = write_grid(tmp_path, trial="table1", profile="small.toml", seeds=[0, 1], variant=variants)
+    grid = read_grid(path)
+    assert [one.name for one in grid.settings] == ["base", "steps", "rate"]
+    plan = JobPlan(grid)
+    kinds = [job.kind for job in plan.jobs.values()]
+    # A seed: the source; two sets with two learners, twice for the steps; and one more learner, on the base's own set.
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"network": 12, "dataset": 8, "record": 6, "join": 1}
+    record = plan.jobs["record/rate/table1-sweep/seed=1"]
+    assert sum(plan.jobs[name].kind == "network" for name in record.needs) == 4  # the base's three, and one more
+    note = tmp_path / "note"
+    for name in plan.jobs:
+        assert main(["job", str(path), name, "--note", str(note)]) == 0
+    assert all(job.done for job in JobPlan(grid).jobs.values() if job.kind != "join")
+
+    with results_in(grid.results):
+        found = load_record("table1-sweep", "small")
+    assert list(found.runs) == [0, 1]
+    assert found.first["config"]["held_out_from"] == 100
+    assert [row["name"] for row in found.first["tables"]["settings"]] == ["base", "steps", "rate"]
+    values = found.runs[1]["values"]
+    assert {key for key in values if "/rate/" in key} == {
+        "table1/sweep/rate/D_det", "table1/sweep/rate/D_det/after", "table1/sweep/rate/D_det/gain"
+    }  # fmt: skip
+    for key, gained in ((key, value) for key, value in values.items() if key.endswith("/gain")):
+        kind = key.split("/")[3]
+        one, base = (values[f"table1/sweep/{name}/{kind}"]["value"] for name in (key.split("/")[2], "base"))
+        assert gained["value"] == pytest.approx(one - base, abs=1e-12)
+        assert gained["low"] <= gained["value"] <= gained["high"]
+    # By hand: the network of the store, asked for the held-out images.
+    run = Run(grid.profile, overrides={"construct_steps": 2})
+    learner = run.trained_on("D_rand", source_seed=1, seed=1)
+    assert accuracy(learner.model, run.test_set).value == values["table1/sweep/steps/D_rand"]["value"]
+    assert "table1/sweep/steps/D_rand:" in capsys.readouterr().out
+
+    # A variant that is not recorded for every seed yet is left out of the record of all.
+    grid.record_of("rate", "table1-sweep", 1).unlink()
+    assert main(["job", str(path), "join/trial", "--note", str(note)]) == 0
+    with results_in(grid.results):
+        assert not load_record("table1-sweep", "small").matching("table1/sweep/rate/**")
+
+
+def test_a_trial_refuses_variants_that_see_other_held_out_images(tmp_path, store):
+    (tmp_path / "small.toml").write_text(TRIAL)
+    one, other = (Run(str(tmp_path / "small.toml"), overrides={"held_out_from": begin}) for begin in (100, 101))
+    with pytest.raises(ValueError, match="moved must see the held-out images of base"):
+        measure("table1", other, one, name="moved", seed=0)
+
+
+@pytest.mark.parametrize("name", ["paper", "fashion"])
+def test_the_grids_of_the_book_name_chapters_that_save_their_numbers(name):
+    """A chapter that saves nothing would end its job without a record, after hours."""
+    grid = read_grid(CHECKOUT / "workflow" / f"{name}.toml")
+    saving = {path.stem for path in chapters() if any("page.save()" in source for source, _ in code_cells(path))}
+    assert set(grid.chapters) <= saving
+    if name == "paper":
+        assert saving - set(grid.chapters) == {"13-fast-attacks"}  # `make bench` makes its record
+
+
+def test_the_sweep_of_the_book_is_one_factor_at_a_time():
+    grid = read_grid(CHECKOUT / "workflow" / "table1-sweep.toml")
+    base = get_profile(grid.profile)
+    assert base.data.held_out_from + base.data.test_images == 50_000  # the last of CIFAR-10's training images
+    for setting in grid.settings[1:]:
+        assert get_profile(grid.profile, setting.overrides) != base, setting.name
+        # One setting, or the same one of both learners.
+        (changed, *others) = setting.overrides.values()
+        assert all(other == changed for other in others), setting.name
+
+
 def test_a_sweep_ends_in_a_table_and_a_figure(tmp_path, store):
     sweep = {"eps": [0.25, 0.5], "train_images": [1000]}
-    plan = JobPlan(read_grid(write_grid(tmp_path, chapters=["05"], seeds=[0], sweep=sweep)))
-    plan.grid = dataclasses.replace(plan.grid, results=tmp_path / "results")
-    for place, setting in enumerate(plan.grid.settings):
+    grid = read_grid(write_grid(tmp_path, chapters=["05"], seeds=[0], sweep=sweep))
+    grid = dataclasses.replace(grid, results=tmp_path / "results")
+    for place, setting in enumerate(grid.settings):
         part = record_of(tmp_path / f"part{place}", 0, value=0.3 + place / 10)
-        with results_in(plan.grid.results_of(setting)):
+        with results_in(grid.results_of(setting)):
             join_record("05-non-robust-features", "planted", [part])
-    write_table(plan)
+    write_table(grid)
     rows = list(csv.DictReader((tmp_path / "results" / "table.csv").read_text().splitlines()))
     assert [(row["eps"], row["id"], float(row["value"])) for row in rows] == [
         ("0.25", "table1/D_rand", 0.3),

@@ -103,7 +103,8 @@ ALLOWED: dict[str, dict[str, str]] = {
         "within two minutes": PLAN,
         "longer than a minute in one cell, or three minutes in all": PLAN,
     },
-    "intro": {"at most ninety seconds": PLAN, "twice as wide": SETTING},
+    "intro": {"at most ninety seconds": PLAN, "one time in ten": CHANCE},
+    "every-number": {"twice as wide": SETTING},
     "notation": {"one in ten": CHANCE},
     "01-adversarial-examples": {
         "about one picture in ten": WORLD,

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from advfeat.estimates import Measured
+from advfeat.estimates import Measured, summarise
 from advfeat.experiments import records
 from advfeat.experiments.provenance import provenance
 from advfeat.experiments.record_writing import index_rows, save_record, write_index
@@ -246,7 +246,23 @@ def test_an_interval_ends_where_the_quantity_does():
     save_number(Measured(0.75, low=0.5, high=0.875, **bounded), seed=0)
     save_number(Measured(0.25, low=0.0, high=0.5, seed=1, **bounded), seed=1)
     summary = load_record("05-chapter", "planted").summary("rho")
-    assert (summary.value, summary.low, summary.high) == (0.5, -1, 1)
+    # On Fisher's scale, z = artanh r: the mean half-widths of the images, and of the seeds t(0.975, 1) · |z₀ − z₁| / 2.
+    z = [[math.atanh(value) for value in run] for run in ((0.5, 0.75, 0.875), (0.0, 0.25, 0.5))]
+    spread = 12.706204736432095 * (z[0][1] - z[1][1]) / 2
+    below, above = (abs(sum(run[end] - run[1] for run in z)) / 2 for end in (0, 2))
+    assert summary.value == 0.5
+    assert summary.low == pytest.approx(math.tanh(math.atanh(0.5) - math.hypot(below, spread)), abs=1e-9)
+    assert summary.high == pytest.approx(math.tanh(math.atanh(0.5) + math.hypot(above, spread)), abs=1e-9)
+    assert -1 < summary.low < summary.high < 1  # a sum on the plain scale would be cut off at both ends
+
+
+def test_the_interval_of_one_correlation_is_its_own_and_of_a_perfect_one_is_a_point():
+    bounded = {"network": "resnet9-64", "n": 5, "within": (-1.0, 1.0)}
+    save_number(Measured(0.75, low=0.5, high=0.875, **bounded), seed=0)
+    summary = load_record("05-chapter", "planted").summary("rho")
+    assert (summary.low, summary.high) == (0.5, 0.875)
+    perfect = summarise([Measured(1.0, low=1.0, high=1.0, seed=seed, **bounded) for seed in (0, 1)])
+    assert (perfect.value, perfect.low, perfect.high) == (1, pytest.approx(1, abs=1e-12), pytest.approx(1, abs=1e-12))
 
 
 @pytest.mark.parametrize("bounds", [(1.0, 2.0), (-2.0, -1.0), (None, 1.0), (-1.0, None), (-math.inf, 1.0)])

@@ -279,6 +279,8 @@ ARTIFACTS = ("standard", "source", "robust", "control", "D_R", "D_NR", "D_rand",
         ({"train_images": 41}, set(ARTIFACTS)),
         ({"width": 5}, set(ARTIFACTS) - {"vgg16", "source", "D_rand"}),
         ({"source_width": 5}, {"source", "D_rand", "on_D_rand"}),
+        ({"learner_width": 5}, {"on_D_rand"}),
+        ({"on_rand": {"epochs": 1, "batch_size": 20, "whitening": False}}, {"on_D_rand"}),
         (
             {"standard": {"epochs": 1, "batch_size": 20, "lr": 0.3}},
             {"standard", "source", "D_NR", "D_rand", "on_D_rand"},
@@ -307,6 +309,47 @@ ARTIFACTS = ("standard", "source", "robust", "control", "D_R", "D_NR", "D_rand",
 def test_a_changed_number_moves_what_depends_on_it_and_nothing_else(change, moves):
     before, after = keys(TINY), keys({**TINY, **change})
     assert {name for name in before if before[name] != after[name]} == moves
+
+
+def test_held_out_images_are_training_images_that_no_network_sees():
+    whole = planted(PlantedWorld(), 80, seed=1)
+    run = open_run(held_out_from=60)
+    assert torch.equal(run.train_set.images, whole.images[:40])
+    assert torch.equal(run.test_set.images, whole.images[60:])
+    assert run.test_set.images.untyped_storage().nbytes() == 20 * 3 * 32 * 32 * 4  # the others are not kept
+    assert run.describe()["held_out_from"] == 60
+    assert "held_out_from" not in open_run().describe()
+    with pytest.raises(ValueError, match="held_out_from=39 must be train_images=40 or more"):
+        open_run(held_out_from=39)
+
+
+def test_more_held_out_images_than_there_are_are_refused(monkeypatch):
+    few = dataclasses.replace(datasets.DATASETS["planted"], load=lambda *_: planted(PlantedWorld(), 70, seed=1))
+    monkeypatch.setitem(datasets.DATASETS, "planted", few)
+    with pytest.raises(ValueError, match="held_out_from=60 and test_images=20 must be at most 70 together"):
+        _ = open_run(held_out_from=60).test_set
+
+
+def test_runs_of_the_same_images_share_them_and_no_others():
+    one, two = open_run(held_out_from=60), open_run(held_out_from=60, construct_steps=3)
+    two.share_images(one)
+    assert two.train_set is one.train_set
+    assert two.recipes.constructed("D_rand", source_seed=0).steps == 3
+    alone = open_run(held_out_from=60, construct_steps=3)
+    assert two.recipes.standard(seed=0).key_parts() == alone.recipes.standard(seed=0).key_parts()
+    with pytest.raises(ValueError, match="other must be a run of Data"):
+        open_run(held_out_from=61).share_images(one)
+
+
+def test_a_first_layer_is_whitened_unless_its_training_says_otherwise():
+    training = {"epochs": 0, "batch_size": 20}
+    whitened = open_run(on_rand=training).trained_on("D_rand", source_seed=0, seed=0).model
+    trained = open_run(on_rand={**training, "whitening": False}).trained_on("D_rand", source_seed=0, seed=0).model
+    stems = [next(model.features.children()) for model in (whitened, trained)]
+    assert torch.equal(stems[0].weight[:12], -stems[0].weight[12:])
+    assert not torch.equal(stems[1].weight[:12], -stems[1].weight[12:])
+    assert stems[1].weight.requires_grad
+    assert not stems[0].weight.requires_grad
 
 
 def test_the_control_is_the_standard_network_where_both_are_trained_alike():

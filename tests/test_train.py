@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import io
 import math
+import re
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model
+from advfeat.optimization import rate_factor
 from advfeat.threats import L2, Linf
 from advfeat.train import resumed_elsewhere, train
 from advfeat.whitening import whiten
@@ -78,8 +80,9 @@ class Disk:
 STANDARD = TrainConfig(epochs=3, batch_size=16, lr=0.2, shift=2, flip=True, label_smoothing=0.1)
 ROBUST = dataclasses.replace(STANDARD, threat=L2(0.5), attack_steps=2, attack_step_size=0.3)
 ON_BATCH = dataclasses.replace(ROBUST, attack_mode="train")
+AVERAGED = dataclasses.replace(STANDARD, average=0.5, drops=(0.6,), logit_factor=0.5)
 KINDS = pytest.mark.parametrize(
-    "config", [STANDARD, ROBUST, ON_BATCH], ids=["standard", "robust", "robust, train mode"]
+    "config", [STANDARD, ROBUST, ON_BATCH, AVERAGED], ids=["standard", "robust", "robust, train mode", "averaged"]
 )
 
 
@@ -297,6 +300,48 @@ def test_the_rate_rises_then_falls_in_straight_lines_to_zero():
     assert rates.seen == pytest.approx([0.8 * factor for factor in expected], abs=1e-12)
 
 
+def test_the_rate_drops_to_a_tenth_and_stays_level_between():
+    config = TrainConfig(epochs=10, batch_size=48, lr=0.8, warmup=0.2, drops=(0.5, 0.8))
+    factors = [rate_factor(config, 10)(step) for step in range(10)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01], abs=1e-12)
+
+
+def test_averaged_weights_are_the_mean_of_the_last_steps_and_of_no_other():
+    class Weights(Disk):
+        def save(self, state: dict) -> None:
+            self.__dict__.setdefault("seen", []).append(copy.deepcopy(state["model"]))
+
+    # One step an epoch; with an average the last state holds the mean, so the steps are watched in a run without.
+    config = TrainConfig(epochs=5, batch_size=48, lr=0.2)
+    steps = Weights()
+    train(fresh(), noise(), config, seed=0, checkpoint=steps)
+    averaged = fresh()
+    seen = []
+    train(averaged, noise(), dataclasses.replace(config, average=0.6), seed=0,
+          evaluate=lambda model: seen.append(model.head.weight.clone()) or {})  # fmt: skip
+    for name, value in averaged.state_dict().items():
+        if value.is_floating_point():
+            mean = torch.stack([state[name].double() for state in steps.seen[-3:]]).mean(0)
+            assert float((value - mean).abs().max()) <= U * float(mean.abs().max()), name
+    assert torch.equal(seen[-1], averaged.head.weight)  # the last row is of the network that is returned
+    assert torch.equal(seen[-2], steps.seen[-2]["head.weight"])
+
+
+def test_a_factor_of_the_logits_is_in_the_loss_and_not_in_the_network():
+    dataset, model = noise(), fresh()
+    twin = copy.deepcopy(model).train()
+    one_step = TrainConfig(
+        epochs=1, batch_size=48, lr=0.1, warmup=0.0, momentum=0.0, weight_decay=0.0, logit_factor=3.0
+    )
+    rows = train(model, dataset, one_step, seed=0)
+    loss = F.cross_entropy(3 * twin(dataset.images), dataset.labels)
+    loss.backward()
+    expected = twin.head.weight - 0.1 * twin.head.weight.grad
+    # As in the step without a factor, and the gradient is three times as large.
+    assert float((model.head.weight - expected).detach().abs().max()) <= 0.1 * 3 * 16 * 9 * 12 * U
+    assert rows[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
 def test_no_epoch_changes_nothing():
     model = fresh()
     assert train(model, noise(), TrainConfig(epochs=0, batch_size=8, lr=0.1), seed=0) == []
@@ -350,12 +395,13 @@ def test_a_loss_that_is_not_finite_raises(value):
         {"epochs": -1}, {"batch_size": 0}, {"lr": 0.0}, {"lr": -0.1}, {"lr": math.nan}, {"warmup": 1.0},
         {"warmup": -0.1}, {"momentum": 1.0}, {"weight_decay": -1e-4}, {"label_smoothing": 1.0}, {"shift": -1},
         {"attack_steps": 0}, {"attack_step_size": 0.0}, {"attack_mode": "batch"}, {"precision": "float16"},
+        {"drops": (0.5, 0.5)}, {"drops": (0.0,)}, {"drops": (1.0,)}, {"logit_factor": 0.0}, {"average": 1.0},
     ],
     ids=str,
 )  # fmt: skip
 def test_a_configuration_out_of_range_is_named(change):
     ((name, value),) = change.items()
-    with pytest.raises(ValueError, match=f"{name}={value!r} is out of range"):
+    with pytest.raises(ValueError, match=re.escape(f"{name}={value!r} is out of range")):
         TrainConfig(**({"epochs": 1, "batch_size": 8, "lr": 0.1} | change))
 
 

@@ -76,7 +76,8 @@ def train_network(
 
     def fit(model: Classifier, checkpoint: Checkpoint) -> list[dict[str, float]]:
         dataset = images()
-        whiten(model, dataset.images[:5000])  # as many as it looks at
+        if recipe.training.whitening:
+            whiten(model, dataset.images[:5000])  # as many as it looks at
         evaluate = watch if recipe.watched else None
         about: dict[str, Any] = {"checkpoint": checkpoint, "evaluate": evaluate, "description": str(recipe)}
         return train(model, dataset, recipe.training, seed=recipe.seed, **about)

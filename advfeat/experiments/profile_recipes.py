@@ -109,6 +109,8 @@ class Recipes:
         if architecture is None:
             by_kind = {"D_rand": self.profile.training.on_rand, "D_det": self.profile.training.on_det}
             recipe = self._own(by_kind.get(data.kind, self.profile.training.on_matched), seed)
+            if data.kind in by_kind and self.profile.network.learner_width:
+                recipe = dataclasses.replace(recipe, scale=self.profile.network.learner_width)
         elif data.kind == "D_det":
             recipe = self._other(architecture, self.profile.transfer.det, seed)
         else:

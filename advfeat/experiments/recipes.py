@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advfeat import inputs
-from advfeat.hyperparameters import TrainConfig
+from advfeat.hyperparameters import TrainConfig, named
 from advfeat.threats import Threat
 from advfeat.torchvision_networks import ArchitectureScale
 
@@ -231,11 +231,14 @@ def _ordinary(source: NetworkRecipe) -> ImagesRecipe:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, mappings and tuples as JSON types; a threat as its ``key``, which names the norm."""
+    """Dataclasses, mappings and tuples as JSON types; a threat as its ``key``, which names the norm.
+
+    Fields that were added later and have their default are left out, so what is older keeps its key.
+    """
     if isinstance(value, Threat):
         return value.key
     if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: plain(item) for name, item in named(value).items()}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, tuple) else value

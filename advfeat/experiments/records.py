@@ -11,8 +11,8 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from advfeat import inputs
 from advfeat.checkout import CHECKOUT
 from advfeat.estimates import Measured, Summary, summarise
+from advfeat.variables import variable
 
 BOOK = CHECKOUT / "book"
 """Folder of the chapters."""
@@ -105,17 +106,9 @@ def results_root() -> Path:
     return Path(given).expanduser() if given else (BOOK if BOOK.is_dir() else Path.cwd()) / "results"
 
 
-@contextmanager
-def results_in(folder: Path) -> Iterator[None]:
+def results_in(folder: Path) -> AbstractContextManager[None]:
     """Make ``results_root`` another folder, so that records saved inside the block are not part of the book."""
-    before = os.environ.get("ADVFEAT_RESULTS")
-    os.environ["ADVFEAT_RESULTS"] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop("ADVFEAT_RESULTS")
-        if before is not None:
-            os.environ["ADVFEAT_RESULTS"] = before
+    return variable("ADVFEAT_RESULTS", str(folder))
 
 
 def load_record(chapter: str, profile: str) -> Record:

@@ -7,6 +7,7 @@ it itself: chapters can be run in any order. ``profile_recipes`` has the recipes
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
@@ -88,12 +89,45 @@ class Run:
     @cached_property
     def train_set(self) -> Dataset:
         """The training images."""
-        return DATASETS[self.profile.data.name].load(True, self.profile.data.train_images).to(self.device)
+        return self._loaded(True)
 
     @cached_property
     def test_set(self) -> Dataset:
-        """The test images."""
-        return DATASETS[self.profile.data.name].load(False, self.profile.data.test_images).to(self.device)
+        """The test images, or the training images that are held out in their place."""
+        return self._loaded(False)
+
+    def share_images(self, other: Run) -> None:
+        """Take the images of another run, which have to be the same: they are then loaded and known by name once.
+
+        Raises:
+            ValueError: they are not: other data, or another device.
+        """
+        if (self.profile.data, self.device) != (other.profile.data, other.device):
+            here, there = (f"{run.profile.data} on {run.device}" for run in (self, other))
+            raise ValueError(f"other must be a run of {here}, got one of {there}")
+        self.train_set, self.test_set = other.train_set, other.test_set
+        self.recipes = dataclasses.replace(other.recipes, profile=self.profile)
+
+    def _loaded(self, train: bool) -> Dataset:
+        data = self.profile.data
+        if not data.held_out_from:
+            count = data.train_images if train else data.test_images
+            return DATASETS[data.name].load(train, count).to(self.device)
+        return self._halves[not train]
+
+    @cached_property
+    def _halves(self) -> tuple[Dataset, Dataset]:
+        """Training images, and those held out. Of one load: the first of a longer draw need not be a shorter draw."""
+        data, begin = self.profile.data, self.profile.data.held_out_from
+        both = DATASETS[data.name].load(True, begin + data.test_images)
+        if len(both) < begin + data.test_images:
+            raise ValueError(
+                f"held_out_from={begin} and test_images={data.test_images} must be at most {len(both)} together, the "
+                f"training images of {data.name}"
+            )
+        # Copies: slices would keep all images in memory.
+        seen, unseen = (both.subset(torch.arange(*ends)) for ends in ((data.train_images,), (begin, len(both))))
+        return seen.to(self.device), unseen.in_memory().to(self.device)
 
     @cached_property
     def recipes(self) -> Recipes:

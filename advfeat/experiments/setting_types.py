@@ -44,6 +44,7 @@ def _is_length(value: Any) -> bool:
 
 
 Count = Annotated[int, Rule("a whole number, 1 or more", _is_count)]
+Numbered = Annotated[int, Rule("a whole number, 0 or more", lambda value: type(value) is int and value >= 0)]
 Counts = Annotated[
     tuple[int, ...],
     Rule("one or more whole numbers, each 1 or more", lambda values: bool(values) and all(map(_is_count, values))),

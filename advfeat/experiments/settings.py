@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
 from advfeat.experiments.datasets import DATASETS
@@ -19,6 +19,7 @@ from advfeat.experiments.setting_types import (
     ImagesOf,
     Length,
     Lengths,
+    Numbered,
     Radii,
     TestImages,
     TrainImages,
@@ -26,7 +27,7 @@ from advfeat.experiments.setting_types import (
     hints,
     recorded_name,
 )
-from advfeat.hyperparameters import TrainConfig
+from advfeat.hyperparameters import ADDED_LATER, TrainConfig, named
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
 
@@ -41,6 +42,14 @@ class Data(Group):
     """How many training images, from the first on."""
     test_images: Count
     """How many test images, from the first on."""
+    held_out_from: Numbered = field(default=0, metadata=ADDED_LATER)
+    """The number of the first training image that is held out, with as many after it as ``test_images``: they take the
+    place of the test images, which whoever chooses settings must not see. 0: none is."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.held_out_from < self.train_images:
+            raise ValueError(f"held_out_from={self.held_out_from} must be train_images={self.train_images} or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,8 @@ class Network(Group):
     """Channels of its first stage."""
     source_width: Count
     """The same for the ordinary network that D_rand and D_det are made with."""
+    learner_width: Numbered = field(default=0, metadata=ADDED_LATER)
+    """The same for the networks that learn from D_rand and D_det; 0: ``width``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +244,9 @@ class Profile:
         return dataclasses.replace(self, **groups)
 
     def recorded(self) -> dict[str, Any]:
-        """Every setting by the name that records know it by."""
-        found = {name: getattr(getattr(self, group), place) for name, (group, place) in PLACES.items()}
+        """Every setting by the name that records know it by, but for those added later that have their default."""
+        groups = {group: named(getattr(self, group)) for group in GROUPS}
+        found = {name: groups[group][place] for name, (group, place) in PLACES.items() if place in groups[group]}
         return {"name": self.name, "description": self.description, **found}
 
 

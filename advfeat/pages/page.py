@@ -68,8 +68,7 @@ class Page:
         about, seed = f"{own.name}, width {own.width}", self.seed
         if network is not None:
             about, seed = network.network, network.seed
-        low, high = (None, None) if estimate.rate else (estimate.low, estimate.high)
-        self._values[key] = Measured(estimate.value, estimate.n, about, attack, seed, low, high, estimate.within)
+        self._values[key] = Measured.of_estimate(estimate, about, attack=attack, seed=seed)
         self.quote({key: _shown(estimate, spec)})
         return estimate
 

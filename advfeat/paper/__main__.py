@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from advfeat.checkout import CHECKOUT
+from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.recipes import NetworkRecipe
 from advfeat.experiments.record_writing import join_record
 from advfeat.experiments.records import results_in
@@ -21,9 +23,10 @@ from advfeat.files import write_whole
 from advfeat.pages.environment import cores, prepare_environment
 from advfeat.pages.parameters import Refused
 from advfeat.pages.runner import main as pages
-from advfeat.paper.grid import read_grid
+from advfeat.paper.grid import Grid, read_grid
 from advfeat.paper.plan import JobPlan
 from advfeat.paper.report import estimated, show, write_table
+from advfeat.paper.trial_records import join_trial, record_trial
 
 SNAKEFILE = CHECKOUT / "workflow" / "Snakefile"
 
@@ -76,17 +79,12 @@ def run_job(path: str, name: str, note: Path) -> int:
     kind, began = name.partition("/")[0], time.perf_counter()
     if kind == "record":
         _, setting, chapter, seed = name.split("/")
-        number = int(seed.removeprefix("seed="))
-        plan = JobPlan(grid)
-        given = [text for pair in plan.parameters(chapter, setting, number) for text in ("-p", *pair)]
-        with results_in(plan.results_of_seed(setting, chapter, number)):
-            code = pages(["record", chapter, "--profile", grid.profile, *given])
-        if code:
+        if code := _record(grid, setting, chapter, int(seed.removeprefix("seed="))):
             return code
     elif kind == "join":
-        _join(JobPlan(grid), name)
+        _join(grid, name)
     else:
-        plan = JobPlan(grid)
+        plan = JobPlan(grid, until=name)
         if name not in plan.recipes:
             raise Refused(f"grid {path} has no job {name!r}")
         recipe, setting = plan.recipes[name]
@@ -97,15 +95,28 @@ def run_job(path: str, name: str, note: Path) -> int:
     return 0
 
 
-def _join(plan: JobPlan, name: str) -> None:
+def _record(grid: Grid, setting: str, chapter: str, seed: int) -> int:
+    """Record a chapter, or a trial, at a setting and seed; returns an exit code."""
+    with results_in(grid.results_of_seed(setting, chapter, seed)):
+        if grid.trial:
+            made = record_trial(grid, setting, seed)
+            for key, found in json.loads(made.read_text(encoding="utf-8"))["runs"][str(seed)]["values"].items():
+                print(f"{key}: {found['value']:.4f}")
+            return 0
+        given = [text for pair in grid.parameters(chapter, setting, seed) for text in ("-p", *pair)]
+        return pages(["record", chapter, "--profile", grid.profile, *given])
+
+
+def _join(grid: Grid, name: str) -> None:
     if name == "join/table":
-        write_table(plan)
-        return
-    _, named, chapter = name.split("/")
-    setting = next(one for one in plan.grid.settings if one.name == named)
-    folders = [plan.results_of_seed(named, chapter, seed) for seed in plan.grid.seeds]
-    with results_in(plan.grid.results_of(setting)):
-        print(join_record(chapter, plan.runs[named].profile.name, folders))
+        write_table(grid)
+    elif name == "join/trial":
+        print(join_trial(grid))
+    else:
+        _, named, chapter = name.split("/")
+        folders = [grid.results_of_seed(named, chapter, seed) for seed in grid.seeds]
+        with results_in(grid.results_of(grid.setting(named))):
+            print(join_record(chapter, profile_name(grid.profile), folders))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from advfeat.paper.needs import ArtifactRecipe
 from advfeat.robustness import robust_accuracy
 from advfeat.threats import L2
 from advfeat.train import train
+from advfeat.variables import variable
 from advfeat.whitening import whiten
 
 # AutoAttack spends on an image that withstands everything about so many evaluations of the gradient: 100 steps of
@@ -74,6 +73,12 @@ class Costs:
             return None
         return own * self._of_training(run.recipes.standard(seed=0), run) / there
 
+    def measured(self, recipes: Iterable[ArtifactRecipe], run: Run) -> float:
+        """Estimated seconds to ask the networks among the recipes once for all test images."""
+        networks = [recipe for recipe in recipes if isinstance(recipe, NetworkRecipe)]
+        # A step of an attack is a pass forwards and one back.
+        return sum(0.5 * run.profile.data.test_images * self._of_attack(recipe, run) for recipe in networks)
+
     def _of_training(self, recipe: NetworkRecipe, run: Run) -> float:
         of = recipe.data if isinstance(recipe.data, ImagesRecipe) else getattr(recipe.data, "data", ImagesRecipe(""))
         images, training = of.images or len(run.train_set), recipe.training
@@ -93,7 +98,7 @@ class Costs:
         about = {**parts, "device": here["device"], "engine": here["engine"], "threads": here["threads"]}
         key = f"{of} {json.dumps(about, sort_keys=True, default=str)}"
         if key not in self._known:
-            with _no_bars():
+            with variable("ADVFEAT_PROGRESS", "off"):  # a trial is over before a bar can be read
                 self._known[key] = trial()
             self._kept.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._kept, json.dumps(self._known, indent=1))
@@ -158,19 +163,6 @@ def _attack(recipe: NetworkRecipe, run: Run) -> float:
 
     timed(1)
     return _longer(timed, 1, 5) / len(images)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """No progress bars: a trial is over before one can be read."""
-    before = os.environ.get("ADVFEAT_PROGRESS")
-    os.environ["ADVFEAT_PROGRESS"] = "off"
-    try:
-        yield
-    finally:
-        os.environ.pop("ADVFEAT_PROGRESS")
-        if before is not None:
-            os.environ["ADVFEAT_PROGRESS"] = before
 
 
 def _longer(timed: Callable[[int], float], few: int, many: int) -> float:

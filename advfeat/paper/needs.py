@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from advfeat.experiments.recipes import (
@@ -26,10 +26,16 @@ def needed(chapter: str, run: Run, *, seed: int, source_seed: int) -> list[Artif
 
     Args:
         chapter: stem of the chapter's file; one that is not known here asks for nothing.
+        source_seed: of the networks that its datasets are made with; by default chapters take ``seed``.
     """
     asks = _ASKS.get(chapter[:2])
+    return with_all_below(asks(run, Seeds(seed, source_seed)) if asks else (), run)
+
+
+def with_all_below(recipes: Iterable[ArtifactRecipe], run: Run) -> list[ArtifactRecipe]:
+    """These recipes and all that they need, each once and after all that it needs."""
     ordered: dict[str, ArtifactRecipe] = {}
-    for recipe in asks(run, Seeds(seed, source_seed)) if asks else ():
+    for recipe in recipes:
         for one in _with_all_below(recipe):
             ordered.setdefault(run.store.key(one.key_parts()), one)
     return list(ordered.values())

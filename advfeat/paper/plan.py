@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,10 +16,9 @@ from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.recipes import AutoAttackRecipe, NetworkRecipe
 from advfeat.experiments.run import Run
 from advfeat.files import write_whole
-from advfeat.pages.chapter_files import find_chapter
-from advfeat.pages.parameters import parameters_of
 from advfeat.paper.grid import Grid, GridSetting
-from advfeat.paper.needs import ArtifactRecipe, below, needed
+from advfeat.paper.needs import ArtifactRecipe, below, needed, with_all_below
+from advfeat.paper.trials import TRIALS
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,30 @@ class PlannedJob:
 
 
 class JobPlan:
-    """The jobs of a grid, in an order in which they can be run."""
+    """The jobs of a grid, in an order in which they can be run.
 
-    def __init__(self, grid: Grid) -> None:
+    Args:
+        until: name of a job; the plan may end with it.
+    """
+
+    def __init__(self, grid: Grid, *, until: str = "") -> None:
         self.grid = grid
-        self.runs = {setting.name: Run(grid.profile, overrides=setting.overrides) for setting in grid.settings}
+        self.runs: dict[str, Run] = {}
+        for setting in grid.settings:
+            self.runs[setting.name] = run_at(grid, setting, self.runs.values())
         self.recipes: dict[str, tuple[ArtifactRecipe, str]] = {}
         self.jobs: dict[str, PlannedJob] = {}
         for setting in grid.settings:
             for chapter in grid.chapters:
                 for job in self._of_chapter(setting, chapter):
                     self.jobs.setdefault(job.name, job)
-        if len(grid.settings) > 1:
+            if until in self.jobs:
+                return
+        if grid.trial:
+            recorded = tuple(name for name in self.jobs if name.startswith("record/"))
+            about = f"the record of the trial {grid.trial}, all settings and seeds"
+            self.jobs["join/trial"] = PlannedJob("join/trial", recorded, about, seconds=0.0)
+        elif len(grid.settings) > 1:
             joined = tuple(name for name in self.jobs if name.startswith("join/"))
             self.jobs["join/table"] = PlannedJob(
                 "join/table", joined, "one table and one figure of all settings", seconds=0.0
@@ -70,28 +81,29 @@ class JobPlan:
         run = self.runs[setting.name]
         recorded = []
         for seed in self.grid.seeds:
-            asked = needed(chapter, run, seed=seed, source_seed=0)
+            asked = self._asked(setting, chapter, seed)
             for recipe in asked:
                 self.recipes.setdefault(job_name(recipe, run), (recipe, setting.name))
                 before = tuple(job_name(one, run) for one in below(recipe))
                 yield PlannedJob(job_name(recipe, run), before, described(recipe), done=is_stored(recipe, run))
             name = f"record/{setting.name}/{chapter}/seed={seed}"
-            about = f"chapter {chapter[:2]} on {profile_name(self.grid.profile)}, {setting.name}, seed {seed}"
-            done = (self.record_of(setting.name, chapter, seed)).exists()
+            what = f"trial {self.grid.trial}" if self.grid.trial else f"chapter {chapter[:2]}"
+            about = f"{what} on {profile_name(self.grid.profile)}, {setting.name}, seed {seed}"
+            done = self.grid.record_of(setting.name, chapter, seed).exists()
             yield PlannedJob(name, tuple(job_name(recipe, run) for recipe in asked), about, done=done)
             recorded.append(name)
-        name = f"join/{setting.name}/{chapter}"
-        about = f"the record of chapter {chapter[:2]}, {setting.name}, all seeds"
-        # Joined anew with every seed that is recorded anew; it takes no time.
-        yield PlannedJob(name, tuple(recorded), about, seconds=0.0)
+        if not self.grid.trial:
+            name = f"join/{setting.name}/{chapter}"
+            about = f"the record of chapter {chapter[:2]}, {setting.name}, all seeds"
+            yield PlannedJob(name, tuple(recorded), about, seconds=0.0)
 
-    def results_of_seed(self, setting: str, chapter: str, seed: int) -> Path:
-        """The folder of results that one run of a chapter records to, alone."""
-        return self.grid.folder / "records" / setting / f"{chapter}.seed={seed}"
-
-    def record_of(self, setting: str, chapter: str, seed: int) -> Path:
-        """The record in that folder."""
-        return self.results_of_seed(setting, chapter, seed) / chapter / profile_name(self.grid.profile) / "record.json"
+    def _asked(self, setting: GridSetting, chapter: str, seed: int) -> list[ArtifactRecipe]:
+        """The recipes that are made before a chapter, or a trial beside that at the first settings."""
+        run, trial = self.runs[setting.name], self.grid.trial
+        if not trial:
+            return needed(chapter, run, seed=seed, source_seed=seed)
+        both = [TRIALS[trial](of, seed).values() for of in (self.runs[self.grid.settings[0].name], run)]
+        return with_all_below([recipe for of in both for recipe in of], run)
 
     def note(self, job: PlannedJob) -> Path:
         """The note that a job is done, which the engine of the workflow looks at."""
@@ -100,12 +112,11 @@ class JobPlan:
     def write(self, path: Path, file: Path) -> None:
         """Write the jobs of the grid in ``file`` for the engine of the workflow.
 
-        A note of a job whose result is gone is taken back, and a result without a note gets one.
+        A note of a job whose result is gone is taken back, and a result without a note gets one. What is joined is
+        joined anew, which takes no time: a record of one seed may be gone, or the joined one.
         """
         for job in self.jobs.values():
             note = self.note(job)
-            if job.kind == "join":
-                continue
             if job.done and not note.exists():
                 note.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(note, "it was there before\n")
@@ -115,14 +126,15 @@ class JobPlan:
         about = {"folder": str(self.grid.folder), "python": sys.executable, "file": str(file)}
         write_whole(path, json.dumps({**about, "jobs": [asdict(job) for job in self.jobs.values()]}, indent=1))
 
-    def parameters(self, chapter: str, setting: str, seed: int) -> list[tuple[str, str]]:
-        """The parameters of a chapter's run, as they are typed."""
-        known = parameters_of(find_chapter(chapter))
-        overrides = next(one.overrides for one in self.grid.settings if one.name == setting)
-        given = {"seed": str(seed), **({"overrides": json.dumps(dict(overrides))} if overrides else {})}
-        if missing := sorted(given.keys() - known.keys()):
-            raise ValueError(f"chapter {chapter} has no parameter {', '.join(missing)}")
-        return list(given.items())
+
+def run_at(grid: Grid, setting: GridSetting, others: Iterable[Run] = ()) -> Run:
+    """The run at a setting; it shares its images with one of the ``others``, if they are the same."""
+    run = Run(grid.profile, overrides=setting.overrides)
+    for other in others:
+        if other.profile.data == run.profile.data:
+            run.share_images(other)
+            break
+    return run
 
 
 def job_name(recipe: ArtifactRecipe, run: Run) -> str:

@@ -14,6 +14,7 @@ from advfeat.experiments.records import BOOK
 from advfeat.files import write_whole
 from advfeat.pages import plots
 from advfeat.paper.costs import Costs, megabytes
+from advfeat.paper.grid import Grid
 from advfeat.paper.plan import JobPlan
 
 
@@ -25,7 +26,10 @@ def estimated(plan: JobPlan) -> None:
             continue
         if job.kind == "record":
             _, setting, chapter, _ = name.split("/")
-            plan.jobs[name] = dataclasses.replace(job, seconds=costs.chapter(chapter, plan.runs[setting]))
+            run = plan.runs[setting]
+            recipes = [plan.recipes[one][0] for one in job.needs]
+            own = costs.measured(recipes, run) if plan.grid.trial else costs.chapter(chapter, run)
+            plan.jobs[name] = dataclasses.replace(job, seconds=own)
         else:
             recipe, setting = plan.recipes[name]
             run = plan.runs[setting]
@@ -64,12 +68,12 @@ def duration(seconds: float | None) -> str:
     return "0 s" if seconds == 0 else "< 1 s"
 
 
-def write_table(plan: JobPlan) -> None:
+def write_table(grid: Grid) -> None:
     """Write all recorded numbers of all settings into one table, ``table.csv``, and a figure, ``sweep.svg``, beside it.
 
     The figure shows the numbers that the claims of the book rest on, by the first setting that takes several numbers.
     """
-    grid, rows = plan.grid, []
+    rows: list[dict[str, Any]] = []
     for setting in grid.settings:
         index = json.loads((grid.results_of(setting) / "index.json").read_text(encoding="utf-8"))
         rows += [{**setting.overrides, **row} for row in index]
@@ -79,23 +83,23 @@ def write_table(plan: JobPlan) -> None:
     writer.writerows(rows)
     grid.results.mkdir(parents=True, exist_ok=True)
     write_whole(grid.results / "table.csv", stream.getvalue())
-    swept = next((key for key, values in _swept(plan).items() if len(values) > 1), None)
+    swept = next((key for key, values in _swept(grid).items() if len(values) > 1), None)
     if swept is not None:
-        _figure(plan, rows, swept)
+        _figure(grid, rows, swept)
 
 
-def _swept(plan: JobPlan) -> dict[str, list[float]]:
+def _swept(grid: Grid) -> dict[str, list[float]]:
     """GridSetting → the numbers that it takes."""
-    names = list(plan.grid.settings[0].overrides)
-    values = {name: [one.overrides[name] for one in plan.grid.settings] for name in names}
+    names = list(grid.settings[0].overrides)
+    values = {name: [one.overrides[name] for one in grid.settings] for name in names}
     return {name: sorted(set(of)) for name, of in values.items() if all(type(v) in (int, float) for v in of)}
 
 
-def _figure(plan: JobPlan, rows: list[dict[str, Any]], swept: str) -> None:
+def _figure(grid: Grid, rows: list[dict[str, Any]], swept: str) -> None:
     text = (BOOK / "claims.json").read_text(encoding="utf-8")
     recorded = dict.fromkeys(row["id"] for row in rows)
     shown = [key for key in recorded if json.dumps(key) in text][:9] or list(recorded)[:9]
-    others = [name for name in plan.grid.settings[0].overrides if name != swept]
+    others = [name for name in grid.settings[0].overrides if name != swept]
     plots.use_style()
     columns = min(3, len(shown))
     lines_of_panels = -(-len(shown) // columns)
@@ -115,5 +119,5 @@ def _figure(plan: JobPlan, rows: list[dict[str, Any]], swept: str) -> None:
         axis.set_axis_off()
     if others:
         axes.flat[0].legend()
-    figure.savefig(plan.grid.results / "sweep.svg")
+    figure.savefig(grid.results / "sweep.svg")
     plt.close(figure)
