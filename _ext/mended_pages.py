@@ -1,7 +1,7 @@
 """Mend the written pages: what the theme, pandas and the notebooks leave out for readers without a mouse or a screen.
 
-The same fault comes from several makers (a table from Markdown, from pandas, from an extension), so the pages are mended
-once they are written, whoever wrote them. ``tests/browser`` looks for each fault in a browser.
+The same fault comes from several makers (a table from Markdown, from pandas, from an extension), so the pages are
+mended once they are written, whoever wrote them. ``tests/browser`` looks for each fault in a browser.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def mended(html: str, path: Path) -> str:
     mend_theme_choice(page)
     mend_head(page)
     mend_landmarks(page)
+    mend_ids(page)
     mend_bibliography(page)
     mend_tables(page)
     mend_folds(page)
@@ -54,8 +55,9 @@ def mended(html: str, path: Path) -> str:
 
 
 def words(element: Tag | None) -> str:
-    """The text of an element in one line, without the signs for links; a formula, of which a name would show the source,
-    becomes an ellipsis.
+    """The text of an element in one line, without the signs for links.
+
+    A formula, of which a name would show the source, becomes an ellipsis.
     """
     if element is None:
         return ""
@@ -134,6 +136,16 @@ def mend_landmarks(page: BeautifulSoup) -> None:
             del button["aria-label"]
 
 
+def mend_ids(page: BeautifulSoup) -> None:
+    """An id belongs to the first element that has it, where a link to it leads; exercises all get the same inner one."""
+    seen = set()
+    for element in page.select("[id]"):
+        if element["id"] in seen:
+            del element["id"]
+        else:
+            seen.add(element["id"])
+
+
 def mend_bibliography(page: BeautifulSoup) -> None:
     """The entries of a list are its items; the role that they are given is no longer known."""
     for entry in page.select("[role=doc-biblioentry]"):
@@ -199,9 +211,9 @@ def _append(page: BeautifulSoup, element: Tag, text: str, role: str) -> None:
 
 
 def mend_images(page: BeautifulSoup, folder: Path) -> None:
-    """Pictures below the first one of a page are loaded when they come near, and have their room before that."""
-    for number, image in enumerate(page.select("article img")):
-        if number and not image.get("loading"):
+    """Pictures are loaded when they come near, and have their room before that."""
+    for image in page.select("article img"):
+        if not image.get("loading"):
             image["loading"] = "lazy"
             image["decoding"] = "async"
         if not any(image.get(name) for name in ("width", "height", "style")):

@@ -39,7 +39,7 @@
     eager_images: images,
     headings: all("main :is(h1, h2, h3, h4, h5, h6)").filter((e) => e.checkVisibility()).map((e) => [+e.tagName[1], text(e)]),
     folds: all("details > summary, button.toggle-button").filter((e) => e.checkVisibility())
-      .map((e) => [e.getAttribute("aria-label") || "", text(e)]),
+      .map((e) => e.getAttribute("aria-label") || text(e)),
     title: document.title,
     description: document.querySelector("meta[name=description]")?.content || "",
   };

@@ -12,8 +12,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PHONE = {"width": 360, "height": 740}
-# Of the coloured words of the code, which are two thirds of a page, one of each colour is measured, and formulas have no
-# text, as their letters are drawn by styles. Without this the check of contrasts takes three times as long.
+# Of the coloured words of the code, which are two thirds of a page, one of each colour is measured; formulas have no
+# text, as styles draw their letters. Without this the check of contrasts takes three times as long.
 ONE_OF_EACH_COLOUR = """() => {
   const seen = new Set();
   for (const word of document.querySelectorAll("pre span")) {
@@ -24,10 +24,13 @@ ONE_OF_EACH_COLOUR = """() => {
   }
   axe.configure({rules: [{id: "color-contrast", selector: "*:not([data-again]):not(mjx-container *)"}]});
 }"""
-# Another rule is an experiment of axe, but the fault is a real one: a label that hides the words that a button shows.
-AXE = """async () => {
-  const rules = {"label-content-name-mismatch": {enabled: true}};
-  const {violations} = await axe.run(document, {resultTypes: ["violations"], preload: false, rules});
+# The last rule is an experiment of axe, but the fault is real: a label that hides the words that a button shows. In the
+# dark those rules are asked again whose answer a theme can change: of colours, and of what only one theme shows.
+AXE = """async (theme) => {
+  const rules = theme === "light"
+    ? {rules: {"label-content-name-mismatch": {enabled: true}}}
+    : {runOnly: ["color-contrast", "link-in-text-block", "image-alt", "region", "svg-img-alt"]};
+  const {violations} = await axe.run(document, {resultTypes: ["violations"], preload: false, ...rules});
   return violations.flatMap((v) => v.nodes.map((n) => [v.impact, `${v.id} (${v.impact}): ${n.html.slice(0, 160)}`]));
 }"""
 TRANSFERRED = """() => performance.getEntries().reduce(
@@ -79,7 +82,7 @@ def visit(page: Any) -> Visit:
         page.emulate_media(color_scheme=theme)
         page.evaluate("() => new Promise(requestAnimationFrame)")
         themes.append(page.evaluate("document.documentElement.dataset.theme"))
-        axe[theme] = [tuple(found) for found in page.evaluate(AXE)]
+        axe[theme] = [tuple(found) for found in page.evaluate(AXE, theme)]
     missing_images = page.evaluate(ALL_IMAGES)
     whole = page.evaluate(TRANSFERRED)
     page.set_viewport_size(PHONE)
