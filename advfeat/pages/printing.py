@@ -48,7 +48,8 @@ def build_pdf() -> Path:
     done = subprocess.run(
         ["latexmk", "-xelatex", "-silent", "-interaction=nonstopmode", "-halt-on-error", "advfeat.tex"],
         cwd=folder,
-        env={**os.environ, "max_print_line": "1000"},  # a warning is one line of the log
+        # A warning is one line of the log; and Sphinx's own settings of latexmk ask for two variables.
+        env={"LATEXOPTS": "", "XINDYOPTS": "", **os.environ, "max_print_line": "1000"},
         stdout=subprocess.DEVNULL,
         check=False,
     )
