@@ -18,7 +18,7 @@ ADDED_LATER = {"added_later": True}
 records leave it out where it has its default, which is what was done before."""
 
 
-def named(settings: Any) -> Mapping[str, Any]:
+def settings_of(settings: Any) -> Mapping[str, Any]:
     """Name → value of the settings of a dataclass, but for those ``ADDED_LATER`` that have their default."""
     values = {one.name: (one, getattr(settings, one.name)) for one in dataclasses.fields(settings)}
     return {name: value for name, (one, value) in values.items() if one.metadata != ADDED_LATER or value != one.default}

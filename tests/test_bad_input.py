@@ -57,7 +57,7 @@ ELSEWHERE = {
     "fused_steps.NetworkInput.set_from": "runs inside a step: its input comes from the engine",
     "fused_steps.NetworkInput.pixel_gradient": "runs inside a step: its input comes from the engine",
     "fused_steps.fast_dtype": "takes the type of a torch.device, and answers float32 for all that it does not know",
-    "hyperparameters.named": "reads the fields of settings that have been checked",
+    "hyperparameters.settings_of": "reads the fields of settings that have been checked",
     "hyperparameters.TrainConfig.on": "hands on to fused_steps.fast_dtype",
     "attack_checks.LinearModel.forward": "a network",
     "attack_checks.LinearModel.rise": "hands on to the threat",

@@ -26,7 +26,7 @@ from advfeat.pages import build, chapter_files, environment, execution, paramete
 from advfeat.pages.execution import Task, execute_all
 from advfeat.pages.exercises import labels_of, publish_labels
 from advfeat.pages.notebook import check_record
-from advfeat.paper.trials import TRIALS, record_name
+from advfeat.paper.trials import TRIALS, trial_record
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -420,7 +420,7 @@ def test_the_committed_index_is_what_the_records_give():
 def test_recorded_runs_come_from_clean_trees_and_say_what_they_saw():
     for path in results_root().glob("*/*/record.json"):
         record = load_record(path.parent.parent.name, path.parent.name)
-        assert record.chapter in {*NOTEBOOKS, *map(record_name, TRIALS)}
+        assert record.chapter in {*NOTEBOOKS, *map(trial_record, TRIALS)}
         for run in record.runs.values():
             assert not run["provenance"]["dirty"], path
             assert re.fullmatch("[0-9a-f]{40}", run["provenance"]["commit"])

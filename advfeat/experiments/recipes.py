@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advfeat import inputs
-from advfeat.hyperparameters import TrainConfig, named
+from advfeat.hyperparameters import TrainConfig, settings_of
 from advfeat.threats import Threat
 from advfeat.torchvision_networks import ArchitectureScale
 
@@ -238,7 +238,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Threat):
         return value.key
     if dataclasses.is_dataclass(value):
-        return {name: plain(item) for name, item in named(value).items()}
+        return {name: plain(item) for name, item in settings_of(value).items()}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, tuple) else value

@@ -27,7 +27,7 @@ from advfeat.experiments.setting_types import (
     hints,
     recorded_name,
 )
-from advfeat.hyperparameters import ADDED_LATER, TrainConfig, named
+from advfeat.hyperparameters import ADDED_LATER, TrainConfig, settings_of
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.torchvision_networks import TORCHVISION, ArchitectureScale
 
@@ -245,7 +245,7 @@ class Profile:
 
     def recorded(self) -> dict[str, Any]:
         """Every setting by the name that records know it by, but for those added later that have their default."""
-        groups = {group: named(getattr(self, group)) for group in GROUPS}
+        groups = {group: settings_of(getattr(self, group)) for group in GROUPS}
         found = {name: groups[group][place] for name, (group, place) in PLACES.items() if place in groups[group]}
         return {"name": self.name, "description": self.description, **found}
 

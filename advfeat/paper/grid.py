@@ -16,7 +16,7 @@ from advfeat.checkout import CHECKOUT
 from advfeat.experiments.profiles import get_profile, profile_name
 from advfeat.pages.chapter_files import RUNS, find_chapter
 from advfeat.pages.parameters import Refused, parameters_of
-from advfeat.paper.trials import BASE, TRIALS, record_name
+from advfeat.paper.trials import BASE, TRIALS, trial_record
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _checked(path: Path, given: Mapping[str, Any]) -> Grid:
             raise ValueError("there must be chapters or a trial, got both")
         if not all(one.data.held_out_from for one in at):
             raise ValueError("a trial chooses settings, so its profile must hold images out; set data.held_out_from")
-        stems: tuple[str, ...] = (record_name(trial),)
+        stems: tuple[str, ...] = (trial_record(trial),)
     else:
         chapters: list[str] = _list_of(str, "chapters", given, 'a list such as ["03", "05"]')
         stems = tuple(find_chapter(name).stem for name in chapters)

@@ -36,7 +36,7 @@ TRIALS: Mapping[str, Learners] = {"table1": _table1}
 """Name of a trial → its networks, by the names under which they are recorded, of a run and a seed."""
 
 
-def record_name(trial: str) -> str:
+def trial_record(trial: str) -> str:
     """The name under which the results of a trial are recorded, in the place of a chapter's."""
     return f"{trial}-sweep"
 
