@@ -18,7 +18,7 @@ import nbformat
 import pytest
 import yaml
 
-from advfeat.engine.convolution_code import in_words
+from advfeat.engine.convolution_code import engine_name
 from advfeat.experiments.record_writing import index_rows, save_record
 from advfeat.experiments.records import load_record, results_root
 from advfeat.experiments.run import Run
@@ -507,7 +507,7 @@ def test_a_record_with_other_settings_is_refused_before_the_first_cell(tiny, cap
     (tmp_path / "results").mkdir()
     save_record(
         "42-tiny", "planted", seed=0, values={}, config={**Run("planted").describe(), "eps": 0.25}, seconds={},
-        provenance={"commit": "c0ffee", "device": "a processor", "engine": in_words()},
+        provenance={"commit": "c0ffee", "device": "a processor", "engine": engine_name()},
     )  # fmt: skip
     assert runner.main(["record", "42", "-p", "seed", "3"]) == 2
     assert "seed 0 with other settings (eps)" in capsys.readouterr().err
@@ -522,7 +522,7 @@ def test_a_record_with_other_parameters_of_the_chapter_is_refused_too(tiny, caps
     default = float(parameters.parameters_of(tiny)["rate"][1])
     save_record(
         "42-tiny", "planted", seed=0, values={}, config={**Run("planted").describe(), "rate": default + 1}, seconds={},
-        provenance={"commit": "c0ffee", "device": "a processor", "engine": in_words()},
+        provenance={"commit": "c0ffee", "device": "a processor", "engine": engine_name()},
     )  # fmt: skip
     assert runner.main(["record", "42", "-p", "seed", "3"]) == 2
     assert "seed 0 with other settings (rate)" in capsys.readouterr().err
@@ -539,7 +539,7 @@ def test_a_record_with_a_setting_that_this_run_leaves_at_its_default_is_refused_
     held = {"held_out_from": 5000}
     save_record(
         "42-tiny", "planted", seed=0, values={}, config=Run("planted", overrides=held).describe(), seconds={},
-        provenance={"commit": "c0ffee", "device": "a processor", "engine": in_words()},
+        provenance={"commit": "c0ffee", "device": "a processor", "engine": engine_name()},
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"seed 0 with other settings \(held_out_from\)"):
         check_record("42-tiny", profile="planted", seed=3)

@@ -109,7 +109,7 @@ def test_what_no_page_could_show_is_refused(kind, data, alt, said):
 
 def test_pixels_are_those_of_the_image_and_a_value_beyond_one_does_not_wrap_round():
     image = torch.linspace(-0.2, 1.2, 3 * 4 * 5).reshape(3, 4, 5)
-    found = decoded(interactive.pixels(image)).reshape(4, 5, 3).permute(2, 0, 1)
+    found = decoded(interactive.data_uri(image)).reshape(4, 5, 3).permute(2, 0, 1)
     assert torch.equal(found, (image.clamp(0, 1) * 255).round().long())
 
 
@@ -134,7 +134,7 @@ def test_the_attacks_of_the_slider_are_the_given_ones():
     assert [picture["label"] for picture in data["pictures"]] == [0, 1]
     for place, picture in enumerate(data["pictures"]):
         for at, images in enumerate(within):
-            assert picture["attacked"][at] == interactive.pixels(images[place])
+            assert picture["attacked"][at] == interactive.data_uri(images[place])
             grey = decoded(picture["change"][at]).float() / 255
             assert (grey - (0.5 + GAIN * at * 0.01)).abs().max() < 1 / 255, "amplified by the gain that is stated"
             assert picture["answers"][at] == pytest.approx(answers[at][place].tolist(), abs=5e-4)
@@ -177,7 +177,7 @@ def test_the_fits_of_the_slider_are_those_of_the_theorem():
 
 def test_the_script_builds_every_kind_and_asks_nobody_for_anything():
     builders = re.search(r"const BUILDERS = \{ ([\w, ]+) \}", SCRIPT)
-    assert sorted(builders[1].split(", ")) == sorted(interactive.KINDS)
+    assert sorted(builders[1].split(", ")) == sorted(interactive.WIDGETS)
     assert '"use strict";' in SCRIPT
     assert len(SCRIPT.splitlines()) <= 400
     alone = SCRIPT.replace("http://www.w3.org/2000/svg", "")

@@ -107,6 +107,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "every-number": {"twice as wide": SETTING},
     "notation": {"one in ten": CHANCE},
     "01-adversarial-examples": {
+        "twelve times as strong": SETTING,
         "about one picture in ten": WORLD,
         "about nine times in ten": WORLD,
         "by up to 1.7": WORLD,
@@ -134,6 +135,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "05-non-robust-features": {
         "amplified ten times": SETTING,
+        "ten times as strong": SETTING,
         "one time in ten, as random labels must": CHANCE,
         "One in ten": CHANCE,
     },
@@ -164,6 +166,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "on a quarter of the images, and with a third of it": PROVED,
         "four times as long": SETTING,
     },
+    "10-bugs-or-features": {"eight times as strong": SETTING},
     "12-honest-evaluation": {
         "five times the steps": SETTING,
         "Five times the steps": SETTING,
@@ -174,8 +177,9 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "11-beyond-cifar10": {
         "ten times their texture": SETTING,
-        "Chance is one in ten": CHANCE,
-        "all but one in twenty": SETTING,
+        "five times as large": SETTING,
+        "Guessing has one in ten": CHANCE,
+        "about half of all": WORLD,
         "a texture of length 0.3": WORLD,
     },
     "13-fast-attacks": {

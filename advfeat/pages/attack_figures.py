@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advfeat.pages import pictures
-from advfeat.pages.interactive import Interactive, pixels
+from advfeat.pages.interactive import Interactive, data_uri
 
 GAIN = 10.0
 """How many times as large as it is a change is shown, as in the other figures of chapter 1."""
@@ -44,8 +44,10 @@ def attack_slider(
     shown = [
         {
             "label": int(label),
-            "attacked": [pixels(images[place]) for images in within],
-            "change": [pixels(pictures.amplified(images[place] - within[0][place], factor=GAIN)) for images in within],
+            "attacked": [data_uri(images[place]) for images in within],
+            "change": [
+                data_uri(pictures.amplified(images[place] - within[0][place], factor=GAIN)) for images in within
+            ],
             "answers": [[round(float(share), 3) for share in said[place]] for said in answers],
         }
         for place, label in enumerate(labels)

@@ -77,7 +77,9 @@ def by_network(groups: Mapping[str, Mapping[str, Interval]], names: Sequence[str
     figure, axis = plt.subplots(figsize=(WIDEST, 3.4))
     for index, (color, (label, found)) in enumerate(zip((GREY, *ANSWERS), groups.items(), strict=True)):
         places = [place + 0.2 * (index - 1) for place in range(len(names))]
-        axis.vlines(places, [found[name].low for name in names], [found[name].high for name in names], color=color, lw=2)
+        axis.vlines(
+            places, [found[name].low for name in names], [found[name].high for name in names], color=color, lw=2
+        )
         axis.plot(places, [found[name].value for name in names], "o", color=color, label=label)
     axis.set(xticks=range(len(names)), xticklabels=list(names), ylim=(-0.03, 1.03), ylabel="accuracy")
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))

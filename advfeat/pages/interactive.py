@@ -16,7 +16,7 @@ from torch import Tensor
 
 from advfeat import inputs
 
-KINDS = ("attacks", "gaussians")
+WIDGETS = ("attacks", "gaussians")
 """What ``_static/advfeat-widgets.js`` can build."""
 
 STILL_COLOURS = 128  # a drawing with a few small pictures looks the same, and weighs a third
@@ -30,7 +30,7 @@ class Interactive:
     two equal widgets are equal byte by byte.
 
     Args:
-        kind: one of ``KINDS``.
+        kind: one of ``WIDGETS``.
         data: numbers, texts, lists and mappings that JSON can hold.
         still: the picture; it is closed, so that nothing else shows it.
         alt: what the picture shows, in a sentence.
@@ -44,8 +44,8 @@ class Interactive:
         inputs.text("alt", alt)
         if not alt.strip():
             raise ValueError("alt is empty: say what the picture shows")
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        if kind not in WIDGETS:
+            raise ValueError(f"kind must be one of {', '.join(WIDGETS)}, got {kind!r}")
         self.kind, self.alt = kind, alt
         self._json = json.dumps(data, separators=(",", ":"), allow_nan=False)
         self._png = _still(still)
@@ -69,7 +69,7 @@ class Interactive:
         )
 
 
-def pixels(image: Float[Tensor, "3 h w"]) -> str:
+def data_uri(image: Float[Tensor, "3 h w"]) -> str:
     """An image in [0, 1] as a PNG in base64, without the head of a data address."""
     array = image.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     return _base64(_saved(Image.fromarray(array)))

@@ -27,7 +27,7 @@ FONTS = {
 }
 """Each font, by its file, with its package."""
 
-WIDEST = 12.0
+MARGIN = 12.0
 """Points by which a line may be too long: two letters, which the margin hides."""
 
 
@@ -36,7 +36,7 @@ def build_pdf() -> Path:
 
     Raises:
         Refused: there are no pages.
-        Failed: LaTeX reported an error, or the PDF would have a fault that ``faults`` names.
+        Failed: LaTeX reported an error, or the PDF would have a fault that ``told_by_latex`` names.
     """
     if not (STAGE / "_build" / "html" / "index.html").exists():
         raise Refused("no pages to print yet: make book")
@@ -58,8 +58,8 @@ def build_pdf() -> Path:
     if done.returncode:
         reason = re.search(r"^!.*(?:\n.*){0,8}", lines, re.MULTILINE)
         raise Failed(f"LaTeX stopped, see {log}\n{reason[0] if reason else ''}")
-    if found := faults(lines):
-        raise Failed(f"the PDF has faults, see {log}\n" + "\n".join(found))
+    if found := told_by_latex(lines):
+        raise Failed(f"the PDF has told_by_latex, see {log}\n" + "\n".join(found))
     return folder / "advfeat.pdf"
 
 
@@ -83,7 +83,7 @@ def _font_is_there(name: str) -> bool:
     return subprocess.run(["kpsewhich", name], capture_output=True, check=False).returncode == 0
 
 
-def faults(log: str) -> list[str]:
+def told_by_latex(log: str) -> list[str]:
     """What a reader would stumble over, from LaTeX's log: it stops at none of this.
 
     A reference that leads nowhere, a letter that its font lacks, a line that runs into the margin.
@@ -91,6 +91,6 @@ def faults(log: str) -> list[str]:
     told = re.compile(r"[Rr]eference .* undefined|Citation .* undefined|multiply defined|^Missing character")
     found = {line for line in log.splitlines() if told.search(line)}
     for wide in re.finditer(r"^Overfull \\hbox \(([\d.]+)pt too wide\).*$", log, re.MULTILINE):
-        if float(wide[1]) > WIDEST:
+        if float(wide[1]) > MARGIN:
             found.add(wide[0])
     return sorted(found)
