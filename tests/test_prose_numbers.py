@@ -169,11 +169,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "10-bugs-or-features": {"eight times as strong": SETTING},
     "12-honest-evaluation": {
         "five times the steps": SETTING,
-        "Five times the steps": SETTING,
         "twice as many passes as steps": PROVED,
-        "is below 0.05.": SETTING,
-        "about two thirds": PROVED,
-        "below 0.05/20, the next below 0.05/19": SETTING,
     },
     "11-beyond-cifar10": {
         "ten times their texture": SETTING,

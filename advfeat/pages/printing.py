@@ -27,7 +27,7 @@ FONTS = {
 }
 """Each font, by its file, with its package."""
 
-MARGIN = 12.0
+WIDEST_SPILL = 12.0
 """Points by which a line may be too long: two letters, which the margin hides."""
 
 
@@ -91,6 +91,6 @@ def told_by_latex(log: str) -> list[str]:
     told = re.compile(r"[Rr]eference .* undefined|Citation .* undefined|multiply defined|^Missing character")
     found = {line for line in log.splitlines() if told.search(line)}
     for wide in re.finditer(r"^Overfull \\hbox \(([\d.]+)pt too wide\).*$", log, re.MULTILINE):
-        if float(wide[1]) > MARGIN:
+        if float(wide[1]) > WIDEST_SPILL:
             found.add(wide[0])
     return sorted(found)
