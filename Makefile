@@ -55,7 +55,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 THREADS = $(shell echo $$(( $(CORES) < $(JOBS) ? 1 : $(CORES) / $(JOBS) )))
 
-.PHONY: help book read pdf test test-avx2 chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
+.PHONY: help book read pdf browser linkcheck test test-avx2 chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -85,6 +85,14 @@ read: $(READING)/installed ## build the pages from the committed outputs, in a m
 pdf: $(VENV)/installed ## the same, and then a PDF of it: needs LaTeX, and says what to install where it is missing
 	$(BIN)/python -m advfeat.pages pdf $(ARGS)
 
+browser: $(VENV)/installed ## the built pages in a browser: `make book` first; needs Chromium (on Debian: apt-get install chromium)
+	$(BIN)/python -m pytest -m browser -n $(JOBS) --dist loadfile $(ARGS)
+
+# Needs the network, and other people's servers: no part of the tests.
+linkcheck: $(VENV)/installed ## do the links that leave the book still lead somewhere? `make book` first
+	@test -d runs/stage || { echo "No pages yet: make book" >&2; exit 1; }
+	$(BIN)/jupyter-book build runs/stage --builder linkcheck --keep-going
+
 test: export OMP_NUM_THREADS ?= $(THREADS)
 test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the book, and a second run of it beside the first
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
@@ -94,6 +102,7 @@ test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the
 	$(EMPTY_STORE) \
 	  $(BIN)/python -m advfeat.pages book --fresh --jobs $(JOBS); \
 	  $(BIN)/python -m pytest -q -m pages; \
+	  $(BIN)/python -m pytest -q -m browser -n $(JOBS) --dist loadfile; \
 	  $(BIN)/python -m advfeat.pages again; \
 	  $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
 

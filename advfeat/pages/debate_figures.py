@@ -210,6 +210,6 @@ def taught_by_points(
         for name, marker, color in ((0, "o", OTHERS[0]), (1, "^", OTHERS[3])):
             axis.plot(*dots[classes == name].T, marker, color=color, ms=5, mec="white", mew=0.5)
         axis.set_title(head)
-        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xticks=[0, 1], yticks=[0, 1])
+        axis.set(xlim=(-0.13, 1.13), ylim=(-0.13, 1.13), aspect="equal", xticks=[0, 1], yticks=[0, 1])
         axis.grid(False)
     return figure
