@@ -255,6 +255,7 @@ width = 8
 source_width = 8
 [standard]
 epochs = 1
+batch_size = 20
 [on_rand]
 epochs = 1
 batch_size = 20

@@ -339,7 +339,7 @@ def test_a_factor_of_the_logits_is_in_the_loss_and_not_in_the_network():
     expected = twin.head.weight - 0.1 * twin.head.weight.grad
     # As in the step without a factor, and the gradient is three times as large.
     assert float((model.head.weight - expected).detach().abs().max()) <= 0.1 * 3 * 16 * 9 * 12 * U
-    assert rows[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert rows[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
 
 
 def test_no_epoch_changes_nothing():

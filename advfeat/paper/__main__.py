@@ -63,7 +63,9 @@ def run_grid(path: str, *, dry: bool, jobs: int, more: Sequence[str]) -> int:
             subprocess.run([*command, "--unlock", "--quiet", "all"], check=False, capture_output=True)
             # Our notes are whole or absent, so a job that Snakemake did not see end has ended if its note is there.
             how = ["--ignore-incomplete", "--rerun-triggers", "mtime", "--keep-going", "--quiet", "rules"]
-            code = subprocess.run([*command, "--cores", str(jobs), *how, *more], check=False).returncode
+            # By its cores here, by its jobs on a cluster, which asks for one core each.
+            at_a_time = ["--cores", str(jobs), "--jobs", str(jobs)]
+            code = subprocess.run([*command, *at_a_time, *how, *more], check=False).returncode
     except Timeout:
         raise Refused(f"another process runs the grid {grid.name}: {grid.folder / 'lock'} is held") from None
     if code == 0:
