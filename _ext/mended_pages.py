@@ -137,7 +137,7 @@ def mend_landmarks(page: BeautifulSoup) -> None:
 
 
 def mend_ids(page: BeautifulSoup) -> None:
-    """An id belongs to the first element that has it, where links to it lead; exercises all get the same inner one."""
+    """An id belongs to the first element that has it, where links lead; exercises all get the same inner one."""
     seen = set()
     for element in page.select("[id]"):
         if element["id"] in seen:

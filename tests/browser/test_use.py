@@ -58,7 +58,7 @@ def test_solution_opens_by_keyboard(open_page):
 
 
 def test_box_that_scrolls_is_scrolled_by_keyboard(open_page):
-    """A table that is too wide for a phone: named, said to scroll, moved by arrows; its edge fades until the end."""
+    """A table that is too wide for a phone: named, moved by the arrows, and its edge fades until the end."""
     page = open_page("book/03-standard-and-robust-training.html", width=360, height=740)
     box = page.locator(".scroll-box.scrolls").first
     assert "scrolls sideways" in box.get_attribute("aria-label")
