@@ -117,6 +117,10 @@ def test_names_keep_their_colour_whatever_stands_beside_them():
         given = dict(zip(names, identity.colors_of(names), strict=True))
         assert (given["D"], given["D_rand"]) == (COLORS["D"], COLORS["D_rand"])
         assert len(set(given.values())) == len(names)
+    one, *_ = identity.colors_of(["D_R", "else"])[1:]
+    for seen, key in itertools.product(SEEN_WITH.values(), COLORS):
+        both = [oklab((np.array(seen) @ linear(color)).clip(0, 1)) for color in (one, COLORS[key])]
+        assert np.linalg.norm(both[0] - both[1]) >= 0.1, key
     standard, *robust = identity.colors_of(["fitted at $\\epsilon=0$", "trained at ε = 0.25", "trained at ε = 1"])
     assert standard == COLORS["standard"]
     lightness = [oklab(linear(color))[0] for color in robust]

@@ -127,7 +127,7 @@ def layer_rates(networks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     for bound in (1, 4):
         axis.axvline(bound, color=GREY, ls="--", lw=1.2)
     axis.set_yticks(range(len(rows)), [f"{network}  {row['name']}" for network, row in rows])
-    axis.set(xlim=(0, 4.2), xlabel="direct operations a second, over the machine's rate")
+    axis.set(xlim=(0, 4.2), xlabel="direct operations a second, over the machine's")
     axis.invert_yaxis()
     axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure

@@ -42,7 +42,7 @@ def distance_curves(
             lw=1.2, label="PGD, one run a point",
         )  # fmt: skip
         middle = medians[name]
-        axis.plot([middle.low, middle.high], [0.5, 0.5], color=color, lw=6, alpha=0.4, label="median, 95 % interval")
+        axis.plot([middle.low, middle.high], [0.5, 0.5], color=color, lw=6, alpha=0.4, label="median, 95% interval")
         axis.set(title=name, xlabel=r"radius $\epsilon$", xlim=(0, far), ylim=(-0.02, 1.02))
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes[0, 0].set_ylabel("accuracy under attack")

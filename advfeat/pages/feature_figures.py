@@ -140,7 +140,7 @@ def weight_paths(
     paths: Mapping[float, Float[Tensor, "steps 2"]], radii: Sequence[float], final: Float[Tensor, "r 2"]
 ) -> Figure:
     """Chapter 2: how training moves two weights, by the radius, and the weights that each radius ends with."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.4))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.7))
     turn = torch.linspace(0, np.pi / 2, 100)
     left.plot(turn.cos(), turn.sin(), color=GREY, lw=1)
     shades = LinearSegmentedColormap.from_list("", [COLORS["standard"], COLORS["robust"]])
@@ -151,7 +151,7 @@ def weight_paths(
     left.set(
         xlim=(0, 1.04), ylim=(0, 1.04), aspect="equal", xlabel="weight of the shape", ylabel="weight of the texture"
     )
-    left.legend(loc="lower left", handlelength=1, borderaxespad=0)
+    left.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=3, handlelength=1, columnspacing=1)
     right.plot(radii, final[:, 1] ** 2, color=COLORS["standard"], label="texture")
     right.plot(radii, final[:, 0] ** 2, color=COLORS["robust"], label="shape")
     right.set(xlabel="radius of training", ylabel="share of the squared weight")

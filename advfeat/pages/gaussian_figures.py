@@ -31,7 +31,7 @@ def two_classes(
     world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"], features: Mapping[str, Float[Tensor, "2"]]
 ) -> Figure:
     """Samples of the two classes with their level sets, and the usefulness of linear features by the radius."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.0), width_ratios=(1.4, 1))
+    figure, (left, right) = plt.subplots(2, 1, figsize=(6.4, 6.0), height_ratios=(1.15, 1))
     for label, color in ((1, OTHERS[0]), (-1, OTHERS[1])):
         left.scatter(*x[y == label][:300].T, s=7, color=color, alpha=0.35, lw=0)
         for radius in (1, 2):
@@ -57,7 +57,7 @@ def two_classes(
         xlim=(-6, 6),
         ylim=(-3, 3),
     )
-    left.legend(loc="upper left", ncols=2)
+    left.legend(loc="upper left")
 
     radii = np.linspace(0, 1.1, 50)
     for (name, w), color in zip(
@@ -128,7 +128,7 @@ def robust_fits(world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"
                 path_effects=halo,
             )
         angle = np.degrees(np.arccos(alignment(fit.mean, fit.covariance)))
-        axis.set_title(rf"$\epsilon={eps:g}$: {angle:.0f}° between $\mu$ and the gradient")
+        axis.set_title(rf"$\epsilon={eps:g}$: {angle:.0f}° apart")
         axis.set(xlim=(-6.2, 6.2), ylim=(-4.6, 4.6), aspect="equal")
         corner = axis.inset_axes([0.79, 0.02, 0.2, 0.27])
         unit = fit.covariance / torch.linalg.det(fit.covariance).sqrt()

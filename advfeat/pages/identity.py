@@ -36,6 +36,8 @@ MARKERS = MappingProxyType(
 
 OTHERS = ("#004479", "#21830D", "#593524", "#956DD9", "#CE7488")
 """Colours, found in the same way, of everything else: architectures, libraries, radii of a theory."""
+BESIDE = (OTHERS[3], OTHERS[0], OTHERS[2], OTHERS[1], OTHERS[4])
+"""The same beside named ones: those that differ most from all seven come first."""
 OTHER_MARKERS = ("o", "s", "v", "*", "p", "d", "h")
 ANSWERS = (OTHERS[0], OTHERS[3])
 """Colours of the answers of a network trained on D_det: the label, and the class after it, which a person sees."""
@@ -75,12 +77,12 @@ def look_of(name: str) -> str:
 
 
 def colors_of(names: Sequence[str]) -> list[str]:
-    """One colour for each name: its own if it is ``look_of``, otherwise the next of ``OTHERS``.
+    """One colour for each name: its own if it has an identity, otherwise the next of ``OTHERS``, or of ``BESIDE``.
 
     Networks named by the radius that they were trained at, or fitted at, have the colour of robust ones, the darker the
     later in the list; at radius 0 that of standard ones.
     """
-    found = _given(names, COLORS, OTHERS)
+    found = _given(names, COLORS, BESIDE if any(map(known, names)) else OTHERS)
     radii = {place: float(at[1]) for place, name in enumerate(names) if (at := _RADIUS.match(name))}
     shades = iter(strengths(COLORS["robust"], sum(radius > 0 for radius in radii.values())))
     for place, radius in radii.items():

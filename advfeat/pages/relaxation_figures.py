@@ -43,7 +43,7 @@ def vulnerability_and_condition(of: Gaussians, *, price: float, generator: torch
     )
     left.set_xticks([1, 2, 5, 10, 30], ["1", "2", "5", "10", "30"])
     left.minorticks_off()
-    left.legend(loc="upper left")
+    left.legend(loc="lower right", bbox_to_anchor=(1.02, -0.02))
 
     side = np.linspace(0, 1, 601)
     first, height = np.meshgrid(side, side)

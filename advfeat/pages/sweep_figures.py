@@ -20,7 +20,7 @@ def worth_of_factors(record: Record) -> Figure:
         record: of a trial, as ``paper.trial_records.join_trial`` makes it.
     """
     named = [row for row in record.first["tables"]["settings"] if row["settings"]]
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 1.1 + 0.27 * len(named)), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(6.4, 1.1 + 0.27 * len(named)), sharey=True)
     for axis, kind, color in zip(axes, ("D_rand", "D_det"), colors_of(("D_rand", "D_det")), strict=True):
         base = record.summary(f"table1/sweep/base/{kind}")
         gains = {name: gain for (name,), gain in record.matching(f"table1/sweep/*/{kind}/gain").items()}

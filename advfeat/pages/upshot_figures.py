@@ -78,7 +78,7 @@ def forest(rows: Sequence[ClaimRow]) -> Figure:
     others = [row for row in decided if row.published is None]
     panels = (
         (with_paper, "share of the paper's effect", True),
-        (others, "distance from no effect, in percentage points", False),
+        (others, "percentage points from no effect", False),
     )
     heights = [max(1, len(with_paper)), max(1, len(others))]
     figure, axes = plt.subplots(2, 1, figsize=(6.4, 0.36 * sum(heights) + 2.2), height_ratios=heights)
@@ -140,7 +140,7 @@ def sample_complexity(
         counts: numbers of examples.
         needed: ``clean`` and ``attacked`` → dimension → number of examples.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.3))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 4.2))
     for (dimension, found), color in zip(curves.items(), strengths(OTHERS[0], len(curves)), strict=True):
         left.plot(counts, found["attacked"], color=color, label=f"attacked, d = {dimension:,}")
     for found in curves.values():  # they lie on one another
@@ -148,14 +148,14 @@ def sample_complexity(
     left.plot([], [], color=GREY, ls="--", lw=1.6, label="clean, every d")
     left.set(xscale="log", xlabel="examples", ylabel="accuracy", ylim=(-0.02, 1.04))
     left.yaxis.set_major_formatter(PercentFormatter(1.0))
-    left.legend()
+    left.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0))
     for (kind, by_dimension), color, marker in zip(needed.items(), (GREY, OTHERS[0]), "so", strict=True):
         right.plot(list(by_dimension), list(by_dimension.values()), marker=marker, color=color, label=kind)
     last, count = max(needed["attacked"].items())
     roots = [(of, count * (of / last) ** 0.5) for of in needed["attacked"]]
     right.plot(*zip(*roots, strict=True), color="black", ls=":", lw=1.4, label="slope of the square root of d")
     right.set(xscale="log", yscale="log", xlabel="dimension d", ylabel="examples needed")
-    right.legend()
+    right.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0))
     return figure
 
 
