@@ -86,7 +86,7 @@ pdf: $(VENV)/installed ## the same, and then a PDF of it: needs LaTeX, and says 
 	$(BIN)/python -m advfeat.pages pdf $(ARGS)
 
 browser: $(VENV)/installed ## the built pages in a browser: `make book` first; needs Chromium (on Debian: apt-get install chromium)
-	$(BIN)/python -m pytest -m browser -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m browser -n $(JOBS) --dist loadgroup $(ARGS)
 
 # Needs the network, and other people's servers: no part of the tests.
 linkcheck: $(VENV)/installed ## do the links that leave the book still lead somewhere? `make book` first
@@ -102,7 +102,7 @@ test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the
 	$(EMPTY_STORE) \
 	  $(BIN)/python -m advfeat.pages book --fresh --jobs $(JOBS); \
 	  $(BIN)/python -m pytest -q -m pages; \
-	  $(BIN)/python -m pytest -q -m browser -n $(JOBS) --dist loadfile; \
+	  $(BIN)/python -m pytest -q -m browser -n $(JOBS) --dist loadgroup; \
 	  $(BIN)/python -m advfeat.pages again; \
 	  $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
 
