@@ -80,7 +80,7 @@ SOURCE = "how precisely others read the plot"
 # Page → phrase as it stands there → why it may be typed.
 ALLOWED: dict[str, dict[str, str]] = {
     "README": {
-        "Python 3.11, 3.12 or 3.13": VERSION,
+        "Python 3.11 to 3.14": VERSION,
         "2.11 or later": VERSION,
         "from 2.12 on only on macOS": VERSION,
         "is 2.2.2, and this library needs 2.11": VERSION,
@@ -90,7 +90,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "0.6 GB for 50,000 images": COUNTED,
     },
     "instructors": {
-        "Python 3.11 to 3.13": VERSION,
+        "Python 3.11 to 3.14": VERSION,
         "Linux 5.12 or later": VERSION,
         "5.13 or later": VERSION,
         "Landlock from 6.7 on": VERSION,

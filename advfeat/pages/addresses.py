@@ -17,7 +17,7 @@ from typing import NamedTuple
 from advfeat.checkout import CHECKOUT
 
 GITHUB = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+)")
-NAMING_FILES = (".cff", ".ipynb", ".json", ".md", ".py", ".toml", ".yml")
+NAMING_FILES = (".cff", ".ipynb", ".json", ".md", ".py", ".tex", ".toml", ".yml")
 """Endings of the files that name an address."""
 
 

@@ -77,8 +77,8 @@ class ClaimRow:
     paper: str
     verdict: str
     profile: str = ""
-    measured: tuple[Interval, ...] = ()
-    against: tuple[Interval, ...] = ()
+    measured: tuple[Comparand, ...] = ()
+    against: tuple[Comparand, ...] = ()
     published: float | None = None
     wanted: str = "higher"
     by: str = ""
