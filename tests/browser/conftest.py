@@ -33,6 +33,7 @@ FLAGS = (
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing leaves this machine
 )
+SECONDS = 180  # for one step: a machine that does other work is slow, and no test is about speed
 # A page is at rest when its resources, its fonts and its formulas are there.
 AT_REST = """async () => {
   await document.fonts.ready;
@@ -92,6 +93,7 @@ def new_page(browser, site):
             reduced_motion="reduce",  # no transition is half done when a test looks
             java_script_enabled=javascript,
         )
+        context.set_default_timeout(SECONDS * 1000)
         page = context.new_page()
         page.requests_made, page.complaints = [], []
         page.on("request", lambda request: page.requests_made.append(request.url))

@@ -24,6 +24,8 @@ ONE_OF_EACH_COLOUR = """() => {
   }
   axe.configure({rules: [{id: "color-contrast", selector: "*:not([data-again]):not(mjx-container *)"}]});
 }"""
+# The page of a missing address stands alone, without the theme's script, and takes its colours from the system.
+IN_THEME = "theme => [theme, undefined].includes(document.documentElement.dataset.theme)"
 # The last rule is an experiment of axe, but the fault is real: a label that hides the words that a button shows. In the
 # dark those rules are asked again whose answer a theme can change: of colours, and of what only one theme shows.
 AXE = """async (theme) => {
@@ -55,8 +57,6 @@ class Visit:
     """All addresses that it asked for."""
     axe: dict[str, list[tuple[str, str]]]
     """Theme → violations: their impact, and what they are."""
-    themes: list[str]
-    """The themes that it said it had."""
     first_load: int
     """Bytes until it was at rest, uncompressed."""
     whole: int
@@ -77,11 +77,10 @@ def visit(page: Any) -> Visit:
     facts = page.evaluate(script("page_facts.js"))
     page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
     page.evaluate(ONE_OF_EACH_COLOUR)
-    axe, themes = {}, []
+    axe = {}
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
-        page.evaluate("() => new Promise(requestAnimationFrame)")
-        themes.append(page.evaluate("document.documentElement.dataset.theme"))
+        page.wait_for_function(IN_THEME, arg=theme)
         axe[theme] = [tuple(found) for found in page.evaluate(AXE, theme)]
     missing_images = page.evaluate(ALL_IMAGES)
     whole = page.evaluate(TRANSFERRED)
@@ -92,7 +91,6 @@ def visit(page: Any) -> Visit:
         complaints=list(page.complaints),
         requests=list(page.requests_made),
         axe=axe,
-        themes=themes,
         first_load=first_load,
         whole=whole,
         missing_images=missing_images,
