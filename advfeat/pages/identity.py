@@ -77,12 +77,12 @@ def identity_named(name: str) -> str:
 
 
 def colors_of(names: Sequence[str]) -> list[str]:
-    """One colour for each name: its own if it is ``identity_named``, otherwise the next of ``OTHERS``, or of ``BESIDE``.
+    """One colour for each name: its own if it is ``identity_named``, otherwise of ``OTHERS`` or ``BESIDE``.
 
     Networks named by the radius that they were trained at, or fitted at, have the colour of robust ones, the darker the
     later in the list; at radius 0 that of standard ones.
     """
-    found = _given(names, COLORS, BESIDE if any(map(known, names)) else OTHERS)
+    found = _given(names, COLORS, BESIDE if any(map(identity_named, names)) else OTHERS)
     radii = {place: float(at[1]) for place, name in enumerate(names) if (at := _RADIUS.match(name))}
     shades = iter(strengths(COLORS["robust"], sum(radius > 0 for radius in radii.values())))
     for place, radius in radii.items():
