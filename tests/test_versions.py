@@ -30,8 +30,8 @@ SETS = [
     (("bench",), "constraints-bench.txt", SYSTEMS[0]),
     *(((), "constraints-workflow.txt", system) for system in SYSTEMS[:1]),
 ]
-SDISTS = ["gputil"]
-"""Packages of the bench without a wheel: plain Python, which pip makes into one."""
+SDISTS = {"constraints-bench.txt": ["gputil"], "constraints-workflow.txt": ["connection-pool", "immutables"]}
+"""Packages without a wheel, of the environments that neither the book nor its tests need: pip makes one of them."""
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_the_pinned_versions_exist_as_wheels(python, extras, pins, system, tmp_p
     command += [
         "--only-binary",
         ":all:",
-        *(word for name in SDISTS if "bench" in extras for word in ("--no-binary", name)),
+        *(word for name in SDISTS.get(pins, []) for word in ("--no-binary", name)),
     ]
     patch = f"{python}.9" if python == PYTHONS[0] else python  # soupsieve asks for 3.11.5
     command += ["--python-version", patch, "--python-platform", system, "--python", sys.executable, *index_options()]
