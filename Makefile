@@ -17,8 +17,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # The first interpreter that runs, has the right version and can make an environment. A name on the path proves
 # nothing: version managers leave names behind that only print an error.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
-  "$$p" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; do \
+  "$$p" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
   >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
 VENV := .venv
@@ -28,7 +28,13 @@ BENCH := .venv-bench
 PEERS := torchattacks foolbox adversarial-robustness-toolbox robustness secml-torch
 # Snakemake, which asks for packages that the book's tools do not go with.
 WORKFLOW := .venv-workflow
+# uv, which resolves for a Python that is not there.
+RESOLVE := .venv-resolve
+UV := uv==0.13.9
 PAGES := runs/stage/_build/html
+# What builds the pages from the committed outputs: no PyTorch, so it is installed in half a minute.
+READING := .venv-read
+READERS := jupyter-book sphinx-exercise sphinx-proof sphinxext-opengraph django-static-mathjax matplotlib pillow
 CHAPTER ?=
 PROFILE ?= planted
 ARGS ?=
@@ -52,14 +58,14 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 THREADS = $(shell echo $$(( $(CORES) < $(JOBS) ? 1 : $(CORES) / $(JOBS) )))
 
-.PHONY: help book test test-avx2 chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
+.PHONY: help book read pdf browser linkcheck test test-avx2 resolve chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # Installed once; again only when what is to be installed has changed.
 $(VENV)/installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found. Install one (on Debian and Ubuntu: \
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 with venv found. Install one (on Debian and Ubuntu: \
 	python3 and python3-venv), or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "Installing into $(VENV): some minutes and, with PyTorch for GPUs, some gigabytes"
@@ -70,6 +76,26 @@ $(VENV)/installed: pyproject.toml constraints.txt
 book: $(VENV)/installed ## run the chapters that are not done, build the pages strictly: ARGS=--fresh runs all again
 	$(BIN)/python -m advfeat.pages book $(ARGS)
 
+$(READING)/installed: constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 with venv found: make PYTHON=/path/to/python3.12 read" >&2; exit 1; }
+	test -x $(READING)/bin/python || "$(PYTHON)" -m venv $(READING)
+	$(READING)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(READERS) -c constraints.txt
+	@touch $@
+
+read: $(READING)/installed ## build the pages from the committed outputs, in a minute: runs no chapter, installs no PyTorch
+	$(READING)/bin/python -m advfeat.pages.staging
+
+pdf: $(VENV)/installed ## the same, and then a PDF of it: needs LaTeX, and says what to install where it is missing
+	$(BIN)/python -m advfeat.pages pdf $(ARGS)
+
+browser: $(VENV)/installed ## the built pages in a browser: `make book` first; needs Chromium (on Debian: apt-get install chromium)
+	$(BIN)/python -m pytest -m browser -n $(JOBS) --dist loadgroup $(ARGS)
+
+# Needs the network, and other people's servers: no part of the tests.
+linkcheck: $(VENV)/installed ## do the links that leave the book still lead somewhere? `make book` first
+	@test -d runs/stage || { echo "No pages yet: make book" >&2; exit 1; }
+	$(BIN)/jupyter-book build runs/stage --builder linkcheck --keep-going
+
 test: export OMP_NUM_THREADS ?= $(THREADS)
 test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the book, and a second run of it beside the first
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
@@ -79,6 +105,7 @@ test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the
 	$(EMPTY_STORE) \
 	  $(BIN)/python -m advfeat.pages book --fresh --jobs $(JOBS); \
 	  $(BIN)/python -m pytest -q -m pages; \
+	  $(BIN)/python -m pytest -q -m browser -n $(JOBS) --dist loadgroup; \
 	  $(BIN)/python -m advfeat.pages again; \
 	  $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
 
@@ -87,6 +114,11 @@ test-avx2: $(VENV)/installed ## as on a processor with AVX2 alone: tests and cel
 	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m numbers
 	$(EMPTY_STORE) $(AVX2) $(NBVAL:--nbval=--nbval-lax) -n $(JOBS) --dist loadscope book/*.ipynb
 	class=$$(mktemp -d); trap 'rm -rf "$$class"' EXIT; $(AVX2) $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class" --class-seed 17
+
+resolve: $(VENV)/installed ## do the pinned versions exist for every supported Python and system? asks the package index
+	test -x $(RESOLVE)/bin/uv || { "$(PYTHON)" -m venv $(RESOLVE); \
+	  $(RESOLVE)/bin/python -m pip install --quiet --disable-pip-version-check "$(UV)"; }
+	ADVFEAT_UV="$(CURDIR)/$(RESOLVE)/bin/uv" $(BIN)/python -m pytest -q -m resolver tests/test_versions.py
 
 chapter: $(VENV)/installed ## run one: CHAPTER=05 PROFILE=planted ARGS="-p seed 1"
 	$(BIN)/python -m advfeat.pages run "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)
@@ -101,7 +133,7 @@ list: $(VENV)/installed ## chapters with their parameters, and profiles
 	@$(BIN)/python -m advfeat.pages list
 
 $(WORKFLOW)/installed: constraints-workflow.txt
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found: make PYTHON=/path/to/python3.12 paper" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 with venv found: make PYTHON=/path/to/python3.12 paper" >&2; exit 1; }
 	test -x $(WORKFLOW)/bin/python || "$(PYTHON)" -m venv $(WORKFLOW)
 	@echo "Installing into $(WORKFLOW): a minute"
 	$(WORKFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile snakemake -c constraints-workflow.txt
@@ -117,7 +149,7 @@ paper-now: $(VENV)/installed $(WORKFLOW)/installed
 
 # The other libraries one by one: one that cannot be installed here becomes a line of the tables, and the rest goes on.
 $(BENCH)/installed: pyproject.toml constraints-bench.txt
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv found: make PYTHON=/path/to/python3.12 bench" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 with venv found: make PYTHON=/path/to/python3.12 bench" >&2; exit 1; }
 	test -x $(BENCH)/bin/python || "$(PYTHON)" -m venv $(BENCH)
 	@echo "Installing into $(BENCH): some minutes and, with PyTorch for GPUs, some gigabytes"
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -e . -c constraints-bench.txt
@@ -171,4 +203,4 @@ clean: ## remove what runs and builds left; trained models and constructed datas
 	find advfeat tests book -name __pycache__ -o -name .ipynb_checkpoints | xargs -r rm -rf
 
 distclean: clean ## and the installed environment
-	rm -rf $(VENV) $(BENCH) $(WORKFLOW)
+	rm -rf $(VENV) $(BENCH) $(WORKFLOW) $(READING) $(RESOLVE)

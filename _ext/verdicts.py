@@ -18,7 +18,7 @@ from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from advfeat.pages.verdicts import RULE, claim_map, claim_table, rows_of_book
+from advfeat.pages.verdicts import NOT_RECORDED, RULE, claim_map, claim_table, rows_of_book
 
 PAPERS_DATA = "cifar10"  # as in advfeat.pages.notebook, which needs a notebook's packages
 PROFILE = "cifar10-cpu"  # the profile of a recorded number if the page does not name one
@@ -83,7 +83,7 @@ class Verdicts(SphinxDirective):
     """The claims with their verdicts, parsed like the Markdown of the page: those of the front page, with the rule.
 
     With ``:chapters:`` all claims of the chapters of these numbers, and with ``:map:`` those of all chapters, as a map
-    from claim to evidence and verdict; both without the rule.
+    from claim to evidence and verdict, in which those that are not recorded yet are folded; both without the rule.
     """
 
     option_spec: ClassVar = {"chapters": directives.positive_int_list, "map": directives.flag}
@@ -94,7 +94,13 @@ class Verdicts(SphinxDirective):
         rows = rows_of_book(book, results)
         if "map" in self.options:
             pages = {str(int(path.stem[:2])): path.stem for path in sorted(book.glob("[0-9][0-9]-*.ipynb"))}
-            lines = claim_map([row for row in rows if row.chapter in pages], pages).splitlines()
+            found = [row for row in rows if row.chapter in pages]
+            known = [row for row in found if row.verdict != NOT_RECORDED]
+            lines = claim_map(known, pages).splitlines()
+            if len(known) < len(found):
+                waiting = claim_map([row for row in found if row not in known], pages).splitlines()
+                title = f"Not recorded yet: {len(waiting) - 2} more"
+                lines += ["", f"```{{admonition}} {title}", ":class: dropdown", "", *waiting, "```"]
         elif "chapters" in self.options:
             wanted = {str(of) for of in self.options["chapters"]}
             lines = claim_table([row for row in rows if row.chapter in wanted], links=True, chapters=True).splitlines()

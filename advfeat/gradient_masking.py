@@ -63,8 +63,8 @@ def check_gradient_masking(
        PGD does not.
 
     "Hardly" is a share of at most ``slack`` of all images. A model that passes may still be masked. One that breaks
-    only the first rule has a robust accuracy that is too high, by that share or more; one that breaks another has one
-    that says nothing.
+    only rules 1 and 5 has a robust accuracy that is too high, by that share or more: PGD was too weak for it, whether
+    its gradients are masked or not. One that breaks another rule has a robust accuracy that says nothing.
 
     Raises:
         TypeError: an argument of another type.

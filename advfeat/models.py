@@ -12,7 +12,7 @@ from advfeat import inputs
 from advfeat.engine import folding, fused_steps
 from advfeat.engine.batch_independence import check_each_alone
 from advfeat.engine.compiled_layers import CompiledConv2d
-from advfeat.engine.convolution_code import in_words
+from advfeat.engine.convolution_code import engine_name
 from advfeat.evaluation_mode import check_eval
 from advfeat.networks import SMALL_NETWORKS
 from advfeat.torchvision_networks import FULL_WIDTH, TORCHVISION, ArchitectureScale
@@ -92,7 +92,7 @@ class FrozenClassifier(Classifier):
     def engine(self) -> str:
         """The code that computes its convolutions: ``torch``, or ``winograd`` and the instructions that it is for."""
         used = (layer.weight for layer in self.modules() if isinstance(layer, CompiledConv2d))
-        return in_words() if any(weight.is_cpu and weight.dtype == torch.float32 for weight in used) else "torch"
+        return engine_name() if any(weight.is_cpu and weight.dtype == torch.float32 for weight in used) else "torch"
 
 
 def build_model(

@@ -73,15 +73,21 @@ def store_of_the_book(monkeypatch):
 
 @pytest.fixture
 def figures_in_style():
-    """The chapters' style for figures, which are closed afterwards."""
+    """The chapters' style for figures, which are closed afterwards; none is too wide, or has too small letters."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
+    from matplotlib.text import Text
 
-    from advfeat.pages import plots
+    from advfeat.pages import identity, plots
 
     with mpl.rc_context():
         plots.use_style()
         yield
+    for number in plt.get_fignums():
+        figure = plt.figure(number)
+        assert figure.get_figwidth() <= identity.WIDEST + 1e-9, "a phone would show its letters too small"
+        small = {text.get_text() for text in figure.findobj(Text) if text.get_fontsize() < identity.SMALLEST - 0.5}
+        assert not small - {""}, "nobody can read that on a phone"
     plt.close("all")
 
 
@@ -105,10 +111,10 @@ def compiled_convolutions():
 @pytest.fixture
 def empty_book(tmp_path, monkeypatch):
     """An empty book in a folder of its own, and an environment that a command may change."""
-    from advfeat.pages import build, chapter_files, environment, runner
+    from advfeat.pages import build, chapter_files, environment, runner, staging
 
     root = build.CHECKOUT
-    for module in (build, chapter_files, runner):
+    for module in (build, chapter_files, runner, staging):
         for name in ("CHECKOUT", "BOOK", "RUNS", "STAGE", "LABELS"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tmp_path / getattr(module, name).relative_to(root))

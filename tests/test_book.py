@@ -18,7 +18,7 @@ import nbformat
 import pytest
 import yaml
 
-from advfeat.engine.convolution_code import in_words
+from advfeat.engine.convolution_code import engine_name
 from advfeat.experiments.record_writing import index_rows, save_record
 from advfeat.experiments.records import load_record, results_root
 from advfeat.experiments.run import Run
@@ -110,7 +110,7 @@ def test_parameters_are_typed_and_explained(stem):
     known = parameters.parameters_of(BOOK / f"{stem}.ipynb")
     assert {"profile", "seed", "device", "record", "overrides"} <= set(known)
     for name, (kind, _, text) in known.items():
-        assert kind in parameters.KINDS, f"{name} has no type that can be checked"
+        assert set(kind.split(" | ")) <= {*parameters.KINDS, "None"}, f"{name} has no type that can be checked"
         assert text, f"{name} has no comment"
     assert yaml.safe_load(known["profile"][1]) == parameters.DEFAULT_PROFILE
 
@@ -148,6 +148,35 @@ def test_drawings_are_described_and_legible_on_a_phone_and_in_the_dark():
 
 
 @each_chapter
+def test_no_loop_takes_the_name_of_a_setting(stem):
+    """A loop over ``eps`` would leave all cells below it with another radius than the profile's, and no word of it."""
+    settings, taken = set(), []
+    for cell in NOTEBOOKS[stem].cells:
+        if cell.cell_type != "code":
+            continue
+        given = "parameters" in cell.metadata.get("tags", [])
+        for node in _outside_of_functions(ast.parse(cell.source)):
+            if isinstance(node, ast.AnnAssign | ast.Assign) and node.value:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if given or ast.unparse(node.value).startswith("run.profile."):
+                    settings |= {
+                        part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)
+                    }
+            elif isinstance(node, ast.For):
+                names = {part.id for part in ast.walk(node.target) if isinstance(part, ast.Name)}
+                taken += sorted(names & settings)
+    assert not taken
+
+
+def _outside_of_functions(tree):
+    """The nodes whose names are those of the notebook."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            yield node
+            yield from _outside_of_functions(node)
+
+
+@each_chapter
 def test_no_value_is_hidden_by_a_semicolon(stem):
     for cell in code_cells(stem):
         assert not cell.source.rstrip().endswith(";"), "nbval shows the value all the same; end with plt.show()"
@@ -156,7 +185,7 @@ def test_no_value_is_hidden_by_a_semicolon(stem):
 @each_chapter
 def test_code_that_is_shown_fits_into_its_column(stem):
     for cell in code_cells(stem):
-        if not {"hide-input", "hide-cell"} & set(cell.metadata.get("tags", [])):
+        if not {"hide-input", "hide-cell", "remove-cell"} & set(cell.metadata.get("tags", [])):
             assert max(map(len, cell.source.splitlines())) <= COLUMN, f"a reader would have to scroll: {cell.source}"
 
 
@@ -478,7 +507,7 @@ def test_a_record_with_other_settings_is_refused_before_the_first_cell(tiny, cap
     (tmp_path / "results").mkdir()
     save_record(
         "42-tiny", "planted", seed=0, values={}, config={**Run("planted").describe(), "eps": 0.25}, seconds={},
-        provenance={"commit": "c0ffee", "device": "a processor", "engine": in_words()},
+        provenance={"commit": "c0ffee", "device": "a processor", "engine": engine_name()},
     )  # fmt: skip
     assert runner.main(["record", "42", "-p", "seed", "3"]) == 2
     assert "seed 0 with other settings (eps)" in capsys.readouterr().err
@@ -493,7 +522,7 @@ def test_a_record_with_other_parameters_of_the_chapter_is_refused_too(tiny, caps
     default = float(parameters.parameters_of(tiny)["rate"][1])
     save_record(
         "42-tiny", "planted", seed=0, values={}, config={**Run("planted").describe(), "rate": default + 1}, seconds={},
-        provenance={"commit": "c0ffee", "device": "a processor", "engine": in_words()},
+        provenance={"commit": "c0ffee", "device": "a processor", "engine": engine_name()},
     )  # fmt: skip
     assert runner.main(["record", "42", "-p", "seed", "3"]) == 2
     assert "seed 0 with other settings (rate)" in capsys.readouterr().err
@@ -510,7 +539,7 @@ def test_a_record_with_a_setting_that_this_run_leaves_at_its_default_is_refused_
     held = {"held_out_from": 5000}
     save_record(
         "42-tiny", "planted", seed=0, values={}, config=Run("planted", overrides=held).describe(), seconds={},
-        provenance={"commit": "c0ffee", "device": "a processor", "engine": in_words()},
+        provenance={"commit": "c0ffee", "device": "a processor", "engine": engine_name()},
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"seed 0 with other settings \(held_out_from\)"):
         check_record("42-tiny", profile="planted", seed=3)

@@ -14,7 +14,7 @@ from advfeat.data import Dataset
 from advfeat.estimates import Estimate, Measured
 from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.records import load_record
-from advfeat.pages import dataset_figures
+from advfeat.pages import dataset_figures, transfer_figures
 from advfeat.pages.dataset_figures import ARCHITECTURES, BY_SOURCE, FROM_NOISE, MATCHED_ROWS, SETS, SHORT
 
 pytestmark = pytest.mark.usefixtures("figures_in_style")
@@ -81,18 +81,18 @@ def sheet_of(tmp_path, monkeypatch, *, data="folder", tables=None, sheets=("D_de
 
 def test_a_recorded_sheet_shows_the_new_labels_where_they_are_known(tmp_path, monkeypatch):
     # Of an old record of D_det those of the classes themselves would hide the relabelling.
-    (axis,) = dataset_figures.relabelled_sheet(sheet_of(tmp_path, monkeypatch, data="cifar10"), "D_det").axes
-    shown = words(axis.get_xticklabels())
+    figure = dataset_figures.relabelled_sheet(sheet_of(tmp_path, monkeypatch, data="cifar10"), "D_det")
+    shown = [word for axis in figure.axes for word in words(axis.get_xticklabels())]
     assert (shown[0], shown[8], shown[9]) == ("“automobile”", "“truck”", "“airplane”")
     labels = {"D_det": [{"label": f"c{k}"} for k in range(10)]}
-    (axis,) = dataset_figures.relabelled_sheet(sheet_of(tmp_path, monkeypatch, tables=labels), "D_det").axes
-    assert words(axis.get_xticklabels()) == [f"“c{k}”" for k in range(10)]
+    first, second = dataset_figures.relabelled_sheet(sheet_of(tmp_path, monkeypatch, tables=labels), "D_det").axes
+    assert words(first.get_xticklabels()) + words(second.get_xticklabels()) == [f"“c{k}”" for k in range(10)]
 
 
 def test_a_sheet_of_two_sources_is_shown_once_it_is_recorded(tmp_path, monkeypatch):
     assert dataset_figures.by_source_sheet(sheet_of(tmp_path, monkeypatch)) is None
-    (axis,) = dataset_figures.by_source_sheet(sheet_of(tmp_path, monkeypatch, sheets=("by_source",))).axes
-    assert words(axis.get_yticklabels()) == list(BY_SOURCE)
+    figure = dataset_figures.by_source_sheet(sheet_of(tmp_path, monkeypatch, sheets=("by_source",)))
+    assert [words(axis.get_yticklabels()) for axis in figure.axes] == [list(BY_SOURCE)] * 2
 
 
 def test_each_source_has_its_perturbation_above_its_image():
@@ -225,7 +225,7 @@ def test_points_have_what_was_learned_across_and_what_fools_upwards():
     fooled = {key: rate(1 - place / 10) for place, key in reversed(list(enumerate(ARCHITECTURES)))}
     panels = {"seed 0": (learned, fooled), "seed 1": (fooled, learned)}
     for axis, (title, (across, up)) in zip(
-        dataset_figures.learning_and_transfer(panels).axes, panels.items(), strict=True
+        transfer_figures.learning_and_transfer(panels).axes, panels.items(), strict=True
     ):
         points = {
             bar.get_label(): (bar[0].get_xdata()[0], bar[0].get_ydata()[0])
@@ -234,14 +234,14 @@ def test_points_have_what_was_learned_across_and_what_fools_upwards():
         }
         assert points == {name: (across[key].value, up[key].value) for key, name in ARCHITECTURES.items()}
         assert axis.get_title() == title
-    (axis,) = dataset_figures.learning_and_transfer({"": (learned, fooled)}).axes
+    (axis,) = transfer_figures.learning_and_transfer({"": (learned, fooled)}).axes
     assert axis.get_ylabel() == "transfer from the source"
 
 
 def test_a_matrix_has_who_made_the_images_in_rows():
     # Of the transposed matrix the diagonal would be the same.
     rates = {(row, column): rate((10 * i + j) / 100) for i, row in enumerate(SHORT) for j, column in enumerate(SHORT)}
-    (axis,) = dataset_figures.transfer_matrix(rates, title="t").axes
+    (axis,) = transfer_figures.transfer_matrix(rates, title="t").axes
     shades = axis.images[0].get_array()
     assert shades[0].tolist() == [0, 0.01, 0.02, 0.03, 0.04, 0.05]
     assert shades[2][1] == 0.21

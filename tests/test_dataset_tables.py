@@ -70,11 +70,11 @@ def test_three_tables_of_checks_with_a_dash_where_nothing_is_recorded(save):
         "says/D_NR/robust-source/start": rate(0.9),
     }
     checks, distances, said = dataset_tables.matching_checks(save(values))
-    assert checks.loc["AutoAttack, l2 eps=0.25", "D_R"].startswith("25.0% [")
-    assert checks.loc["AutoAttack, l2 eps=0.25", "adversarial"] == "–"
-    assert checks.loc["PGD-20, l2 eps=0.25", "adversarial"].endswith("], n = 100")
+    assert checks.loc["AutoAttack, ℓ2, ε = 0.25", "D_R"].startswith("25.0% [")
+    assert checks.loc["AutoAttack, ℓ2, ε = 0.25", "adversarial"] == "–"
+    assert checks.loc["PGD-20, ℓ2, ε = 0.25", "adversarial"].endswith("], n = 100")
     assert distances.loc["representations apart at the start", "D_R"] == "0.88 [0.75, 1.00]"
-    assert said.loc["robust-source", "D_NR: the start"].startswith("90.0%")
+    assert said.loc["network: robust, source", "D_NR: the start"].startswith("90.0%")
     assert {table.index.name for table in (checks, distances, said)} == {"small"}
     (only,) = dataset_tables.matching_checks(save({"says/D_R/robust-source/label": rate(0.5)}))
     assert list(only.columns) == ["D_R: the label"]

@@ -29,6 +29,7 @@ from advfeat.pages import (
     notebook,
     readme,
     runner,
+    staging,
     verdicts,
 )
 from advfeat.pages.executed_copy import file_name, incomplete, normalise
@@ -380,7 +381,7 @@ def building(book, monkeypatch):
         pages = Path(command[0]).name.startswith("jupyter-book")
         return subprocess.CompletedProcess(command, 0) if pages else real(command, **options)
 
-    monkeypatch.setattr(build.subprocess, "run", no_pages)
+    monkeypatch.setattr(staging.subprocess, "run", no_pages)
 
     def built(*arguments):
         ran.clear()
@@ -478,7 +479,7 @@ def test_two_builds_at_once_do_not_mix(building, capsys):
 
 
 def test_a_missing_jupyter_book_is_said_before_the_chapters_run(building, capsys, monkeypatch):
-    monkeypatch.setattr(build.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(staging.shutil, "which", lambda *_, **__: None)
     assert building() == (2, [])
     assert 'pip install -e ".[book]"' in capsys.readouterr().err
 

@@ -25,6 +25,7 @@ from advfeat.pages import (
     plots,
     relaxation_figures,
     representation_figures,
+    training_figures,
 )
 
 pytestmark = pytest.mark.usefixtures("figures_in_style")
@@ -93,7 +94,7 @@ def test_the_reach_of_an_adversary_is_drawn_in_standard_deviations():
 
 def test_measured_and_true_places_are_joined():
     rows = [(0.8, -2.0, rate(0.7), rate(0.6))]
-    figure = feature_figures.truth_plane({"shapes": ("red", rows, (0, 1)), "textures": ("blue", rows, (-2.5, 1))})
+    figure = feature_figures.truth_plane({"shapes": (rows, (0, 1)), "textures": (rows, (-2.5, 1))})
     for axis in figure.axes:
         joined = [line for line in axis.lines if list(line.get_xdata()) == [0.7, 0.8]]
         assert [list(line.get_ydata()) for line in joined] == [[0.6, -2.0]]
@@ -142,14 +143,14 @@ def test_trainings_have_a_line_by_epoch_and_a_gap_where_nobody_looked():
         {"accuracy": 0.1, "test_accuracy": 0.2},
         {"accuracy": 0.3, "test_accuracy": 0.4, "robust_test_accuracy": 0.9},
     ]
-    figure = feature_figures.accuracy_by_epoch({"standard": rows, "robust": rows[::-1]})
+    figure = training_figures.accuracy_by_epoch({"standard": rows, "robust": rows[::-1]})
     ordinary, attacked = map(drawn, figure.axes)
     assert ordinary == {"standard": [0.2, 0.4], "robust": [0.4, 0.2]}
     assert attacked["standard"] == pytest.approx([float("nan"), 0.9], nan_ok=True)
     assert attacked["robust"] == pytest.approx([0.9, float("nan")], nan_ok=True)
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() == (-0.02, 1.02)
 
-    axis = feature_figures.overfitting(rows, rows[::-1], best=2).axes[0]
+    axis = training_figures.overfitting(rows, rows[::-1], best=2).axes[0]
     lines = drawn(axis)
     assert lines["attacked training images"] == [0.1, 0.3]
     assert lines["control, ordinary test images"] == [0.4, 0.2]
@@ -159,7 +160,7 @@ def test_trainings_have_a_line_by_epoch_and_a_gap_where_nobody_looked():
 def test_recorded_trainings_have_a_panel_each_of_their_own_series():
     keys = ("accuracy", "test_accuracy", "robust_test_accuracy")
     series = {f"{name}/{key}": [10 * k + j] for k, name in enumerate("ba") for j, key in enumerate(keys)}
-    figure = feature_figures.recorded_trainings(series, title="t")
+    figure = training_figures.recorded_trainings(series, title="t")
     assert [axis.get_title() for axis in figure.axes] == ["b (t)", "a (t)"]
     assert list(drawn(figure.axes[0]).values()) == [[0], [1], [2]]
     assert drawn(figure.axes[1])["attacked test images"] == [12]
@@ -172,7 +173,7 @@ def test_a_curve_ends_where_the_record_does_and_its_checkpoint_has_its_colour():
     found = {f"training/eps0.5/{at}": rate(value) for at, value in zip(names, (0.1, 0.4, 0.9), strict=True)}
     found |= {"training/standard/clean": rate(0.95), "price/eps0.5": rate(0.05)}
     published = {"training/standard/clean": 0.96, "training/standard/eps2": 0.25, "training/eps1/clean": 0.5}
-    axis = feature_figures.beside_checkpoints(found, published, ["standard", "eps0.5"], title="t").axes[0]
+    axis = training_figures.beside_checkpoints(found, published, ["standard", "eps0.5"], title="t").axes[0]
     assert drawn(axis)["standard"] == [0.95]
     assert drawn(axis)["trained at ε = 0.5"] == [0.9, 0.4, 0.1]
     first, theirs, second, none = axis.lines[:4]

@@ -178,7 +178,7 @@ def test_attacks_of_a_record_become_columns_in_the_order_asked_for(attacked):
 
 def test_recorded_numbers_are_listed_by_kind_and_arranged_by_id(attacked):
     listed = notebook.recorded_list(attacked, ["price"])
-    assert listed.loc["price/eps0.5"].to_dict() == {
+    assert listed.loc["clean accuracy lost, trained at ε = 0.5"].to_dict() == {
         "found": "6.2% [5.0%, 7.5%]",
         "attack": "none",
         "n, seeds": "1,000, 1",

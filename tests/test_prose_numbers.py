@@ -49,7 +49,7 @@ MEASURED = re.compile(
     | \b (?: \d+ | {COUNT} ) \ (?: seconds? | minutes? | hours? ) \b | \b an? \ (?: minute | hour ) \b
     """
 )
-CONVENTION = re.compile(r"95 %(?= intervals?\b|, for a share)|(?<=together with )95 %")  # the level of the intervals
+CONVENTION = re.compile(r"95 ?%(?= intervals?\b|, for a share)|(?<=together with )95 ?%")  # the level of the intervals
 
 
 def settings() -> set[str]:
@@ -80,7 +80,7 @@ SOURCE = "how precisely others read the plot"
 # Page → phrase as it stands there → why it may be typed.
 ALLOWED: dict[str, dict[str, str]] = {
     "README": {
-        "Python 3.11, 3.12 or 3.13": VERSION,
+        "Python 3.11 to 3.14": VERSION,
         "2.11 or later": VERSION,
         "from 2.12 on only on macOS": VERSION,
         "is 2.2.2, and this library needs 2.11": VERSION,
@@ -90,7 +90,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "0.6 GB for 50,000 images": COUNTED,
     },
     "instructors": {
-        "Python 3.11 to 3.13": VERSION,
+        "Python 3.11 to 3.14": VERSION,
         "Linux 5.12 or later": VERSION,
         "5.13 or later": VERSION,
         "Landlock from 6.7 on": VERSION,
@@ -103,9 +103,11 @@ ALLOWED: dict[str, dict[str, str]] = {
         "within two minutes": PLAN,
         "longer than a minute in one cell, or three minutes in all": PLAN,
     },
-    "intro": {"at most ninety seconds": PLAN, "twice as wide": SETTING},
+    "intro": {"at most ninety seconds": PLAN, "one time in ten": CHANCE},
+    "every-number": {"twice as wide": SETTING},
     "notation": {"one in ten": CHANCE},
     "01-adversarial-examples": {
+        "twelve times as strong": SETTING,
         "about one picture in ten": WORLD,
         "about nine times in ten": WORLD,
         "by up to 1.7": WORLD,
@@ -133,6 +135,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "05-non-robust-features": {
         "amplified ten times": SETTING,
+        "ten times as strong": SETTING,
         "one time in ten, as random labels must": CHANCE,
         "One in ten": CHANCE,
     },
@@ -158,13 +161,21 @@ ALLOWED: dict[str, dict[str, str]] = {
         "a tenth of it is enough": SETTING,
     },
     "09-fourier-view": {
+        "by an eighth of a period": PROVED,
         "a quarter of a period": PROVED,
+        "on a quarter of the images, and with a third of it": PROVED,
         "four times as long": SETTING,
+    },
+    "10-bugs-or-features": {"eight times as strong": SETTING},
+    "12-honest-evaluation": {
+        "five times the steps": SETTING,
+        "twice as many passes as steps": PROVED,
     },
     "11-beyond-cifar10": {
         "ten times their texture": SETTING,
-        "Chance is one in ten": CHANCE,
-        "all but one in twenty": SETTING,
+        "five times as large": SETTING,
+        "Guessing has one in ten": CHANCE,
+        "about half of all": WORLD,
         "a texture of length 0.3": WORLD,
     },
     "13-fast-attacks": {

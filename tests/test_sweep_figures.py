@@ -13,7 +13,7 @@ from advfeat.estimates import Measured
 from advfeat.experiments.record_writing import save_record
 from advfeat.experiments.records import load_record, results_in
 from advfeat.pages import sweep_figures
-from advfeat.pages.plots import BLUE, GREY
+from advfeat.pages.identity import COLORS, GREY
 
 pytestmark = pytest.mark.usefixtures("figures_in_style")
 
@@ -46,7 +46,7 @@ def test_every_setting_has_a_row_and_what_it_leaves_alone_has_no_mark(tmp_path):
         (pytest.approx(10), 0),
         (pytest.approx(1), 1),
     ]
-    assert [to_hex(mark.get_color()).upper() for mark in marks] == [BLUE, GREY]
+    assert [to_hex(mark.get_color()).upper() for mark in marks] == [COLORS["D_rand"], GREY]
     (only,) = right.containers
     assert float(only.lines[0].get_xdata()[0]) == pytest.approx(-5)
     assert left.yaxis_inverted()  # the first setting stands at the top

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import matplotlib as mpl
 import pytest
 
 mpl.use("Agg")
 
+from advfeat.experiments.records import BOOK
 from advfeat.pages import upshot_figures, verdicts
 from advfeat.pages.verdicts import claim_rows
 
@@ -61,6 +64,25 @@ def test_every_decided_claim_about_a_rate_has_a_line_in_its_panel():
     assert drawn == ["shown", "smaller"]
 
 
+def test_a_floor_and_a_number_that_is_no_rate_are_listed_and_not_drawn():
+    floor = row([0.0], [0.2], key="nr_robust", paper="zero", wanted="lower")
+    assert floor.verdict == verdicts.FLOOR
+    number = row([0.7], [0.0], key="figure3", format=".2f")
+    rate = row([0.3], [0.1], key="fragile")
+    assert upshot_figures.undrawn([floor, rate, number, row_without_record()]) == [floor, number]
+    names = [label.get_text() for axis in upshot_figures.forest([floor, rate]).axes for label in axis.get_yticklabels()]
+    assert names == ["3: an attack harms more than noise"]
+
+
+def test_every_claim_about_a_rate_has_a_name_in_words():
+    claims = json.loads((BOOK / "claims.json").read_text())
+    paper = json.loads((BOOK / "paper.json").read_text())
+    for claim in claims:
+        floor = paper.get(claim.get("paper"), {}).get("value") == 0
+        if "settled" not in claim and claim.get("format", ".1%").endswith("%") and not floor:
+            assert claim["key"] in upshot_figures._NAMES, claim["key"]
+
+
 def row_without_record():
     (found,) = claim_rows([{"key": "x", "chapter": "3", "claim": "C", "ids": ["a"], "no_effect": 0.1}], PAPER, [])
     assert found.verdict == verdicts.NOT_RECORDED
@@ -78,6 +100,7 @@ def test_curves_of_each_dimension_and_the_examples_they_need():
     needed = {"clean": {10: 1.0, 100: 1.0}, "attacked": {10: 3.0, 100: 9.0}}
     left, right = upshot_figures.sample_complexity(curves, [1, 10], needed).axes
     solid = {line.get_label(): list(line.get_ydata()) for line in left.lines if line.get_linestyle() == "-"}
-    assert solid == {"d = 10": [0.1, 0.8], "d = 100": [0.0, 0.5]}
+    assert solid == {"attacked, d = 10": [0.1, 0.8], "attacked, d = 100": [0.0, 0.5]}
     drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in right.lines}
     assert drawn["attacked"] == ([10, 100], [3.0, 9.0])
+    assert drawn["slope of the square root of d"][1] == pytest.approx([9 / 10**0.5, 9.0])  # through the last point

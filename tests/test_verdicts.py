@@ -43,7 +43,10 @@ def of(value, width=0.02):
         (of(0.30), CHANCE, "higher", None, verdicts.SHOWN),
         (of(0.12), [of(0.15)], "higher", None, verdicts.NOT_ESTABLISHED),  # the two intervals meet
         (of(0.12), [of(0.17)], "higher", None, verdicts.CONTRARY),
-        (Comparand(0.0, 0.0, 0.002), [of(0.109)], "lower", 0.0, verdicts.REPRODUCED),
+        (Comparand(0.0, 0.0, 0.002), [of(0.109)], "lower", 0.0, verdicts.FLOOR),
+        (Comparand(0.0, 0.0, 0.002), [of(0.109)], "lower", 0.02, verdicts.REPRODUCED),  # above zero it could be missed
+        (of(0.02, 0.02), [of(0.60)], "higher", 0.0, verdicts.CONTRARY),  # a zero that is wanted higher is no floor
+        (Comparand(0.03, 0.0, 0.06), [of(0.109)], "lower", 0.0, verdicts.UNCERTAIN),
         (of(0.05), [of(0.109)], "lower", 0.0, verdicts.SMALLER),
         (of(0.20), [of(0.109)], "lower", 0.0, verdicts.CONTRARY),
         (Comparand(0.76, -1.0, 1.0), [Comparand.exactly(0.0)], "higher", None, verdicts.NOT_ESTABLISHED),
@@ -62,6 +65,12 @@ def test_a_rounded_number_of_the_paper_is_met_within_its_rounding():
     ours = [Comparand(0.47, 0.465, 0.477)]
     assert decide(ours, CHANCE, paper=0.48, rounding=0.005) == verdicts.REPRODUCED
     assert decide(ours, CHANCE, paper=0.48, rounding=0.0005) == verdicts.SMALLER
+
+
+def test_a_zero_of_the_paper_that_is_met_within_its_rounding_is_a_floor():
+    ours, nothing = [Comparand(0.004, 0.002, 0.006)], [of(0.109)]
+    assert decide(ours, nothing, wanted="lower", paper=0.0, rounding=0.005) == verdicts.FLOOR
+    assert decide(ours, nothing, wanted="lower", paper=0.0, rounding=0.0005) == verdicts.SMALLER
 
 
 def test_of_several_networks_every_one_counts():
@@ -139,6 +148,10 @@ def test_the_map_leads_from_chapter_and_claim_to_evidence_and_verdict():
     lines = claim_map(rows, {"5": "05-a", "12": "12-b"}).splitlines()[2:]
     assert [line.split("|")[1].strip() for line in lines] == ["{doc}`5 <05-a>`"] * 2 + ["{doc}`12 <12-b>`"]
     assert "47.0% [46.0%, 48.0%] against 10.0%; paper 63.3%" in lines[0]
+    comment = [{"key": "c", "chapter": "10", "claim": "C", "ids": ["a"], "no_effect": 0.1, "paper": "goh/rand"}]
+    rows_of_comment = claim_rows(comment, PAPER, [recorded("a", 0.47)])
+    assert "; Goh 23.5%" in claim_map(rows_of_comment, {"10": "10-a"})  # not the paper's number
+    assert "| 23.5% (Goh) |" in claim_table(rows_of_comment)
     assert lines[1].endswith(f"| N | – | {verdicts.NOT_RECORDED} |")
     assert "| {ref}`L <fig-ch12-l>` |" in lines[2]
 
@@ -163,6 +176,8 @@ def test_the_committed_records_say_what_came_out_and_what_did_not():
     assert (found["det", "cifar10-cpu"].value, found["det", "cifar10-cpu"].paper) == ("18.6%", "43.7%")
     for key in ("r_clean", "r_robust", "nr_clean"):
         assert found[key, "cifar10-cpu"].verdict == verdicts.SMALLER
+    for key in ("nr_robust", "rand_robust", "det_robust"):  # 0 % beside the paper's 0 %
+        assert found[key, "cifar10-cpu"].verdict == verdicts.FLOOR
     for profile in ("cifar10-cpu", "cifar10-cpu-resnet9"):
         assert found["figure3", profile].verdict == verdicts.NOT_ESTABLISHED
     assert found["five_after", "cifar10-cpu-resnet9"].verdict == verdicts.CONTRARY
@@ -223,6 +238,38 @@ def test_a_chapter_shows_its_own_claims_and_can_quote_them(monkeypatch):
     assert "**not established**" in shown
 
 
+def test_claims_without_a_record_are_a_sentence_and_a_list_and_no_row_of_dashes(monkeypatch):
+    glued = {}
+    monkeypatch.setattr("advfeat.pages.notebook.glue", glued.__setitem__)
+    claims = [
+        {"key": "a", "chapter": "9", "claim": "A", "ids": ["a"], "no_effect": 0.1},
+        {"key": "b", "chapter": "9", "claim": "B", "ids": ["b"], "no_effect": 0.1},
+    ]
+
+    def shown(*index):
+        rows = claim_rows(claims, PAPER, index)
+        monkeypatch.setattr("advfeat.pages.notebook.rows_of_book", lambda *_, **__: rows)
+        return answered("09-fourier-view").data
+
+    none = shown()
+    assert "|" not in none
+    assert none.startswith("Nothing of this chapter is recorded on photographs yet")
+    assert none.endswith("- A\n- B")
+    assert glued["ch09_standing"] in none
+    assert glued["ch09_verdict_a"] == verdicts.NOT_RECORDED
+    some = shown(recorded("a", 0.5), recorded("a", 0.6, "cifar10-gpu"))  # two profiles of one claim
+    assert some.count("\n| A") == 2
+    assert some.endswith("photographs:\n\n- B")
+    assert "| B" not in some
+    assert glued["ch09_standing"].startswith("Records decide 1 of this chapter's 2 claims")
+    claims.append({"key": "c", "chapter": "9", "claim": "C", "settled": "proved"})
+    assert f"\n\n- C: {verdicts.PROVED}." in shown(recorded("a", 0.5))
+    claims.pop()
+    every = shown(recorded("a", 0.5), recorded("b", 0.6))
+    assert "- B" not in every
+    assert glued["ch09_standing"].startswith("Every claim of this chapter is decided")
+
+
 @pytest.mark.parametrize("path", sorted(BOOK.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_every_chapter_answers_its_claim_and_says_what_comes_next(path):
     cells = nbformat.read(path, as_version=4).cells
@@ -243,6 +290,35 @@ def test_every_chapter_answers_its_claim_and_says_what_comes_next(path):
     assert re.search(r"\{glue:text\}`ch\d\d_verdict_", answer)
     assert len(set(re.findall(r"\{glue:text\}`(ch\d\d_[^`]+)`", answer))) >= 3, "live, recorded and a verdict"
     assert re.search(r"\]\([\w.-]+\.(ipynb|md)\)", cells[last].source), "names the next chapter"
+
+
+def test_the_counts_of_the_last_chapter_are_those_of_its_map():
+    """They are made with the chapter, the map with the pages: after a new record, `make refresh CHAPTER=14`."""
+    cells = nbformat.read(BOOK / "14-what-to-make-of-it.ipynb", as_version=4).cells
+    shown = {
+        output.metadata.scrapbook.name.removeprefix("ch14_"): output.data["application/papermill.record/text/plain"]
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if "scrapbook" in output.get("metadata", {})
+    }
+    rows = [row for row in rows_of_book(BOOK, BOOK / "results") if row.chapter != "13"]
+    for word, count in notebook.tallied(rows).items():
+        assert shown[word].strip("'") == str(count), word
+
+
+def test_a_tally_counts_rows_by_verdict_and_claims_once():
+    claims = [
+        {"key": key, "chapter": chapter, "claim": "C", "ids": [key], "no_effect": 0.1}
+        for key, chapter in (("a", "6"), ("b", "6"), ("c", "9"))
+    ]
+    index = [recorded("a", 0.5), recorded("a", 0.05, "cifar10-gpu"), recorded("b", 0.1)]
+    found = notebook.tallied(claim_rows(claims, PAPER, index))
+    assert {word: count for word, count in found.items() if count} == {
+        "shown": 1, "contrary": 1, "open": 1, "waiting": 1, "claims": 3, "decided": 2, "lines": 3, "unrecorded": "9"
+    }  # fmt: skip
+    assert notebook.tallied(claim_rows(claims[:2], PAPER, index))["unrecorded"] == "none"
+    floor = {**claims[0], "paper": "table1/D_rand/eps0.25", "no_effect": 0.9, "wanted": "lower"}
+    assert notebook.tallied(claim_rows([floor], PAPER, [recorded("a", 0.005)]))["floor"] == 1
 
 
 @pytest.fixture(scope="module")

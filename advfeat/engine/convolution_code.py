@@ -33,7 +33,7 @@ def engine() -> Engine:
     return _library()[1]
 
 
-def in_words() -> str:
+def engine_name() -> str:
     """``engine`` as records name it: ``torch``, or ``winograd`` with the instructions that it was compiled for."""
     return f"winograd, {engine().why}" if engine().name == "winograd" else "torch"
 

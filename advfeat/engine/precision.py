@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from advfeat.engine.compiled_layers import put_in
-from advfeat.engine.convolution_code import in_words
+from advfeat.engine.convolution_code import engine_name
 
 MARGIN = 1.15
 """How many times as fast as float32 bfloat16 must be to be chosen. A trial is good to a few hundredths: two runs on one
@@ -48,7 +48,9 @@ def fastest_dtype(device_type: str) -> Choice:
 def chosen(ratio: float) -> Choice:
     """What follows from a CPU on which bfloat16 is ``ratio`` times as fast as float32."""
     dtype = torch.bfloat16 if ratio >= MARGIN else torch.float32
-    return Choice(dtype, f"bfloat16 measured at {ratio:.2f} times the speed of float32 ({in_words()}), {MARGIN} needed")
+    return Choice(
+        dtype, f"bfloat16 measured at {ratio:.2f} times the speed of float32 ({engine_name()}), {MARGIN} needed"
+    )
 
 
 @functools.cache

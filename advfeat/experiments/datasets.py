@@ -95,3 +95,22 @@ DATASETS: dict[str, ImageSource] = {
     "restricted-imagenet": ImageSource(_restricted_imagenet, side=STREAMED_SIDE, varies=True),
 }
 """Name, as a profile's ``data`` has it → where its images come from."""
+
+
+def held_out(name: str, *, train_images: int, begin: int, count: int) -> tuple[Dataset, Dataset]:
+    """The first ``train_images`` training images of a data set, and the ``count`` from ``begin`` on, to be judged on.
+
+    Both are of one load: the first images of a longer draw need not be those of a shorter one.
+
+    Raises:
+        ValueError: there are not as many training images.
+    """
+    both = DATASETS[name].load(True, begin + count)
+    if len(both) < begin + count:
+        raise ValueError(
+            f"held_out_from={begin} and test_images={count} must be at most {len(both)} together, the training images "
+            f"of {name}"
+        )
+    # Copies: slices would keep all images in memory.
+    seen, unseen = (both.subset(torch.arange(*ends)) for ends in ((train_images,), (begin, len(both))))
+    return seen, unseen.in_memory()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from advfeat.checkout import CHECKOUT
-from advfeat.engine.convolution_code import in_words
+from advfeat.engine.convolution_code import engine_name
 
 _PACKAGES = ("advfeat", "torch", "torchvision", "numpy", "scipy")
 
@@ -33,7 +33,7 @@ def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
         "dirty": not commit or changed != "",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "device": torch.cuda.get_device_name() if kind == "cuda" else _processor(),
-        "engine": "torch" if kind == "cuda" else in_words(),
+        "engine": "torch" if kind == "cuda" else engine_name(),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -19,7 +19,7 @@ import torch
 from advfeat.authors_release import Release
 from advfeat.data import Dataset
 from advfeat.engine import fused_steps
-from advfeat.experiments.datasets import DATASETS
+from advfeat.experiments.datasets import DATASETS, held_out
 from advfeat.experiments.making import Trained, construct_dataset, test_accuracies, train_network
 from advfeat.experiments.profile_recipes import Recipes
 from advfeat.experiments.profiles import get_profile
@@ -110,24 +110,14 @@ class Run:
 
     def _loaded(self, train: bool) -> Dataset:
         data = self.profile.data
-        if not data.held_out_from:
-            count = data.train_images if train else data.test_images
-            return DATASETS[data.name].load(train, count).to(self.device)
-        return self._halves[not train]
+        if data.held_out_from:
+            return self._halves[not train].to(self.device)
+        return DATASETS[data.name].load(train, data.train_images if train else data.test_images).to(self.device)
 
     @cached_property
     def _halves(self) -> tuple[Dataset, Dataset]:
-        """Training images, and those held out. Of one load: the first of a longer draw need not be a shorter draw."""
-        data, begin = self.profile.data, self.profile.data.held_out_from
-        both = DATASETS[data.name].load(True, begin + data.test_images)
-        if len(both) < begin + data.test_images:
-            raise ValueError(
-                f"held_out_from={begin} and test_images={data.test_images} must be at most {len(both)} together, the "
-                f"training images of {data.name}"
-            )
-        # Copies: slices would keep all images in memory.
-        seen, unseen = (both.subset(torch.arange(*ends)) for ends in ((data.train_images,), (begin, len(both))))
-        return seen.to(self.device), unseen.in_memory().to(self.device)
+        data = self.profile.data
+        return held_out(data.name, train_images=data.train_images, begin=data.held_out_from, count=data.test_images)
 
     @cached_property
     def recipes(self) -> Recipes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sysconfig
 import time
 from collections.abc import Sequence
@@ -17,11 +16,13 @@ from filelock import FileLock, Timeout
 from advfeat.checkout import CHECKOUT
 from advfeat.experiments.profiles import profile_name
 from advfeat.experiments.records import BOOK
+from advfeat.pages import staging
 from advfeat.pages.chapter_files import RUNS, STAGE, chapters
 from advfeat.pages.environment import inputs_of, surroundings
 from advfeat.pages.executed_copy import finished_with
 from advfeat.pages.execution import Failed, Task, check_first, execute_all
 from advfeat.pages.parameters import DEFAULT_PROFILE, Refused, check_parameters
+from advfeat.pages.staging import build_pages, fill
 
 INSTALL_BOOK = 'the packages that run and build the book are installed by: pip install -e ".[book]" -c constraints.txt'
 
@@ -67,6 +68,18 @@ def expectation(chapter: Path) -> Path:
     return copy
 
 
+def jupyter_book() -> str:
+    """The path of the program that builds the pages.
+
+    Raises:
+        Refused: it is not installed.
+    """
+    program = staging.program_of_pages()
+    if program is None:
+        raise Refused(f"jupyter-book is neither in {sysconfig.get_path('scripts')} nor on the path; {INSTALL_BOOK}")
+    return program
+
+
 def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
     """Run every chapter, build the pages in ``runs/stage``, return the path of the first page.
 
@@ -81,10 +94,7 @@ def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
         Refused: unknown profile, a chapter without a profile or bound to fail, or Jupyter Book is missing.
         Failed: a chapter failed, the build gave a warning, or another build is under way.
     """
-    scripts = sysconfig.get_path("scripts")
-    program = shutil.which("jupyter-book", path=scripts) or shutil.which("jupyter-book")
-    if program is None:
-        raise Refused(f"jupyter-book is neither in {scripts} nor on the path; {INSTALL_BOOK}")
+    program = jupyter_book()
     given = {"profile": profile} if profile != DEFAULT_PROFILE else {}
     plans = [(chapter, check_parameters(chapter, given)) for chapter in chapters()]
     for chapter, plan in plans:
@@ -98,7 +108,7 @@ def build_book(profile: str, *, jobs: int = 1, fresh: bool = False) -> Path:
 
 
 def _build(program: str, plans: Sequence[tuple[Path, dict[str, Any]]], done: Path, jobs: int, fresh: bool) -> Path:
-    shutil.rmtree(STAGE, ignore_errors=True)
+    shutil.rmtree(STAGE, ignore_errors=True)  # no page of an earlier build may be taken for one of this
     around = surroundings(BOOK)
     tasks = [Task(chapter, done / chapter.name, plan, inputs_of(chapter, plan, around)) for chapter, plan in plans]
     waiting = [task for task in tasks if fresh or finished_with(task.copy) != task.inputs]
@@ -106,19 +116,11 @@ def _build(program: str, plans: Sequence[tuple[Path, dict[str, Any]]], done: Pat
         if task not in waiting:
             print(f"{task.chapter.stem} ({done.name}) is done: nothing that it depends on has changed since")
     spent = execute_all(waiting, jobs)
-    # The committed notebooks are not copied: a page must never show the outputs of another run.
-    ignored = shutil.ignore_patterns("*.ipynb", "assignments", ".ipynb_checkpoints", "_build")
-    shutil.copytree(BOOK, STAGE / "book", ignore=ignored)
-    for name in ("_static", "_ext"):
-        shutil.copytree(CHECKOUT / name, STAGE / name)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(CHECKOUT / name, STAGE / name)
-    for task in tasks:
-        shutil.copy(task.copy, STAGE / "book" / task.chapter.name)
-    # --all: an incremental build keeps old numbers on pages that quote another chapter.
+    fill(STAGE, [task.copy for task in tasks])
     start = time.perf_counter()
-    if subprocess.run([program, "build", STAGE, "--all", "-n", "-W", "--keep-going"], check=False).returncode:
+    first = build_pages(program, STAGE)
+    if first is None:
         raise Failed("jupyter-book reported errors or warnings, see above")
     spent["pages"] = time.perf_counter() - start
     print("\nseconds\n" + "\n".join(f"{seconds:8.1f}  {name}" for name, seconds in spent.items()))
-    return STAGE / "_build" / "html" / "index.html"
+    return first

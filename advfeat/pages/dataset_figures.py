@@ -19,9 +19,8 @@ from advfeat.data import Dataset
 from advfeat.experiments.records import Record
 from advfeat.image_files import CIFAR10_CLASSES
 from advfeat.pages import pictures, plots
-from advfeat.pages.plots import BLUE, GREY, ORANGE, RED, Interval
-
-LIGHT = "#D1D5DB"  # beside two strong colours, what is neither
+from advfeat.pages.identity import ANSWERS, COLORS, GREY, LIGHT
+from advfeat.pages.plots import Interval
 
 SETS = MappingProxyType(
     {
@@ -128,10 +127,10 @@ def robustness_bars(
 
     groups = {name(of): {ATTACKS[at]: value for at, value in bars.items()} for of, bars in found.items()}
     published = {(name(of), ATTACKS[at]): value for (of, at), value in (paper or {}).items()}
-    figure, axis = plt.subplots(figsize=(7.4, 3.8))
+    figure, axis = plt.subplots(figsize=(6.4, 3.8))
     plots.grouped_bars(axis, groups, paper=published)
     if title:
-        axis.set_title(title, y=1.12)  # above the legend
+        axis.set_title(title, pad=30)  # above the legend
     return figure
 
 
@@ -142,13 +141,19 @@ def steps_curves(panels: Mapping[str, Mapping[int, Mapping[str, Interval]]], *, 
         panels: title → number of steps → key of ``ATTACKS`` → accuracy.
         budget: number of steps of the sets themselves.
     """
-    size = (5.8, 3.5) if len(panels) == 1 else (9.4, 3.6)
+    look: Any = {
+        "colors": [COLORS["D_R"]] * 3,
+        "styles": ("-", "-.", ":"),
+        "xlabel": "matching steps",
+        "logarithmic": True,
+    }
+    size = (5.8, 3.5) if len(panels) == 1 else (6.4, 3.4)
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, (title, by_steps) in zip(axes[0], panels.items(), strict=True):
         curves: dict[str, dict[float, Interval]] = {
             name: {steps: found[at] for steps, found in by_steps.items()} for at, name in ATTACKS.items()
         }
-        plots.accuracy_curves(axis, curves, colors=(BLUE, ORANGE, RED), xlabel="matching steps", logarithmic=True)
+        plots.accuracy_curves(axis, curves, **look)
         axis.axvline(budget, color=GREY, ls="--", lw=1.2)
         axis.set_title(title)
     axes[0][0].legend()
@@ -222,20 +227,22 @@ def answer_shares(networks: Mapping[str, tuple[Interval, Interval]], *, title: s
     names = [SETS.get(name, name) for name in networks]
     label, after = ([both[part].value for both in networks.values()] for part in (0, 1))
     other = [1 - one - two for one, two in zip(label, after, strict=True)]
-    parts = (("the label", label, BLUE), ("the class after it", after, RED), ("another class", other, LIGHT))
+    parts = zip(
+        ("the label", "the class after it", "another class"), (label, after, other), (*ANSWERS, LIGHT), strict=True
+    )
     start = [0.0] * len(names)
     for part, shares, color in parts:
         axis.barh(names, shares, left=start, color=color, label=part, height=0.66)
         for place, (left, share) in enumerate(zip(start, shares, strict=True)):
             if share > 0.06:  # a narrower part has no room for its number
                 ink = "black" if color == LIGHT else "white"
-                axis.text(left + share / 2, place, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=10)
+                axis.text(left + share / 2, place, f"{share:.0%}", ha="center", va="center", color=ink)
         start = [left + share for left, share in zip(start, shares, strict=True)]
     axis.set(xlim=(0, 1), xlabel="share of the ordinary test images")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     axis.invert_yaxis()
     axis.grid(False, axis="y")
-    axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0), fontsize=10)
+    axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.45, 1.0))
     figure.suptitle(title)
     return figure
 
@@ -261,36 +268,10 @@ def training_sets(
 ) -> Figure:
     """Chapter 5: accuracy by training set, with chance as a line and the paper's as diamonds: the paper's Table 1."""
     figure, axis = plt.subplots(figsize=(5.6, 3.6))
-    plots.accuracy_bars(axis, found, chance=chance, paper=paper)
+    named = {SETS.get(name, name): value for name, value in found.items()}
+    published = {SETS.get(name, name): value for name, value in (paper or {}).items()}
+    plots.accuracy_bars(axis, named, chance=chance, paper=published)
     axis.set(xlabel="trained on", title=title)
-    return figure
-
-
-def learning_and_transfer(panels: Mapping[str, tuple[Mapping[str, Interval], Mapping[str, Interval]]]) -> Figure:
-    """Chapter 6: transfer to an architecture against its accuracy after D_det: the paper's Figure 3, one or more.
-
-    Args:
-        panels: title → the accuracies and the transfer rates, both by the keys of ``ARCHITECTURES``.
-    """
-    size = (6.2, 4.4) if len(panels) == 1 else (3.5 * len(panels) + 0.4, 3.9)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for axis, (title, (learned, fooled)) in zip(axes[0], panels.items(), strict=True):
-        plots.rate_scatter(axis, {name: (learned[key], fooled[key]) for key, name in ARCHITECTURES.items()})
-        axis.set(title=title, xlabel=r"accuracy, trained on $\hat{\mathcal{D}}_{\mathrm{det}}$")
-    axes[0][0].set_ylabel("transfer from the source")
-    return figure
-
-
-def transfer_matrix(rates: Mapping[tuple[str, str], Interval], *, title: str = "") -> Figure:
-    """Chapter 6: how often the images of one network fool another, all with all.
-
-    Args:
-        rates: (who made the images, who is shown them) → rate, for every two keys of ``SHORT``.
-        title: above the matrix.
-    """
-    figure, axis = plt.subplots(figsize=(5.6, 4.9))
-    plots.rate_matrix(axis, [[rates[row, column] for column in SHORT] for row in SHORT], list(SHORT.values()))
-    axis.set_title(title)
     return figure
 
 

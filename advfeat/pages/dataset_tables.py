@@ -9,6 +9,7 @@ import pandas as pd
 from advfeat.estimates import Estimate, Summary, correlation_of
 from advfeat.experiments.records import Record
 from advfeat.pages.dataset_figures import ARCHITECTURES, ATTACKS
+from advfeat.pages.wording import threat_in_words
 
 DISTANCES = {
     "start": "representations apart at the start",
@@ -74,14 +75,14 @@ def matching_checks(record: Record) -> list[pd.DataFrame]:
     A table of which nothing is recorded is left out.
     """
     checks = {
-        (found.attack, network): f"{found}, n = {found.n:,}"
+        (threat_in_words(found.attack), network): f"{found}, n = {found.n:,}"
         for (network, _), found in record.matching("fig2/*/checked/**").items()
     }
     distances = {
         (DISTANCES[key], kind): f"{found:.2f}" for (kind, key), found in record.matching("matched/*/*").items()
     }
     said = {
-        (judge, f"{kind}: the {whose}"): str(found)
+        (f"network: {judge.replace('-', ', ')}", f"{kind}: the {whose}"): str(found)
         for (kind, judge, whose), found in record.matching("says/*/*/*").items()
     }
     tables = [pd.Series(rows).unstack(sort=False) for rows in (checks, distances, said) if rows]

@@ -2,53 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import torch
 from IPython.display import Markdown
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from advfeat.estimates import Estimate
+from advfeat.pages.identity import ANSWERS, GREY, OTHERS, WIDEST, colors_of
 from advfeat.pages.notebook import published_entries
-from advfeat.pages.plots import BLUE, GREEN, GREY, RED, Interval, accuracy_curve, rate_scatter, usefulness_plane
+from advfeat.pages.plots import Interval, accuracy_curve, rate_scatter, usefulness_plane
 
 COMMENTS = ("gilmer", "goh", "nakano", "nakkiran", "wallace")
-_WIDTH = 6.4  # inches; on a phone a wider figure would be cut off
 
 
-def beside_the_comments(ours: Mapping[str, Estimate], reasons: Mapping[str, str]) -> Markdown:
-    """Every published number of the six comments, ours beside it, or the reason why there is none.
+def beside_the_comments(ours: Mapping[str, Estimate], *, data: str) -> Markdown:
+    """The published numbers of the comments that this run has, too, ours beside them.
 
     Args:
         ours: id of the published number → what this run found.
-        reasons: the beginning of an id → why this run has no number.
+        data: the images of this run, for the head of its column.
 
     Raises:
-        ValueError: a published number has neither, or one of ours belongs to none.
+        ValueError: one of ours belongs to no published number.
     """
-    entries = {key: entry for key, entry in published_entries().items() if entry.get("by") in COMMENTS}
+    entries = _comments()
     if strange := [key for key in ours if key not in entries]:
         raise ValueError(f"ours must be of published numbers, and {', '.join(strange)} is of none")
-    lines = ["| number | published | this run |", "|---|---|---|"]
-    for key, entry in sorted(entries.items(), key=lambda item: COMMENTS.index(item[1]["by"])):
-        spec = entry.get("printed", ".1%")
-        why = [text for begin, text in reasons.items() if key.startswith(begin)]
-        if key not in ours and not why:
-            raise ValueError(f"reasons must say why there is no number of ours for {key}")
-        shown = format(entry["value"], spec) + (" (second-hand)" if "second-hand" in entry["where"] else "")
-        found = format(ours[key], ".2f" if spec.endswith("f") else ".1%") if key in ours else why[0]
-        lines.append(f"| {entry['where'].split(';')[0]} | {shown} | {found} |")
+    lines = [f"| number | published | here: {data} |", "|---|---|---|"]
+    for key, (where, shown, spec) in entries.items():
+        if key in ours:
+            lines.append(f"| {where} | {shown} | {format(ours[key], '.2f' if spec.endswith('f') else '.1%')} |")
     return Markdown("\n".join(lines))
+
+
+def without_ours(ours: Container[str], reasons: Mapping[str, str]) -> Markdown:
+    """The published numbers of the comments that are not among ``ours``, each with the reason.
+
+    Args:
+        ours: ids of the published numbers that ``beside_the_comments`` shows.
+        reasons: the beginning of an id → why this run has no number to compare.
+
+    Raises:
+        ValueError: there is no reason for a number.
+    """
+    lines = ["| number | published | why it is not compared |", "|---|---|---|"]
+    for key, (where, shown, _) in _comments().items():
+        if key in ours:
+            continue
+        why = [text for begin, text in reasons.items() if key.startswith(begin)]
+        if not why:
+            raise ValueError(f"reasons must say why there is no number of ours for {key}")
+        lines.append(f"| {where} | {shown} | {why[0]} |")
+    return Markdown("\n".join(lines))
+
+
+def _comments() -> dict[str, tuple[str, str, str]]:
+    """Id of each published number of the comments → what it is of, its text, its format; in the comments' order."""
+    entries = {key: entry for key, entry in published_entries().items() if entry.get("by") in COMMENTS}
+    found = {}
+    for key, entry in sorted(entries.items(), key=lambda item: (COMMENTS.index(item[1]["by"]), item[1]["where"])):
+        spec = entry.get("printed", ".1%")
+        shown = format(entry["value"], spec) + (" (second-hand)" if "second-hand" in entry["where"] else "")
+        found[key] = entry["where"].split(";")[0], shown, spec
+    return found
 
 
 def answers_bars(groups: Mapping[str, tuple[Interval, Interval]], *, names: tuple[str, str], chance: float) -> Figure:
     """For each network the share of its answers that are one class or another, with intervals, one row a network."""
-    figure, axis = plt.subplots(figsize=(_WIDTH, 0.6 + 0.55 * len(groups)))
+    figure, axis = plt.subplots(figsize=(WIDEST, 0.6 + 0.55 * len(groups)))
     for place, pair in enumerate(groups.values()):
-        for shift, (item, name, color) in enumerate(zip(pair, names, (BLUE, RED), strict=True)):
+        for shift, (item, name, color) in enumerate(zip(pair, names, ANSWERS, strict=True)):
             spread = [[max(0.0, item.value - item.low)], [max(0.0, item.high - item.value)]]
             axis.barh(
                 place + 0.36 * shift - 0.18, item.value, height=0.34, xerr=spread, color=color,
@@ -59,37 +87,50 @@ def answers_bars(groups: Mapping[str, tuple[Interval, Interval]], *, names: tupl
     axis.invert_yaxis()
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.grid(False, axis="y")
-    axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=9)
+    axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.4, 1.0))
     return figure
 
 
 def leakage(curves: Mapping[str, Mapping[float, Interval]], *, chance: float) -> Figure:
     """Accuracy against the radius that the linear features withstand, one curve per training set."""
-    figure, axis = plt.subplots(figsize=(_WIDTH, 3.2))
-    for (name, points), color in zip(curves.items(), (GREY, BLUE, RED), strict=True):
-        accuracy_curve(axis, list(points), list(points.values()), label=name, color=color)
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.2))
+    for name, points in curves.items():
+        accuracy_curve(axis, list(points), list(points.values()), label=name)
     axis.axhline(chance, color=GREY, ls=":", lw=1.2)
-    axis.set(xlabel=r"radius $\epsilon$ of the linear model", ylabel="accuracy on ordinary images", ylim=(0, 1))
+    axis.set(
+        xlabel="radius that the linear model was trained against", ylabel="accuracy on ordinary images", ylim=(0, 1)
+    )
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), title="trained on")
     return figure
 
 
 def features_in_the_plane(
-    groups: Mapping[str, tuple[Float[Tensor, " k"], Float[Tensor, " k"]]], *, lowest: float = -60.0
+    groups: Mapping[str, tuple[Float[Tensor, " k"], Float[Tensor, " k"]]], *, threshold: float, lowest: float = -60.0
 ) -> Figure:
-    """Features as points (ρ, γ), one colour a group; γ on a scale that is logarithmic below −1.
+    """Features as points (ρ, γ), one colour a group of at most four; γ on a scale that is logarithmic below −1.
 
-    Those below ``lowest`` are drawn on the lower edge.
+    Those below ``lowest`` are drawn on the lower edge, and those of the first group left of ``threshold``, the least
+    usefulness that counts, are pale.
     """
-    figure, axis = plt.subplots(figsize=(_WIDTH, 3.8))
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.8))
     usefulness_plane(axis, lowest=lowest)
-    for (name, (useful, robust)), marker, color in zip(groups.items(), ("o", "s", "D"), (GREY, RED, BLUE), strict=True):
-        axis.plot(useful, robust.clamp(min=lowest), marker, color=color, ms=6, alpha=0.8, label=name)
+    axis.axvline(threshold, color=GREY, ls=":", lw=1.2)
+    first = next(iter(groups))
+    marks = zip(
+        groups.items(), ("o", "s", "D", "*"), (GREY, OTHERS[3], OTHERS[0], OTHERS[1]), (6, 6, 6, 12), strict=False
+    )
+    for (name, (useful, robust)), marker, color, size in marks:
+        drawn = robust.clamp(min=lowest)
+        counts = useful >= threshold if name == first else useful > -1
+        axis.plot(useful[~counts], drawn[~counts], marker, color=color, ms=4, alpha=0.15, mew=0)
+        axis.plot(useful[counts], drawn[counts], marker, color=color, ms=size, alpha=0.85, label=name)
+    for place, text in ((0.35, "robust"), (-0.45, "non-robust")):
+        axis.text(0.99, place, text, color=GREY, ha="right", va="center")
     axis.set_yscale("symlog", linthresh=1)
     axis.set_yticks([1, 0, -1, -10], ["1", "0", "−1", "−10"])
     axis.minorticks_off()
-    axis.legend(fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
@@ -97,49 +138,78 @@ def place_on_figure3(
     ours: Mapping[str, tuple[Interval, Interval]], published: Mapping[str, tuple[float, float]], *, theirs: str
 ) -> Figure:
     """Accuracy after training on a set against transfer of its perturbations: ours with intervals, others' as rings."""
-    figure, axis = plt.subplots(figsize=(_WIDTH, 3.8))
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.8))
     rate_scatter(axis, ours)
     across, up = zip(*published.values(), strict=True)
     axis.plot(across, up, "o", mfc="none", mec=GREY, ms=8, label=theirs)
     axis.set(xlabel="accuracy after training on the set", ylabel="transfer to another network")
     axis.set(xlim=(-0.03, None), ylim=(-0.03, 1.05))
-    axis.legend(fontsize=9)
+    axis.legend()
     return figure
 
 
 def by_layer(curves: Mapping[str, Sequence[Interval]]) -> Figure:
-    """R(f) of the first layers of several networks, with intervals, on a logarithmic scale."""
-    figure, axis = plt.subplots(figsize=(_WIDTH, 3.0))
-    for (name, items), color in zip(curves.items(), (BLUE, RED, GREEN), strict=False):
+    """R of the first layers of several networks, with intervals, on a logarithmic scale."""
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.0))
+    for (name, items), color in zip(curves.items(), colors_of(list(curves)), strict=True):
         layers = range(1, len(items) + 1)
         axis.plot(layers, [item.value for item in items], "o-", label=name, color=color)
         low, high = ([getattr(item, end) for item in items] for end in ("low", "high"))
         axis.fill_between(layers, low, high, color=color, alpha=0.18, lw=0)
     most = max(map(len, curves.values()))
-    axis.set(xlabel="layer", ylabel="R(f), lower is more robust", xticks=range(1, most + 1), yscale="log")
-    axis.set_yticks([0.2, 0.5, 1, 2, 4], ["0.2", "0.5", "1", "2", "4"])
+    axis.set(xlabel="layer", ylabel="R, lower is more robust", xticks=range(1, most + 1), yscale="log")
+    axis.set_yticks([0.05, 0.1, 0.2, 0.5, 1, 2], ["0.05", "0.1", "0.2", "0.5", "1", "2"])
     axis.minorticks_off()
     axis.legend()
     return figure
 
 
-def superposition(panels: Mapping[str, tuple[Sequence[float], Tensor, Sequence[Interval]]], *, alone: float) -> Figure:
-    """Two panels, each with features per unit (left scale) and breaking radius (right scale) against a setting."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(_WIDTH, 3.2), squeeze=False)
-    twins = []
-    for axis, (label, (places, kept, radii)) in zip(axes[0], panels.items(), strict=True):
-        names = [f"{place:g}" for place in places]
-        axis.plot(names, kept, "o-", color=BLUE)
-        axis.set(xlabel=label, ylim=(0, 1.1 * max(float(of.max()) for _, of, _ in panels.values())))
-        twin = axis.twinx()
-        twin.plot(names, [item.value for item in radii], "s--", color=RED)
-        twin.fill_between(
-            names, [item.low for item in radii], [item.high for item in radii], color=RED, alpha=0.2, lw=0
-        )
-        twin.axhline(alone, color=GREY, ls=":", lw=1.2)
-        twin.set_ylim(0, 1.1 * alone)
-        twin.grid(False)
-        twins.append(twin)
-    axes[0][0].set_ylabel("features per unit", color=BLUE)
-    twins[-1].set_ylabel("breaking radius", color=RED)
+def superposition(panels: Mapping[str, tuple[Sequence[str], Tensor, Sequence[Interval]]], *, alone: float) -> Figure:
+    """Two rows, features per unit above and breaking radius below, each against one setting a column.
+
+    ``alone`` is the breaking radius without superposition.
+    """
+    figure, axes = plt.subplots(2, len(panels), figsize=(WIDEST, 4.6), squeeze=False, sharex="col", sharey="row")
+    for (above, below), (label, (places, kept, radii)) in zip(axes.T, panels.items(), strict=True):
+        above.plot(places, kept, "o-", color=OTHERS[0])
+        below.plot(places, [item.value for item in radii], "s-", color=OTHERS[3])
+        low, high = ([getattr(item, end) for item in radii] for end in ("low", "high"))
+        below.fill_between(places, low, high, color=OTHERS[3], alpha=0.2, lw=0)
+        below.axhline(alone, color=GREY, ls=":", lw=1.2)
+        below.set_xlabel(label)
+    axes[0][0].set(ylabel="features per unit", ylim=(0, None))
+    axes[1][0].set(ylabel="breaking radius", ylim=(0, 1.1 * alone))
+    return figure
+
+
+def taught_by_points(
+    first: Callable[[Tensor], Tensor],
+    second: Callable[[Tensor], Tensor],
+    points: Float[Tensor, "n 2"],
+    labels: Int[Tensor, " n"],
+    moved: Float[Tensor, "k 2"],
+    names: Int[Tensor, " k"],
+) -> Figure:
+    """Three panels of the square [0, 1]²: points in the regions of a first network, moved points with their new names,
+    and the first points in the regions of the second network.
+
+    ``first`` and ``second`` map points (m, 2) to the number, 0 or 1, of their region.
+    """
+    side = torch.linspace(0, 1, 120)
+    lattice = torch.cartesian_prod(side, side)
+    figure, axes = plt.subplots(1, 3, figsize=(WIDEST, 2.5), sharey=True)
+    shown = ((first, points, labels), (first, moved, names), (second, points, labels))
+    heads = (
+        "points, and the\nfirst network's regions",
+        "moved points\nwith their new labels",
+        "the second network's\nregions",
+    )
+    for axis, (network, dots, classes), head in zip(axes, shown, heads, strict=True):
+        regions = network(lattice).view(len(side), -1).T
+        axis.contourf(side, side, regions, levels=[-0.5, 0.5, 1.5], colors=[OTHERS[0], OTHERS[3]], alpha=0.25)
+        for name, marker, color in ((0, "o", OTHERS[0]), (1, "^", OTHERS[3])):
+            axis.plot(*dots[classes == name].T, marker, color=color, ms=5, mec="white", mew=0.5)
+        axis.set_title(head)
+        axis.set(xlim=(-0.13, 1.13), ylim=(-0.13, 1.13), aspect="equal", xticks=[0, 1], yticks=[0, 1])
+        axis.grid(False)
     return figure

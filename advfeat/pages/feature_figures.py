@@ -1,42 +1,54 @@
-"""Whole figures of chapters 1 to 3, on features and on training: numbers in, a figure out."""
+"""Whole figures of chapters 1 and 2, on attacks and on features: numbers in, a figure out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from advfeat.experiments.records import Record
 from advfeat.pages import pictures, plots
-from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, RED, Interval
-
-Number = TypeVar("Number")
+from advfeat.pages.identity import COLORS, GREY, LIGHT, MARKERS, OTHERS, SMALLEST, colors_of, markers_of
+from advfeat.pages.plots import Interval
 
 
 def texture_correlation(
     textures: Float[Tensor, "k 3 h w"], correlation: Float[Tensor, "k k"], names: Sequence[str]
 ) -> Figure:
-    """Chapter 1: the texture of each class, and the correlation of a perturbation with each of them."""
-    figure = plt.figure(figsize=(9.6, 4.0))
-    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1.1, 1)))
-    for axis, texture, label in zip(left.subplots(3, 4).flat, textures, names, strict=False):  # two places stay empty
+    """Chapter 1: each class's texture, times 12, above the correlation of a perturbation with each of them."""
+    figure = plt.figure(figsize=(6.4, 7.4))
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=(1, 1.6)))
+    for axis, texture, label in zip(above.subplots(2, 5).flat, textures, names, strict=True):
         axis.imshow(pictures.amplified(texture, factor=12).permute(1, 2, 0).numpy(), interpolation="nearest")
-        axis.set_title(label, fontsize=8, pad=2)
-    for axis in left.axes:
+        axis.set_title(label, fontsize=SMALLEST, pad=2)
         axis.axis("off")
-    axis = right.subplots()
+    above.suptitle("textures × 12")
+    axis = below.subplots()
     image = axis.imshow(correlation.numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
     places = range(len(names))
     axis.set(xticks=places, yticks=places, yticklabels=names, xlabel="texture of class", ylabel="attacked towards")
     axis.set_xticklabels(names, rotation=90)
     axis.grid(False)
-    right.colorbar(image, label="correlation", shrink=0.8)
+    below.colorbar(image, label="correlation", shrink=0.8)
+    return figure
+
+
+def attack_curves(radii: Sequence[float], curves: Mapping[str, Sequence[Interval]], *, title: str = "") -> Figure:
+    """Chapter 1: a standard network's accuracy by the radius, under noise, then under weaker to stronger attacks."""
+    figure, axis = plt.subplots(figsize=(6.2, 3.8))
+    own = COLORS["standard"]
+    looks = ((GREY, "o", ":"), (own, "o", "--"), (own, MARKERS["standard"], "-"))
+    for (label, curve), (color, marker, ls) in zip(curves.items(), looks, strict=True):
+        plots.accuracy_curve(axis, radii, curve, label=label, color=color, marker=marker, ls=ls)
+    axis.set_title(title)
+    axis.legend(loc="center right", bbox_to_anchor=(1, 0.6))
     return figure
 
 
@@ -77,36 +89,37 @@ def feature_histograms(
         names: of the two classes.
     """
     figure, axes = plt.subplots(
-        len(features), 2, figsize=(7.6, 4.6), width_ratios=(1, 2.6), constrained_layout=True, squeeze=False
+        len(features), 2, figsize=(6.4, 4.6), width_ratios=(1, 2.3), constrained_layout=True, squeeze=False
     )
     for (title, (picture, values)), row, factor in zip(features.items(), axes, factors, strict=True):
         row[0].imshow(pictures.amplified(picture, factor=factor).permute(1, 2, 0).numpy(), interpolation="nearest")
-        row[0].set(title=title)
+        row[0].set_title(f"{title}\n× {factor:g}", fontsize=SMALLEST)
         row[0].axis("off")
         yes, no = values[positive], values[~positive]
         middle = (yes.mean() + no.mean()) / 2
         sigma = ((((yes - middle) ** 2).mean() + ((no - middle) ** 2).mean()) / 2).sqrt()
-        for part, color, label in ((yes, BLUE, names[0]), (no, ORANGE, names[1])):
+        for part, color, label in ((yes, OTHERS[0], names[0]), (no, OTHERS[4], names[1])):
             shape = {"bins": 60, "range": (-3, 3), "density": True, "alpha": 0.6}
             row[1].hist(((part - middle) / sigma).numpy(), color=color, label=label, **shape)
         top = row[1].get_ylim()[1]
         row[1].set_ylim(0, 1.25 * top)
-        row[1].plot([0, -eps / sigma], [1.12 * top] * 2, color=RED, lw=5, solid_capstyle="butt")
-        row[1].text(0.08, 1.08 * top, f"reach of ε = {eps:g}", color=RED)
+        row[1].plot([0, -eps / sigma], [1.12 * top] * 2, color="black", lw=5, solid_capstyle="butt")
+        row[1].text(0.08, 1.08 * top, f"reach of ε = {eps:g}")
         row[1].set(yticks=[], xlim=(-3.2, 3.2))
     axes[0][1].legend(loc="upper left")
     axes[-1][1].set_xlabel("f(x)")
     return figure
 
 
-def truth_plane(groups: Mapping[str, tuple[str, Sequence[tuple[float, float, Interval, Interval]], Any]]) -> Figure:
+def truth_plane(groups: Mapping[str, tuple[Sequence[tuple[float, float, Interval, Interval]], Any]]) -> Figure:
     """Chapter 2: measured ρ and γ with their intervals, each beside its true place, a cross.
 
     Args:
-        groups: title → colour, (true ρ, true γ, measured ρ, measured γ) of each feature, and limits of the γ axis.
+        groups: kind of feature → (true ρ, true γ, measured ρ, measured γ) of each feature, and limits of the γ axis.
     """
     figure, panels = plt.subplots(len(groups), 1, figsize=(6.2, 5.4), sharex=True)
-    for axis, (title, (color, rows, limits)) in zip(panels, groups.items(), strict=True):
+    looks = zip(groups.items(), colors_of(list(groups)), strict=True)
+    for axis, ((title, (rows, limits)), color) in zip(panels, looks, strict=True):
         plots.usefulness_plane(axis, lowest=-2.6)
         for rho, gamma, found_rho, found_gamma in rows:
             axis.plot([found_rho.value, rho], [found_gamma.value, gamma], color=GREY, lw=0.8)
@@ -127,20 +140,20 @@ def weight_paths(
     paths: Mapping[float, Float[Tensor, "steps 2"]], radii: Sequence[float], final: Float[Tensor, "r 2"]
 ) -> Figure:
     """Chapter 2: how training moves two weights, by the radius, and the weights that each radius ends with."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.9))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.7))
     turn = torch.linspace(0, np.pi / 2, 100)
     left.plot(turn.cos(), turn.sin(), color=GREY, lw=1)
-    shades = plt.get_cmap("viridis")
+    shades = LinearSegmentedColormap.from_list("", [COLORS["standard"], COLORS["robust"]])
     for radius, path in paths.items():
-        color = shades(0.9 * radius / max(paths))
+        color = shades(radius / max(paths))
         left.plot(path[:, 0], path[:, 1], color=color, label=f"ε = {radius:g}")
         left.plot(path[-1, 0], path[-1, 1], "o", color=color, clip_on=False)
     left.set(
         xlim=(0, 1.04), ylim=(0, 1.04), aspect="equal", xlabel="weight of the shape", ylabel="weight of the texture"
     )
-    left.legend(fontsize=9, loc="lower left")
-    right.plot(radii, final[:, 1] ** 2, color=RED, label="texture")
-    right.plot(radii, final[:, 0] ** 2, color=BLUE, label="shape")
+    left.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=3, handlelength=1, columnspacing=1)
+    right.plot(radii, final[:, 1] ** 2, color=COLORS["standard"], label="texture")
+    right.plot(radii, final[:, 0] ** 2, color=COLORS["robust"], label="shape")
     right.set(xlabel="radius of training", ylabel="share of the squared weight")
     right.legend()
     return figure
@@ -151,12 +164,13 @@ def unit_planes(
 ) -> Figure:
     """Chapter 2: (ρ, γ) of every unit of some networks; where known, coloured by the feature that a unit follows."""
     lowest = max(-6, min(float(up.min()) for _, up in points.values()) - 0.2)
-    figure, axes = plt.subplots(1, len(points), figsize=(8.8, 4.0), sharey=True)
-    for axis, (name, (across, up)) in zip(axes, points.items(), strict=True):
+    figure, axes = plt.subplots(1, len(points), figsize=(6.4, 3.5), sharey=True)
+    shades = LinearSegmentedColormap.from_list("", [COLORS["robust"], LIGHT, COLORS["standard"]])
+    for axis, color, (name, (across, up)) in zip(axes, colors_of(list(points)), points.items(), strict=True):
         plots.usefulness_plane(axis, lowest=lowest)
-        shades = {"c": follows[name], "cmap": "coolwarm", "vmin": 0, "vmax": 1} if follows else {"color": BLUE}
+        look = {"c": follows[name], "cmap": shades, "vmin": 0, "vmax": 1} if follows else {"color": color}
         drawn = axis.scatter(
-            across, up.clamp(min=lowest), s=26, edgecolor="white", lw=0.4, clip_on=False, **shades
+            across, up.clamp(min=lowest), s=26, edgecolor="white", lw=0.4, clip_on=False, **look
         )  # fmt: skip
         axis.set(title=f"{name} network")
     axes[1].set_ylabel("")
@@ -173,112 +187,20 @@ def class_planes(
     title: str,
 ) -> Figure:
     """Chapter 2: (ρ, γ) of every unit, one panel per class; γ below -4 is drawn there."""
-    figure, axes = plt.subplots(2, 5, figsize=(10.5, 4.8), sharex=True, sharey=True)
-    for c, axis in enumerate(axes.flat):
+    figure, axes = plt.subplots(4, 3, figsize=(6.4, 7.6), sharex=True, sharey=True)
+    for place, axis in enumerate(axes.flat[len(labels) :], len(labels)):
+        axes.flat[place - 3].tick_params(labelbottom=True)  # the panel above is the last of its column
+        axis.remove()
+    for c, axis in enumerate(axes.flat[: len(labels)]):
         plots.usefulness_plane(axis, lowest=-4)
-        for (name, (across, up)), color in zip(planes.items(), (RED, BLUE), strict=True):
-            axis.scatter(across[c], up[c].clamp(min=-4), s=5, color=color, label=name, alpha=0.6)
+        looks = zip(colors_of(list(planes)), markers_of(list(planes)), strict=True)
+        for (name, (across, up)), (color, marker) in zip(planes.items(), looks, strict=True):
+            axis.scatter(across[c], up[c].clamp(min=-4), s=7, marker=marker, color=color, label=name, alpha=0.6, lw=0)
         axis.set(title=labels[c], xlabel="", ylabel="")
     figure.supxlabel(r"usefulness $\rho$")
     figure.supylabel(r"robust usefulness $\gamma$")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper right", ncols=2, markerscale=2)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="lower right", bbox_to_anchor=(0.9, 0.1), markerscale=2.5
+    )
     figure.suptitle(title)
     return figure
-
-
-def accuracy_by_epoch(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Chapter 3: how each training's accuracy on ordinary and on attacked test images goes, epoch by epoch.
-
-    Args:
-        histories: name → one row per epoch, of ``test_accuracy`` and ``robust_test_accuracy``; a row without one of
-            them leaves a gap.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.3), sharey=True)
-    for axis, kind, key in zip(axes, ("ordinary", "attacked"), ("test_accuracy", "robust_test_accuracy"), strict=True):
-        curves = {name: _by_epoch(rows, key) for name, rows in histories.items()}
-        plots.learning_curves(axis, curves, ylabel=f"accuracy, {kind} images", colors=(RED, BLUE))
-        axis.set_ylim(-0.02, 1.02)
-    return figure
-
-
-def overfitting(
-    attacked: Sequence[Mapping[str, float]], control: Sequence[Mapping[str, float]], *, best: float
-) -> Figure:
-    """Chapter 3: the accuracies of an adversarial training that lasts too long, and of its control.
-
-    Args:
-        attacked: one row per epoch of ``accuracy``, on attacked training images, ``test_accuracy`` and
-            ``robust_test_accuracy``.
-        control: the same of a training without an adversary, of which only ``test_accuracy`` is drawn.
-        best: the epoch to mark.
-    """
-    curves = {
-        "attacked training images": _by_epoch(attacked, "accuracy"),
-        "ordinary test images": _by_epoch(attacked, "test_accuracy"),
-        "attacked test images": _by_epoch(attacked, "robust_test_accuracy"),
-        "control, ordinary test images": _by_epoch(control, "test_accuracy"),
-    }
-    figure, axis = plt.subplots(figsize=(6.4, 3.7))
-    plots.learning_curves(axis, curves, ylabel="accuracy")
-    axis.axvline(best, color=GREY, ls="--", lw=1.2)
-    return figure
-
-
-def recorded_trainings(series: Mapping[str, Sequence[float]], *, title: str) -> Figure:
-    """Chapter 3: the accuracies by epoch of recorded trainings, a panel for each name, in the order of the series.
-
-    Args:
-        series: of a record, ``name/accuracy``, ``name/test_accuracy`` and ``name/robust_test_accuracy`` → by epoch.
-        title: the words in brackets after every panel's name.
-    """
-    keys = {
-        "training images": "accuracy",
-        "ordinary test images": "test_accuracy",
-        "attacked test images": "robust_test_accuracy",
-    }
-    names = list(dict.fromkeys(key.split("/")[0] for key in series))
-    figure, axes = plt.subplots(1, len(names), figsize=(12.5, 3.2), sharey=True)
-    for axis, name in zip(axes, names, strict=True):
-        curves = {label: series[f"{name}/{key}"] for label, key in keys.items()}
-        plots.learning_curves(axis, curves, ylabel="accuracy" if name == names[0] else "")
-        axis.set_title(f"{name} ({title})")
-    return figure
-
-
-def beside_checkpoints(
-    recorded: Mapping[str, Interval], published: Mapping[str, float], trainings: Sequence[str], *, title: str
-) -> Figure:
-    """Chapter 3: recorded accuracies against the radius as curves, those of the library's checkpoints as diamonds.
-
-    Args:
-        recorded: id → number, of ids ``training/NAME/clean`` and ``training/NAME/epsE``; others are left out.
-        published: the same of the checkpoints.
-        trainings: the names in those ids.
-    """
-    figure, axis = plt.subplots(figsize=(6.6, 4.0))
-    plots.accuracy_curves(
-        axis,
-        {_trained_at(name): _by_radius(recorded, name) for name in trainings},
-        colors=(RED, ORANGE, GREEN, BLUE),
-        published={_trained_at(name): _by_radius(published, name) for name in trainings},
-        xlabel="radius ε of the attack",
-    )
-    axis.plot([], [], "D", color="white", markeredgecolor="black", label="library")
-    axis.set(title=title)
-    axis.legend()
-    return figure
-
-
-def _trained_at(name: str) -> str:
-    return name.replace("eps", "trained at ε = ")
-
-
-def _by_radius(numbers: Mapping[str, Number], name: str) -> dict[float, Number]:
-    """Radius → number, from the smallest on."""
-    places = {key.removeprefix(f"training/{name}/"): key for key in numbers if key.startswith(f"training/{name}/")}
-    radii = {0.0 if at == "clean" else float(at.removeprefix("eps")): key for at, key in places.items()}
-    return {radius: numbers[radii[radius]] for radius in sorted(radii)}
-
-
-def _by_epoch(rows: Sequence[Mapping[str, float]], key: str) -> list[float]:
-    return [row.get(key, float("nan")) for row in rows]

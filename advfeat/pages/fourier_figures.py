@@ -13,10 +13,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Interval
-
-_COLORS = (BLUE, RED, GREEN, ORANGE, PURPLE, GREY, "black")
-_WIDTH = 6.4  # inches; on a phone a wider figure would be cut off
+from advfeat.pages.identity import GREY, WIDEST, colors_of, markers_of
+from advfeat.pages.plots import Interval
 
 
 def heat_maps(
@@ -33,7 +31,7 @@ def heat_maps(
         columns: panels in a row.
         top: the error at the end of the scale; by default the largest of all maps.
     """
-    rows, side = -(-len(maps) // columns), min(2.5, (_WIDTH - 0.9) / columns)
+    rows, side = -(-len(maps) // columns), min(2.5, (WIDEST - 0.9) / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(side * columns + 0.9, (side + 0.3) * rows), squeeze=False)
     top = top or max(float(errors.max()) for errors in maps.values())
     for axis in axes.flat[len(maps) :]:
@@ -72,14 +70,14 @@ def radial_spectra(
 
     ``marked`` are numbers of waves at which a dotted line stands.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(_WIDTH, 3.3), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDEST, 3.6), sharey=True, squeeze=False)
     for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for place in marked:
             axis.axvline(place, color=GREY, ls=":", lw=1.2)
-        for (name, power), color in zip(curves.items(), _COLORS, strict=False):
+        for (name, power), color in zip(curves.items(), colors_of(list(curves)), strict=True):
             axis.plot(range(len(power)), (power / power.sum()).numpy(), label=name, color=color, lw=1.8)
         axis.set(yscale="log", xlabel="waves per image", title=title)
-        axis.legend(fontsize=8)
+        axis.legend(handlelength=1.2, borderaxespad=0.1, labelspacing=0.3)
     axes[0][0].set_ylabel(ylabel)
     return figure
 
@@ -88,9 +86,10 @@ def rates_by_network(
     groups: Mapping[str, Mapping[str, Interval]], *, xlabel: str = "", ylabel: str = "error"
 ) -> Figure:
     """A rate with its interval for each network, side by side in each group; the same networks in every group."""
-    figure, axis = plt.subplots(figsize=(_WIDTH, 3.6))
+    figure, axis = plt.subplots(figsize=(WIDEST, 3.6))
     names = list(next(iter(groups.values())))
-    for index, name in enumerate(names):
+    looks = zip(colors_of(names), markers_of(names), strict=True)
+    for index, (name, (color, marker)) in enumerate(zip(names, looks, strict=True)):
         items = [found[name] for found in groups.values()]
         places = [place + 0.11 * (index - (len(names) - 1) / 2) for place in range(len(groups))]
         axis.errorbar(
@@ -99,11 +98,11 @@ def rates_by_network(
                 [max(0.0, item.value - item.low) for item in items],
                 [max(0.0, item.high - item.value) for item in items],
             ],
-            fmt="osD^vPX"[index % 7], ms=6, elinewidth=1.2, capsize=2, label=name, color=_COLORS[index % len(_COLORS)],
+            fmt=marker, ms=6.5, elinewidth=1.2, capsize=2, label=name, color=color,
         )  # fmt: skip
     axis.set(xticks=range(len(groups)), xticklabels=list(groups), xlim=(-0.5, len(groups) - 0.5), ylim=(0, None))
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.grid(False, axis="x")
-    axis.legend(ncols=min(4, len(names)), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
+    axis.legend(ncols=min(4, len(names)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,15 +21,18 @@ from advfeat.gaussian import (
     worst_alignment,
 )
 from advfeat.pages import plots
-from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, RED
+from advfeat.pages.identity import GREY, OTHERS, colors_of
+from advfeat.pages.interactive import Interactive
+
+SLIDER_POINTS = 120  # of each class, drawn in the browser
 
 
 def two_classes(
     world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"], features: Mapping[str, Float[Tensor, "2"]]
 ) -> Figure:
     """Samples of the two classes with their level sets, and the usefulness of linear features by the radius."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.2), width_ratios=(1.5, 1))
-    for label, color in ((1, BLUE), (-1, GREEN)):
+    figure, (left, right) = plt.subplots(2, 1, figsize=(6.4, 6.0), height_ratios=(1.15, 1))
+    for label, color in ((1, OTHERS[0]), (-1, OTHERS[1])):
         left.scatter(*x[y == label][:300].T, s=7, color=color, alpha=0.35, lw=0)
         for radius in (1, 2):
             plots.level_set(
@@ -53,12 +57,12 @@ def two_classes(
         xlim=(-6, 6),
         ylim=(-3, 3),
     )
-    left.legend(loc="upper left", ncols=2)
+    left.legend(loc="upper left")
 
     radii = np.linspace(0, 1.1, 50)
     for (name, w), color in zip(
         {**features, "maximum likelihood": world.weights()}.items(),
-        (ORANGE, RED, GREY),
+        (OTHERS[4], OTHERS[3], GREY),
         strict=True,
     ):
         right.plot(
@@ -73,7 +77,7 @@ def two_classes(
         ylabel=r"usefulness $\gamma_\epsilon$",
         ylim=(-0.9, 0.75),
     )
-    right.legend(loc="upper right", fontsize=10)
+    right.legend(loc="upper right")
     return figure
 
 
@@ -81,11 +85,11 @@ def robust_fits(world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"
     """The paper's Figure 4: the robust fit at four radii, its classifier's gradient, and the adversary's moves."""
     halo = [withStroke(linewidth=3, foreground="white")]
     shown = {label: x[y == label][:160] for label in (1, -1)}
-    figure, axes = plt.subplots(2, 2, figsize=(8.6, 7.0), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, 2, figsize=(6.4, 5.6), sharex=True, sharey=True)
     for axis, eps in zip(axes.flat, radii, strict=True):
         fit = robust_mle(world, eps=eps)
         w = fit.weights()
-        for label, color in ((1, BLUE), (-1, GREEN)):
+        for label, color in ((1, OTHERS[0]), (-1, OTHERS[1])):
             dots = shown[label]
             axis.scatter(*dots.T, s=8, color=color, alpha=0.4, lw=0)
             for radius in (1, 2):
@@ -108,7 +112,7 @@ def robust_fits(world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"
         axis.plot(*torch.stack([-12 * across, 12 * across]).T, "--", color="black", lw=1.2)
         for vector, color, name in (
             (fit.mean, "black", r"$\mu$"),
-            (w, RED, r"$\Sigma^{-1}\mu$"),
+            (w, OTHERS[3], r"$\Sigma^{-1}\mu$"),
         ):
             tip = 2.8 * vector / vector.norm()
             plots.arrow(axis, tip, color=color)
@@ -124,12 +128,12 @@ def robust_fits(world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"
                 path_effects=halo,
             )
         angle = np.degrees(np.arccos(alignment(fit.mean, fit.covariance)))
-        axis.set_title(rf"$\epsilon={eps:g}$: {angle:.0f}° between $\mu$ and the gradient")
+        axis.set_title(rf"$\epsilon={eps:g}$: {angle:.0f}° apart")
         axis.set(xlim=(-6.2, 6.2), ylim=(-4.6, 4.6), aspect="equal")
         corner = axis.inset_axes([0.79, 0.02, 0.2, 0.27])
         unit = fit.covariance / torch.linalg.det(fit.covariance).sqrt()
         plots.level_set(corner, torch.zeros(2), torch.eye(2), color=GREY, lw=1.6)
-        plots.level_set(corner, torch.zeros(2), unit, color=RED, lw=1.6)
+        plots.level_set(corner, torch.zeros(2), unit, color=OTHERS[3], lw=1.6)
         corner.set(xlim=(-2.1, 2.1), ylim=(-2.1, 2.1), xticks=[], yticks=[], aspect="equal")
         corner.spines[:].set_visible(True)
         corner.spines[:].set_color("#D1D5DB")
@@ -153,13 +157,13 @@ def alignment_by_radius(
         lines: the alignment of each direction at each radius.
     """
     fitted = [robust_mle(Gaussians(means[0], wide), eps=eps).covariance for eps in radii]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.7), sharey=True)
-    left.plot(radii, lines.T, color=BLUE, lw=0.7, alpha=0.45)
-    left.plot([], [], color=BLUE, lw=0.7, label=r"60 directions $\mu$")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.4), sharey=True)
+    left.plot(radii, lines.T, color=OTHERS[0], lw=0.7, alpha=0.45)
+    left.plot([], [], color=OTHERS[0], lw=0.7, label=r"60 directions $\mu$")
     left.plot(
         radii,
         [worst_alignment(covariance) for covariance in fitted],
-        color=RED,
+        color=OTHERS[3],
         lw=3,
         label="worst direction",
     )
@@ -176,7 +180,7 @@ def alignment_by_radius(
     right.plot(
         conditions,
         2 * np.sqrt(conditions) / (1 + conditions),
-        color=RED,
+        color=OTHERS[3],
         lw=3,
     )
     for eps in (0, 0.25, 0.5, 1, 2, 5):
@@ -186,7 +190,7 @@ def alignment_by_radius(
             [kappa] * len(means),
             [alignment(mean, covariance) for mean in means],
             ".",
-            color=BLUE,
+            color=OTHERS[0],
             ms=3,
             alpha=0.5,
         )
@@ -194,7 +198,7 @@ def alignment_by_radius(
             kappa,
             worst_alignment(covariance),
             "o",
-            color=RED,
+            color=OTHERS[3],
             mec="white",
             ms=9,
         )
@@ -204,7 +208,6 @@ def alignment_by_radius(
             xytext=(-6, -16),
             textcoords="offset points",
             ha="right",
-            fontsize=9,
         )
     right.set(xscale="log", xlabel=r"condition number $\kappa(\Sigma_r)$")
     right.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
@@ -218,11 +221,57 @@ def accuracy_by_radius(
     """The exact accuracy of some robust fits by the radius of the test, and of the best linear rule at each radius."""
     figure, axis = plt.subplots(figsize=(6.4, 4.0))
     axis.plot(radii, best, color="#D1D5DB", lw=6, label="best linear rule")
-    for eps, color in zip(fitted_at, (RED, ORANGE, GREEN, BLUE), strict=True):
+    labels = [rf"fitted at $\epsilon={eps:g}$" for eps in fitted_at]
+    for eps, label, color in zip(fitted_at, labels, colors_of(labels), strict=True):
         w = robust_mle(world, eps=eps).weights()
         curve = [world.accuracy(w, eps=radius) for radius in radii]
-        axis.plot(radii, curve, color=color, label=rf"fitted at $\epsilon={eps:g}$")
+        axis.plot(radii, curve, color=color, label=label)
     axis.axhline(0.5, color="black", lw=1, ls=":")
     axis.set(xlabel=r"radius of the test", ylabel="robust accuracy")
     axis.legend()
     return figure
+
+
+def radius_slider(
+    world: Gaussians, x: Float[Tensor, "n 2"], y: Float[Tensor, " n"], radii: Sequence[float], still: Sequence[float]
+) -> Interactive:
+    """The paper's Figure 4 with a slider: the robust fit at each of many radii, and four of them as a picture.
+
+    Args:
+        world: the two classes.
+        x: a sample; of each class some points are drawn, and the adversary's moves of nine.
+        y: its labels.
+        radii: stops of the slider.
+        still: the four radii of the picture.
+    """
+    dots = {label: x[y == label][:SLIDER_POINTS] for label in (1, -1)}
+    stops = []
+    for eps in radii:
+        fit = robust_mle(world, eps=eps)
+        w = fit.weights()
+        few = {label: of[:9] for label, of in dots.items()}
+        moved = [attack_on_average(fit, of, torch.full_like(of[:, 0], label), eps=eps) for label, of in few.items()]
+        stops.append(
+            {
+                "radius": float(eps),
+                "mean": _rounded(fit.mean),
+                "covariance": _rounded(fit.covariance),
+                "gradient": _rounded(w / w.norm()),
+                "angle": round(float(np.degrees(np.arccos(alignment(fit.mean, fit.covariance)))), 3),
+                "accuracy": [round(world.accuracy(w, eps=test), 3) for test in (0.0, eps)],
+                "moved": [_rounded(points) for points in moved],
+            }
+        )
+    data = {"points": [_rounded(dots[label]) for label in (1, -1)], "stops": stops}
+    angles = {stop["radius"]: stop["angle"] for stop in stops}
+    turned = ", ".join(f"{angles[eps]:.0f}° at radius {eps:g}" for eps in still if eps in angles)
+    alt = (
+        "Four panels with the same two flat clouds of points and the ellipses of the robust fit, one radius each. "
+        f"The angle between the direction of the classes and the gradient: {turned}."
+    )
+    return Interactive("gaussians", data, robust_fits(world, x, y, still), alt=alt)
+
+
+def _rounded(numbers: Tensor) -> list[Any]:
+    rounded: list[Any] = np.round(numbers.numpy(), 3).tolist()
+    return rounded

@@ -17,7 +17,9 @@ from advfeat.experiments.records import BOOK, Record, engine_of, load_record, re
 from advfeat.experiments.run import Run
 from advfeat.experiments.settings import PLACES
 from advfeat.measures import accuracy
-from advfeat.pages.verdicts import claim_table, rows_of_book
+from advfeat.pages import verdicts
+from advfeat.pages.verdicts import ClaimRow, claim_table, rows_of_book
+from advfeat.pages.wording import in_words, threat_in_words
 
 PAPERS_DATA = "cifar10"
 """The data set that the paper's numbers are of, with few exceptions."""
@@ -95,9 +97,11 @@ def recorded(chapter: str, *, by: str = "", data: str = "") -> list[Record]:
 def answered(chapter: str) -> Markdown:
     """The verdicts on a chapter's claims as a table, from the records; its text can quote them.
 
-    Glued for each claim ``KEY`` of chapter NN: ``chNN_answer_KEY``, our value with its interval, ``chNN_value_KEY``
-    without, ``chNN_against_KEY``, that of no effect, ``chNN_paper_KEY`` and ``chNN_verdict_KEY``. Where several
-    profiles recorded it, those of the second end in ``_2``.
+    Claims without a number of anybody, proved or not recorded yet, stand in lists and not in rows of dashes. Glued for
+    each claim ``KEY`` of chapter NN: ``chNN_answer_KEY``, our value with its interval, ``chNN_value_KEY`` without,
+    ``chNN_against_KEY``, that of no effect, ``chNN_paper_KEY`` and ``chNN_verdict_KEY``. Where several profiles
+    recorded it, those of the second end in ``_2``. ``chNN_standing`` is one sentence for the top of the page: how many
+    of the claims records decide.
 
     Args:
         chapter: stem of the chapter's file.
@@ -112,7 +116,46 @@ def answered(chapter: str) -> Markdown:
         glue(f"ch{number}_against_{ending}", row.no_effect)
         glue(f"ch{number}_paper_{ending}", row.paper)
         glue(f"ch{number}_verdict_{ending}", row.verdict.replace("*", ""))
-    return Markdown(claim_table(rows))
+    waiting = [row.claim for row in rows if row.verdict == verdicts.NOT_RECORDED]
+    known = [row for row in rows if row.verdict != verdicts.NOT_RECORDED]
+    numbers = [row for row in known if not row.ours == row.paper == "–"]
+    standing = _standing(known, len(waiting))
+    glue(f"ch{number}_standing", standing)
+    parts = [claim_table(numbers)] if numbers else []
+    parts += ["\n".join(f"- {row.claim}: {row.verdict}." for row in known if row not in numbers)]
+    if waiting:
+        parts += ["Not recorded yet, and open on photographs:" if known else f"{standing} Open on photographs:"]
+        parts += ["\n".join(f"- {claim}" for claim in waiting)]
+    return Markdown("\n\n".join(part for part in parts if part))
+
+
+def _standing(known: Sequence[ClaimRow], waiting: int) -> str:
+    """How many claims records decide, in a sentence, for ``known`` rows and the number of claims that wait."""
+    decided = len({row.key for row in known})
+    if not decided:
+        return "Nothing of this chapter is recorded on photographs yet: it is true of the planted world only."
+    if waiting:
+        return (
+            f"Records decide {decided} of this chapter's {decided + waiting} claims so far: "
+            "the others are true of the planted world only."
+        )
+    return "Every claim of this chapter is decided; the verdicts stand at its end."
+
+
+def tallied(rows: Sequence[ClaimRow]) -> dict[str, int | str]:
+    """How many rows have which verdict, by words for a text; ``decided`` counts claims, ``lines`` their rows.
+
+    ``unrecorded`` lists the chapters that have claims, none of them decided.
+    """
+    words = {"reproduced": verdicts.REPRODUCED, "floor": verdicts.FLOOR, "shown": verdicts.SHOWN}
+    words |= {"open": verdicts.NOT_ESTABLISHED, "contrary": verdicts.CONTRARY, "waiting": verdicts.NOT_RECORDED}
+    by_word: dict[str, int | str] = {word: sum(row.verdict == of for row in rows) for word, of in words.items()}
+    smaller = sum(row.verdict in (verdicts.SMALLER, verdicts.UNCERTAIN) for row in rows)
+    waiting = {row.chapter for row in rows if row.verdict == verdicts.NOT_RECORDED}
+    none = waiting - {row.chapter for row in rows if row.verdict != verdicts.NOT_RECORDED}
+    measured = [row.key for row in rows if row.measured]
+    counts = {"claims": len({row.key for row in rows}), "decided": len(set(measured)), "lines": len(measured)}
+    return {**by_word, **counts, "smaller": smaller, "unrecorded": ", ".join(sorted(none, key=int)) or "none"}
 
 
 def spread(values: Iterable[float], spec: str = ".0%") -> str:
@@ -231,12 +274,13 @@ def recorded_table(record: Record, rows: Mapping[str, Mapping[str, str]], *, spe
 
 
 def recorded_list(record: Record, kinds: Iterable[str], *, spec: str = ".1%") -> pd.DataFrame:
-    """One row per recorded id whose first part is one of ``kinds``: the number, the attack, n and seeds."""
+    """One row per recorded id whose first part is one of ``kinds``, in words: the number, the attack, n and seeds."""
     table = {}
     for key in record.ids():
         if key.split("/")[0] in kinds:
             item = record.summary(key)
-            table[key] = {"found": f"{item:{spec}}", "attack": item.attack, "n, seeds": f"{item.n:,}, {item.seeds}"}
+            attack, counted = threat_in_words(item.attack), f"{item.n:,}, {item.seeds}"
+            table[in_words(key)] = {"found": f"{item:{spec}}", "attack": attack, "n, seeds": counted}
     return pd.DataFrame(table).T
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
-# Okabe and Ito's palette: told apart with every common kind of colour blindness.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6B7280"
+from advfeat.pages.identity import COLORS, GREY, OTHERS, SMALLEST, colors_of, colors_of_bars, look_of, markers_of, tints
 
 
 @runtime_checkable
@@ -35,15 +34,26 @@ def use_style() -> None:
             "savefig.dpi": 160,
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
-            "font.size": 11,
-            "axes.titlesize": 11,
+            "font.size": 11.5,
+            "axes.titlesize": 11.5,
+            "axes.labelsize": 11.5,
+            "xtick.labelsize": SMALLEST,
+            "ytick.labelsize": SMALLEST,
+            "legend.fontsize": SMALLEST,
+            "legend.title_fontsize": SMALLEST,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": cycler(color=[BLUE, RED, GREEN, ORANGE, PURPLE, GREY]),
+            "axes.edgecolor": GREY,
+            "xtick.color": GREY,
+            "ytick.color": GREY,
+            "xtick.labelcolor": "black",
+            "ytick.labelcolor": "black",
+            "axes.prop_cycle": cycler(color=OTHERS),
             "axes.grid": True,
             "axes.axisbelow": True,
             "grid.color": "#E5E7EB",
             "legend.frameon": False,
+            "legend.handlelength": 1.6,
             "lines.linewidth": 2,
         }
     )
@@ -56,10 +66,19 @@ def accuracy_curve(
     *,
     label: str,
     color: str | None = None,
-    marker: str = "o",
+    marker: str = "",
+    ls: str = "-",
 ) -> None:
-    """Accuracy against the radius, with a band for the interval."""
-    (line,) = axis.plot(eps, [item.value for item in estimates], marker=marker, label=label, color=color)
+    """Accuracy against the radius, with a band for the interval; by default in the colour and marker of the label."""
+    color = color or (colors_of([label])[0] if look_of(label) else None)
+    (line,) = axis.plot(
+        eps,
+        [item.value for item in estimates],
+        marker=marker or markers_of([label])[0],
+        label=label,
+        color=color,
+        ls=ls,
+    )
     axis.fill_between(
         eps,
         [item.low for item in estimates],
@@ -76,21 +95,23 @@ def accuracy_curves(
     axis: Axes,
     curves: Mapping[str, Mapping[float, Interval]],
     *,
-    colors: Sequence[str] = (),
+    colors: Sequence[Any] = (),
+    styles: Sequence[str] = ("-",),
     published: Mapping[str, Mapping[float, float]] | None = None,
     xlabel: str = r"radius $\epsilon$",
     logarithmic: bool = False,
 ) -> None:
     """``accuracy_curve`` for each name, from {place on the axis: estimate}; diamonds where others published values.
 
-    ``logarithmic`` spaces the places by their logarithms, with a tick at each.
+    Colours are by default those of the names, and ``styles`` those of the lines, in turn. ``logarithmic`` spaces the
+    places by their logarithms, with a tick at each.
     """
-    for index, (label, points) in enumerate(curves.items()):
-        color = colors[index] if colors else None
-        accuracy_curve(axis, list(points), list(points.values()), label=label, color=color)
-        known = (published or {}).get(label, {})
+    shades, marks = colors or colors_of(list(curves)), markers_of(list(curves))
+    for (label, points), color, marker, ls in zip(curves.items(), shades, marks, itertools.cycle(styles)):
+        accuracy_curve(axis, list(points), list(points.values()), label=label, color=color, marker=marker, ls=ls)
+        theirs = (published or {}).get(label, {})
         drawn = axis.lines[-1].get_color()
-        axis.plot(list(known), list(known.values()), "D", color=drawn, markeredgecolor="black", markersize=6)
+        axis.plot(list(theirs), list(theirs.values()), "D", color=drawn, markeredgecolor="black", markersize=6)
     axis.set_xlabel(xlabel)
     if logarithmic:
         ticks = list(next(iter(curves.values())))
@@ -106,18 +127,15 @@ def accuracy_bars(
     chance: float | None = None,
     paper: Mapping[str, float] | None = None,
 ) -> None:
-    """One bar with its interval per name; a dashed line at chance and a diamond at the paper's value where given."""
+    """One bar with its interval per name, in its colour; dashed: chance, diamond: the paper's value, where given."""
     names = list(estimates)
     values = [estimates[name].value for name in names]
     errors = [
         [max(0.0, item.value - item.low) for item in estimates.values()],
         [max(0.0, item.high - item.value) for item in estimates.values()],
     ]
-    colors = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY]
     width = 0.62
-    axis.bar(
-        names, values, yerr=errors, capsize=4, width=width, color=[colors[i % len(colors)] for i in range(len(names))]
-    )
+    axis.bar(names, values, yerr=errors, capsize=4, width=width, color=colors_of(names), ecolor=GREY)
     for place, value in enumerate(values):
         axis.annotate(
             f"{value:.1%}",
@@ -148,7 +166,7 @@ def accuracy_bars(
 
 def usefulness_plane(axis: Axes, *, lowest: float) -> None:
     """Axes for ρ (across) and γ (up, from ``lowest``): γ = ρ bounds all features, below γ = 0 they are non-robust."""
-    axis.axhspan(lowest, 0, color=RED, alpha=0.05, lw=0)
+    axis.axhspan(lowest, 0, color=COLORS["standard"], alpha=0.05, lw=0)
     axis.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls="--")
     axis.axhline(0, color=GREY, lw=1.2)
     axis.set(xlim=(-0.02, 1.02), ylim=(lowest, 1.02), xlabel=r"usefulness $\rho$", ylabel=r"robust usefulness $\gamma$")
@@ -162,7 +180,8 @@ def grouped_bars(
 ) -> None:
     """One group of bars per outer name, one bar with its interval per inner name, the same in every group.
 
-    ``paper`` puts a diamond at (outer name, inner name) where it has a value.
+    The colours are those of ``identity.colors_of_bars``. ``paper`` puts a diamond at (outer name, inner name) where it
+    has a value.
 
     Raises:
         ValueError: the groups hold different names.
@@ -170,8 +189,8 @@ def grouped_bars(
     names = list(next(iter(groups.values())))
     if any(list(bars) != names for bars in groups.values()):
         raise ValueError(f"every group must hold {', '.join(names)}, got {[list(bars) for bars in groups.values()]}")
-    width = 0.8 / len(names)
-    colors = [BLUE, ORANGE, RED, GREEN, PURPLE, GREY]
+    width = 0.84 / len(names)
+    looks = colors_of_bars(list(groups), names)
     marks: dict[float, float] = {}
     for index, name in enumerate(names):
         items = [bars[name] for bars in groups.values()]
@@ -182,7 +201,7 @@ def grouped_bars(
         ]
         axis.bar(
             places, [item.value for item in items], yerr=errors, width=0.92 * width, capsize=2, label=name,
-            color=colors[index % len(colors)],
+            color=[fill for fill, _ in looks[index]], edgecolor=[edge for _, edge in looks[index]], ecolor=GREY,
         )  # fmt: skip
         for place, group, item in zip(places, groups, items, strict=True):
             published = (paper or {}).get((group, name))
@@ -196,12 +215,15 @@ def grouped_bars(
                 xytext=(0, room),
                 textcoords="offset points",
                 ha="center",
-                fontsize=8,
+                fontsize=SMALLEST - 0.5,
             )
     if marks:
         axis.plot(list(marks), list(marks.values()), "D", color="black", markersize=6, label="paper")
     axis.set(ylim=(0, 1.12), ylabel="test accuracy", xticks=range(len(groups)), xticklabels=list(groups))
-    axis.legend(ncols=len(names) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.14), fontsize=10)
+    legend = axis.legend(ncols=len(names) + 1, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    for patch, shade in zip(legend.get_patches(), tints(GREY, len(names)), strict=True):
+        if not any(map(look_of, names)):  # colours are those of the groups: the legend shows the tints alone
+            patch.set(facecolor=shade, edgecolor=GREY)
     axis.grid(False, axis="x")
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
 
@@ -226,12 +248,13 @@ def rate_matrix(axis: Axes, rates: Sequence[Sequence[Interval]], names: Sequence
 
 def rate_scatter(axis: Axes, points: Mapping[str, tuple[Interval, Interval]]) -> None:
     """Named points of two rates each, with both intervals."""
-    for (name, (across, up)), marker in zip(points.items(), itertools.cycle("osD^vPX")):
+    looks = zip(colors_of(list(points)), markers_of(list(points)), strict=True)
+    for (name, (across, up)), (color, marker) in zip(points.items(), looks, strict=True):
         axis.errorbar(
             across.value, up.value,
             xerr=[[max(0.0, across.value - across.low)], [max(0.0, across.high - across.value)]],
             yerr=[[max(0.0, up.value - up.low)], [max(0.0, up.high - up.value)]],
-            fmt=marker, ms=8, elinewidth=1, capsize=2, label=name,
+            fmt=marker, ms=8, elinewidth=1, capsize=2, label=name, color=color,
         )  # fmt: skip
     for each in (axis.xaxis, axis.yaxis):
         # Whole percents: ticks at 12.5 and 17.5 would be rounded to 12 and 18.
@@ -243,8 +266,8 @@ def rate_scatter(axis: Axes, points: Mapping[str, tuple[Interval, Interval]]) ->
 def learning_curves(
     axis: Axes, curves: Mapping[str, Sequence[float]], *, ylabel: str, colors: Sequence[str | None] | None = None
 ) -> None:
-    """Accuracies against the epoch, from 1: one line per name, in the given colours or those of the style."""
-    for (name, values), color in zip(curves.items(), colors or [None] * len(curves), strict=True):
+    """Accuracies against the epoch, from 1: one line per name, in the given colours or those of the names."""
+    for (name, values), color in zip(curves.items(), colors or colors_of(list(curves)), strict=True):
         axis.plot(range(1, len(values) + 1), values, label=name, marker="o", markersize=3, color=color)
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))

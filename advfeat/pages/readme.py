@@ -6,42 +6,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from advfeat.experiments.records import BOOK
 from advfeat.files import write_whole
-from advfeat.pages.verdicts import RULE, claim_table, published_value, rows_of_book
+from advfeat.pages.front_page import at_a_glance
+from advfeat.pages.verdicts import RULE, claim_table, rows_of_book
 
 MADE = "<!-- {}: made by python -m advfeat.pages.readme -->"
 END = "<!-- end of {} -->"
 """The marks around each generated part of the README; the name of the part takes the place of the braces."""
-
-
-def at_a_glance(book: Path) -> str:
-    """Table 1 as the README shows it: the committed chapter 5, its record, and the paper.
-
-    Raises:
-        FileNotFoundError: the chapter or its record is missing.
-    """
-    chapter = json.loads((book / "05-non-robust-features.ipynb").read_bytes())
-    outputs = [output for cell in chapter["cells"] for output in cell.get("outputs", [])]
-    kind = "application/papermill.record/text/plain"
-    live = {
-        output["metadata"]["scrapbook"]["name"]: "".join(output["data"][kind]).strip("'")
-        for output in outputs
-        if "scrapbook" in output.get("metadata", {})
-    }
-    paper, index = (json.loads((book / name).read_bytes()) for name in ("paper.json", "results/index.json"))
-    recorded = {row["id"]: row["value"] for row in index if row["profile"] == "cifar10-cpu"}
-    ours = ("planted world (live, chapter 5)", "CIFAR-10, small networks on a CPU (recorded)")
-    lines: list[Sequence[str]] = [("trained on", *ours, "paper, CIFAR-10, ResNet-50"), ("---",) * 4]
-    for name, key in (("D", "standard"), ("D_rand", "D_rand"), ("D_det", "D_det")):
-        published = published_value(paper, f"table1/{key}")[0]
-        lines.append((name, live[f"ch05_table1/{key}"], f"{recorded[f'table1/{key}']:.1%}", published))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def with_parts(readme: str, parts: Mapping[str, str]) -> str:

@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from advfeat.gaussian import Gaussians, attack_at_price, multiplier, robust_mle, vulnerability
-from advfeat.pages.plots import BLUE, GREEN, GREY, ORANGE, RED
+from advfeat.pages.identity import GREY, OTHERS
 
 
 def vulnerability_and_condition(of: Gaussians, *, price: float, generator: torch.Generator) -> Figure:
     """The vulnerability at three prices by the condition of Σ, simulated too, and over all Σ of the trace of ``of``."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.9), width_ratios=(1, 1.05))
-    for c, color in ((2.5, RED), (5, ORANGE), (20, BLUE)):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.3), width_ratios=(1, 1.05))
+    for c, color in ((2.5, OTHERS[3]), (5, OTHERS[4]), (20, OTHERS[0])):
         last = 2 * c - 1  # here the smaller eigenvalue, 2 / (1 + κ), is 1 / C
         conditions = np.geomspace(1, 0.995 * min(last, 30), 200)
         curve = []
@@ -43,7 +43,7 @@ def vulnerability_and_condition(of: Gaussians, *, price: float, generator: torch
     )
     left.set_xticks([1, 2, 5, 10, 30], ["1", "2", "5", "10", "30"])
     left.minorticks_off()
-    left.legend(loc="upper left")
+    left.legend(loc="lower right", bbox_to_anchor=(1.02, -0.02))
 
     side = np.linspace(0, 1, 601)
     first, height = np.meshgrid(side, side)
@@ -70,7 +70,7 @@ def vulnerability_and_condition(of: Gaussians, *, price: float, generator: torch
     ):
         spot = (b + c / 2, c * 3**0.5 / 2)
         right.plot(*spot, marker, color="black", mec="white", ms=8)
-        right.annotate(text, spot, xytext=shift, textcoords="offset points", fontsize=10)
+        right.annotate(text, spot, xytext=shift, textcoords="offset points")
     for spot, text, va in (
         ((0, -0.03), "$s_1$", "top"),
         ((1, -0.03), "$s_2$", "top"),
@@ -94,18 +94,18 @@ def price_and_deviation(of: Gaussians) -> Figure:
     """The price λ by the radius, with its two limits, and the standard deviations of the robust fit."""
     spectrum = of.covariance.diagonal()
     radii = np.geomspace(1e-3, 100, 80)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.5))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.3))
     left.plot(
         radii,
         [multiplier(of.covariance, eps=eps) for eps in radii],
-        color=BLUE,
+        color=OTHERS[0],
         label=r"$\lambda(\epsilon)$",
     )
     left.plot(
         radii,
         float((1 / spectrum).sum().sqrt()) / radii,
         "--",
-        color=RED,
+        color=OTHERS[3],
         lw=1.3,
         label=r"$\sqrt{\mathrm{tr}\,\Sigma_*^{-1}}\,/\,\epsilon$",
     )
@@ -121,7 +121,7 @@ def price_and_deviation(of: Gaussians) -> Figure:
 
     radii = np.geomspace(0.01, 30, 60)
     deviations = np.array([robust_mle(of, eps=eps).covariance.diagonal().sqrt().numpy() for eps in radii])
-    for i, color in enumerate((BLUE, RED, GREEN)):
+    for i, color in enumerate((OTHERS[0], OTHERS[3], OTHERS[1])):
         right.plot(
             radii,
             deviations[:, i],
@@ -142,7 +142,7 @@ def price_and_deviation(of: Gaussians) -> Figure:
 
 def training_distances(distances: Mapping[tuple[int, str], Float[Tensor, " rounds"]]) -> Figure:
     """The distance to the robust fit by the round of training, for (dimension, name of the attack)."""
-    colors = {2: RED, 10: ORANGE, 100: BLUE}
+    colors = {2: OTHERS[3], 10: OTHERS[4], 100: OTHERS[0]}
     figure, axis = plt.subplots(figsize=(6.4, 4.0))
     for (d, name), distance in distances.items():
         relaxed = name == "attack_on_average"
@@ -168,7 +168,7 @@ def relaxation_gaps(
         equal: name → gap at each of ``checked``, for equal eigenvalues; ``unequal`` for half of them low, half high.
     """
     figure, axis = plt.subplots(figsize=(6.4, 4.0))
-    for (name, line), color in zip(lines.items(), (RED, BLUE), strict=True):
+    for (name, line), color in zip(lines.items(), (OTHERS[3], OTHERS[0]), strict=True):
         axis.plot(dims, line, color=color, label=name)
         axis.plot(checked, equal[name], "o", mfc="white", color=color, ms=9)
         axis.plot(checked, unequal[name], "o--", color=color, lw=1, ms=6)

@@ -1,6 +1,6 @@
 """Run the chapters of the book: one at any profile, all of them for the pages, or in place before a commit.
 
-``python -m advfeat.pages list|run|record|refresh|book|again``; ``make`` has a target for each. Everything that can
+``python -m advfeat.pages list|run|record|refresh|book|again|pdf``; ``make`` has a target for each. Everything that can
 be checked is checked before the first cell runs. A wrong chapter, profile or parameter, and any other condition under
 which a run is bound to fail, gives exit code 2 and a message with the accepted values; a failing cell gives 1.
 """
@@ -32,6 +32,7 @@ from advfeat.pages.parameters import (
     parameters_of,
     profile_listing,
 )
+from advfeat.pages.printing import build_pdf, check_programs
 
 
 def refresh(chapter: Path) -> None:
@@ -81,11 +82,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     commands.add_parser("refresh", help="run in place, on the defaults").add_argument("chapter", help="or: all")
     commands.add_parser("again", help="write the expected result of another run, with the solutions, to runs/again/")
-    book = commands.add_parser("book", help="run all, build pages")
-    book.add_argument("--profile", default=DEFAULT_PROFILE)
-    book.add_argument("--fresh", action="store_true", help="also run the chapters that are up to date")
     at_a_time = "chapters at a time (default: as many as cores, at most 4; 1 on a GPU)"
-    book.add_argument("--jobs", type=int, choices=range(1, 65), metavar="N", help=at_a_time)
+    for name, text in (("book", "run all, build pages"), ("pdf", "the same, then print them, with LaTeX")):
+        book = commands.add_parser(name, help=text)
+        book.add_argument("--profile", default=DEFAULT_PROFILE)
+        book.add_argument("--fresh", action="store_true", help="also run the chapters that are up to date")
+        book.add_argument("--jobs", type=int, choices=range(1, 65), metavar="N", help=at_a_time)
     return parser.parse_args(argv)
 
 
@@ -122,8 +124,11 @@ def _run_command(arguments: argparse.Namespace) -> None:
     elif arguments.command == "again":
         for chapter in chapters():
             print(expectation(chapter))
-    elif arguments.command == "book":
-        print(f"\n{build_book(arguments.profile, jobs=share_cores(arguments.jobs), fresh=arguments.fresh)}")
+    elif arguments.command in ("book", "pdf"):
+        if arguments.command == "pdf":
+            check_programs()  # first, so that nobody waits for the chapters in vain
+        built = build_book(arguments.profile, jobs=share_cores(arguments.jobs), fresh=arguments.fresh)
+        print(f"\n{build_pdf() if arguments.command == 'pdf' else built}")
     elif arguments.command == "refresh":
         for chapter in chapters() if arguments.chapter == "all" else [find_chapter(arguments.chapter)]:
             refresh(chapter)

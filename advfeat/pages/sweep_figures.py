@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from advfeat.experiments.records import Record
 from advfeat.pages.dataset_figures import SETS
-from advfeat.pages.plots import BLUE, GREY, RED
+from advfeat.pages.identity import GREY, colors_of
 
 
 def worth_of_factors(record: Record) -> Figure:
@@ -20,8 +20,8 @@ def worth_of_factors(record: Record) -> Figure:
         record: of a trial, as ``paper.trial_records.join_trial`` makes it.
     """
     named = [row for row in record.first["tables"]["settings"] if row["settings"]]
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 1.1 + 0.27 * len(named)), sharey=True)
-    for axis, kind, color in zip(axes, ("D_rand", "D_det"), (BLUE, RED), strict=True):
+    figure, axes = plt.subplots(1, 2, figsize=(6.4, 1.1 + 0.27 * len(named)), sharey=True)
+    for axis, kind, color in zip(axes, ("D_rand", "D_det"), colors_of(("D_rand", "D_det")), strict=True):
         base = record.summary(f"table1/sweep/base/{kind}")
         gains = {name: gain for (name,), gain in record.matching(f"table1/sweep/*/{kind}/gain").items()}
         for place, row in enumerate(named):

@@ -1,7 +1,8 @@
 """The verdict on each of the book's claims, by one rule, from the records alone.
 
-A claim (``book/claims.json``) names recorded numbers, their values if there were no effect, and the paper's number if
-one is confirmed. The front page, the README and the end of every chapter show the same verdicts.
+A claim (``book/claims.json``) names recorded numbers, their values if there were no effect, and the published number if
+one is confirmed: the paper's, or that of a work that answers it. The front page, the README and the end of every
+chapter show the same verdicts.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ PROVED = "proved, and checked by simulation"
 NOT_ESTABLISHED = "**not established**"
 CONTRARY = "**the other way round**"
 REPRODUCED = "reproduced"
+FLOOR = "the same floor"
 UNCERTAIN = "same direction, size uncertain"
-SMALLER = "same direction, smaller: the paper's size is **not reproduced**"
+SMALLER = "same direction, smaller: the published size is **not reproduced**"
 SHOWN = "shown"
 
 _SETTLED = {"not tried": NOT_TRIED, "proved": PROVED}
@@ -28,15 +30,16 @@ _SETTLED = {"not tried": NOT_TRIED, "proved": PROVED}
 RULE = (
     "A verdict follows from the 95 % interval of our value, by one rule. *Not established*: the interval contains the "
     "value of no effect, or overlaps its interval. *The other way round*: the interval lies on the wrong side of no "
-    "effect. *Reproduced*: it lies on the right side, nearer to the paper's number than to no effect, and reaches the "
-    "paper's number or goes beyond it. *Same direction, smaller*: it ends before the paper's number, so the size is "
-    "not reproduced. *Same direction, size uncertain*: it reaches the paper's number, but also the half of the way "
-    "that is nearer to no effect. *Shown*: it lies on the right side, and the paper has no confirmed number to compare "
-    "it with. A claim about several networks must be true of each."
+    "effect. *Reproduced*: it lies on the right side, nearer to the published number than to no effect, and reaches "
+    "that number or goes beyond it. *The same floor*: so it is, and the published number is zero: nothing is left "
+    "there and nothing here, and no size was met. *Same direction, smaller*: the interval ends before the published "
+    "number, so the size is not reproduced. *Same direction, size uncertain*: it reaches the published number, but "
+    "also the half of the way that is nearer to no effect. *Shown*: it lies on the right side, and there is no "
+    "confirmed published number to compare it with. A claim about several networks must be true of each."
 )
 """The rule, in words, as the front page prints it."""
 
-HEADER = ("claim", "ours [95 % interval]", "no effect", "paper", "verdict")
+HEADER = ("claim", "ours [95 % interval]", "no effect", "published", "verdict")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class ClaimRow:
     ``key`` names the claim, ``chapter`` is the number of its chapter as text, ``front`` says whether the front page
     shows it, ``label`` is the label of the figure that computes it, or empty, and ``value`` is our value without its
     interval. ``measured``, ``against``, ``published`` and ``wanted`` are the arguments of ``decide``, as numbers; a
-    claim that no record decides has none.
+    claim that no record decides has none. ``by`` is who published ``paper``, if not the paper itself or its authors.
     """
 
     key: str
@@ -74,10 +77,11 @@ class ClaimRow:
     paper: str
     verdict: str
     profile: str = ""
-    measured: tuple[Interval, ...] = ()
-    against: tuple[Interval, ...] = ()
+    measured: tuple[Comparand, ...] = ()
+    against: tuple[Comparand, ...] = ()
     published: float | None = None
     wanted: str = "higher"
+    by: str = ""
 
 
 def decide(
@@ -95,8 +99,9 @@ def decide(
         no_effect: the values without an effect: one for each of ``ours``, or one for all of them, or several for a
             single one of ours, which then has to differ from each.
         wanted: ``higher`` or ``lower``: the side of no effect on which the claim places our value.
-        paper: the paper's number, or None. It is compared with a single value of ours.
-        rounding: half of the last place of the paper's number.
+        paper: the published number, or None. It is compared with a single value of ours. One of zero that is wanted
+            ``lower`` is a floor: rates do not go below it, so any network that has nothing left reaches it.
+        rounding: half of the last place of the published number.
 
     Raises:
         ValueError: ``wanted`` is another word, ``ours`` or ``no_effect`` is empty, the counts do not fit, or a number
@@ -125,7 +130,9 @@ def decide(
     if strong < sign * paper - rounding:
         return SMALLER
     middle = sign * (paper + max(no_effect, key=lambda of: sign * of.value).value) / 2
-    return REPRODUCED if weak > middle else UNCERTAIN
+    if weak <= middle:
+        return UNCERTAIN
+    return FLOOR if wanted == "lower" and paper <= rounding else REPRODUCED
 
 
 def _along(interval: Comparand, sign: int) -> tuple[float, float]:
@@ -159,6 +166,7 @@ def claim_rows(
         about = {
             "key": claim["key"], "chapter": claim["chapter"], "front": claim.get("front", True),
             "claim": claim["claim"], "label": claim.get("figure", ""), "paper": published,
+            "by": _other_publisher(paper, claim.get("paper", "")),
         }  # fmt: skip
         if "settled" in claim:
             # The paper's numbers are shown even without a record of ours.
@@ -208,6 +216,12 @@ def published_value(paper: Mapping[str, Mapping[str, Any]], key: str) -> tuple[s
     return format(entry["value"], spec), float(entry["value"]), 0.5 * 10**-places
 
 
+def _other_publisher(paper: Mapping[str, Mapping[str, Any]], key: str) -> str:
+    """Who published a number if neither the paper nor its authors' library did, as a name; otherwise nothing."""
+    by = str(paper[key].get("by", "paper")) if key else "paper"
+    return "" if by in ("paper", "library") else by.capitalize()
+
+
 def _written(of: Comparand, spec: str) -> str:
     spec = f"z{spec}"
     return f"{of.value:{spec}} [{of.low:{spec}}, {of.high:{spec}}]"
@@ -232,14 +246,15 @@ def claim_table(rows: Sequence[ClaimRow], *, links: bool = False, chapters: bool
         claim = f"{{ref}}`{row.claim} <{row.label}>`" if links and row.label else row.claim
         claim += f" (chapter {row.chapter})" if chapters else ""
         claim += f", `{row.profile}`" if row.key in several else ""
-        lines.append((claim, row.ours, row.no_effect, row.paper, row.verdict))
+        published = f"{row.paper} ({row.by})" if row.by else row.paper
+        lines.append((claim, row.ours, row.no_effect, published, row.verdict))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def claim_map(rows: Sequence[ClaimRow], documents: Mapping[str, str]) -> str:
     """Chapter, claim, evidence and verdict of each row as a Markdown table, with links that only the book's pages know.
 
-    The evidence is our value and that of no effect, and the paper's number where there is one.
+    The evidence is our value and that of no effect, and the published number where there is one.
 
     Args:
         documents: number of a chapter → name of its page.
@@ -250,7 +265,7 @@ def claim_map(rows: Sequence[ClaimRow], documents: Mapping[str, str]) -> str:
         claim = f"{{ref}}`{row.claim} <{row.label}>`" if row.label else row.claim
         claim += f", `{row.profile}`" if row.key in several else ""
         evidence = [] if row.ours == "–" else [f"{row.ours} against {row.no_effect}"]
-        evidence += [] if row.paper == "–" else [f"paper {row.paper}"]
+        evidence += [] if row.paper == "–" else [f"{row.by or 'paper'} {row.paper}"]
         lines.append(
             (f"{{doc}}`{row.chapter} <{documents[row.chapter]}>`", claim, "; ".join(evidence) or "–", row.verdict)
         )
