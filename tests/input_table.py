@@ -402,7 +402,7 @@ def rows() -> dict[str, Row]:
     table["attacks.gray_noise"] = Row(
         attacks.gray_noise, {"shape": Argument((2, 3, 5, 5), shape), "generator": generator()}
     )
-    for kind in threats.Threat.__subclasses__():
+    for kind in (threats.L2, threats.Linf):
         table[f"threats.{kind.__name__}"] = Row(
             kind, {"eps": real(0.3, -0.1, -INF)}, works=("eps: infinite",) if kind is not threats.Linf else ()
         )

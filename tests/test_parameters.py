@@ -13,6 +13,7 @@ DECLARED = {
     "profile": ("str", '"planted"'),
     "seed": ("int", "0"),
     "source_seed": ("int", "0"),
+    "other_seed": ("int", "-1"),
     "count": ("int", "1"),
     "rate": ("float", "0.1"),
     "record": ("bool", "False"),
@@ -50,6 +51,8 @@ def chapter(tmp_path):
         ("seed", "017", 17),  # and 15
         ("seed", "08", 8),  # for YAML a text, since 8 is no octal digit
         ("seed", " 7 ", 7),
+        ("other_seed", "-1", -1),  # its own default, which stands for another seed
+        ("other_seed", "3", 3),
         ("seed", str(SEEDS - 1), 2**32 - 1),
         ("count", "+3", 3),
         ("count", "-1", -1),
@@ -126,6 +129,11 @@ def test_a_seed_that_would_stand_for_another_is_refused(chapter, name):
     for text in ("-1", str(SEEDS), str(SEEDS + 1), "9" * 30):
         with pytest.raises(Refused, match=rf"42-tiny: {name} must be a whole number in \[0, 2\*\*32\), got {text}$"):
             check_parameters(chapter, {name: text})
+
+
+def test_a_default_that_is_no_seed_lets_no_other_one_pass(chapter):
+    with pytest.raises(Refused, match="other_seed must be a whole number"):
+        check_parameters(chapter, {"other_seed": "-2"})
 
 
 def test_a_key_that_is_given_twice_is_named(chapter):

@@ -114,7 +114,6 @@ def execute(chapter: Path, copy: Path, given: Mapping[str, object], inputs: str 
         shown = textwrap.indent(source, "    ")
         return Failed(f"{about} failed {where} after {seconds:.0f} s\n\n{shown}\n\n{why}{kept}")
 
-    logging.getLogger("papermill").addFilter(_is_not_of_names)
     try:
         papermill.execute_notebook(
             str(chapter),
@@ -208,11 +207,6 @@ def end_orderly() -> dict[int, Any]:
     ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
     ends = [number for number in ends if signal.getsignal(number) != signal.SIG_IGN]
     return {number: signal.signal(number, end) for number in ends}
-
-
-def _is_not_of_names(record: logging.LogRecord) -> bool:
-    """papermill does not see parameters with a bar in their annotation, and would call them unknown."""
-    return not record.getMessage().startswith("Passed unknown parameter")
 
 
 @contextmanager

@@ -138,7 +138,8 @@ def check_parameters(chapter: Path, given: Mapping[str, str | bool]) -> dict[str
                 f"{chapter.stem}: {name} must be {kind}, got {text!r}{_because(error)}. {ACCEPTED}; there are\n"
                 f"{listing(chapter)}"
             ) from error
-        if name == "seed" or name.endswith("_seed"):
+        # A default outside the range stands for something else, and may be typed, too.
+        if (name == "seed" or name.endswith("_seed")) and value != default_of(known[name]):
             _check_seed(chapter, name, value)
         place = value and (name == "released" or (name == "profile" and is_file(str(value))))
         checked[name] = absolute(str(value)) if place else value
