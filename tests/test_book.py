@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import importlib
 import json
 import os
@@ -128,6 +129,16 @@ def test_figures_have_caption_name_and_description(stem):
     assert names, "a chapter without a figure"
     assert len(set(names)) == len(names)
     assert all(name.startswith(f"fig-ch{stem[:2]}-") for name in names), names
+
+
+@each_chapter
+def test_figures_fit_a_phone_at_half_their_size(stem):
+    # A wider one would be shrunk further, and its letters with it; tests/test_identity.py has their size.
+    for cell in code_cells(stem):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                head = base64.b64decode(output.data["image/png"])[:24]
+                assert int.from_bytes(head[16:20], "big") <= 740, cell.metadata["mystnb"]["figure"]["name"]
 
 
 def test_drawings_are_described_and_legible_on_a_phone_and_in_the_dark():
