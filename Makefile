@@ -105,7 +105,6 @@ test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the
 	$(EMPTY_STORE) \
 	  $(BIN)/python -m advfeat.pages book --fresh --jobs $(JOBS); \
 	  $(BIN)/python -m pytest -q -m pages; \
-	  $(BIN)/python -m pytest -q -m browser -n $(JOBS) --dist loadgroup; \
 	  $(BIN)/python -m advfeat.pages again; \
 	  $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
 
