@@ -20,7 +20,7 @@ from advfeat.paper.__main__ import main
 from advfeat.paper.grid import read_grid
 from advfeat.paper.needs import below, needed
 from advfeat.paper.plan import JobPlan, job_name
-from advfeat.paper.report import duration, estimated, show, write_table
+from advfeat.paper.report import duration, estimated, failures, show, write_table
 from advfeat.paper.trials import measure
 
 STEPS = {"name": "steps", "settings": {"construct_steps": 2}}
@@ -154,6 +154,18 @@ def test_an_unknown_job_is_refused(tmp_path, store, capsys):
     assert main(["job", str(path), "network/none", "--note", str(tmp_path / "note")]) == 2
     assert "has no job 'network/none'" in capsys.readouterr().err
     assert not (tmp_path / "note").exists()
+
+
+def test_a_failed_job_is_named_with_the_end_of_its_log(tmp_path, store):
+    plan = JobPlan(read_grid(write_grid(tmp_path, chapters=["01"], seeds=[0], sweep={"train_images": [100]})))
+    network, record = list(plan.jobs.values())[:2]
+    for job, printed in ((network, "trained\n"), (record, "one\ntwo\nthree\nIndexError: index 6\n\n")):
+        plan.log(job).parent.mkdir(parents=True, exist_ok=True)
+        plan.log(job).write_text(printed)
+    plan.note(network).parent.mkdir(parents=True)
+    plan.note(network).write_text("1.0 seconds\n")
+    named = f"record {record.about}: {plan.log(record)}"
+    assert failures(plan).splitlines() == [named, "    two", "    three", "    IndexError: index 6"]
 
 
 def test_the_dry_run_counts_disk_and_time_and_makes_nothing(tmp_path, store, capsys):

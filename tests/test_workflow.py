@@ -1,6 +1,7 @@
 """The toy grid with the real Snakemake: killed in the middle, it goes on and ends as if nothing had happened."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -49,7 +50,7 @@ def test_killed_in_the_middle_it_goes_on(toy, tmp_path):
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
     before = notes(grid.folder)
-    models = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.safetensors")}
+    models = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "models").rglob("*.safetensors")}
 
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stdout + second.stderr
@@ -60,4 +61,5 @@ def test_killed_in_the_middle_it_goes_on(toy, tmp_path):
             assert list(load_record(chapter, "toy-profile").runs) == [0, 1]
 
     third = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True)
-    assert "16 of 18 are there" in third.stdout  # joining takes no time, and is not looked for
+    there, jobs = map(int, re.search(r"(\d+) of (\d+) are there", third.stdout).groups())
+    assert there == jobs - len(grid.chapters) > 8  # joining takes no time, and is not looked for

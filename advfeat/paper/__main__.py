@@ -25,7 +25,7 @@ from advfeat.pages.parameters import Refused
 from advfeat.pages.runner import main as pages
 from advfeat.paper.grid import Grid, read_grid
 from advfeat.paper.plan import JobPlan
-from advfeat.paper.report import estimated, show, write_table
+from advfeat.paper.report import estimated, failures, show, write_table
 from advfeat.paper.trial_records import join_trial, record_trial
 
 SNAKEFILE = CHECKOUT / "workflow" / "Snakefile"
@@ -71,7 +71,7 @@ def run_grid(path: str, *, dry: bool, jobs: int, more: Sequence[str]) -> int:
     if code == 0:
         print(f"\nrecords: {grid.results}")
     else:
-        print(f"\nNot everything was made; the logs are in {grid.folder / 'logs'}. The same command goes on.")
+        print(f"\n{failures(plan)}\nNot everything was made. The same command goes on.")
     return code
 
 

@@ -109,6 +109,10 @@ class JobPlan:
         """The note that a job is done, which the engine of the workflow looks at."""
         return self.grid.folder / "done" / f"{job.name}.done"
 
+    def log(self, job: PlannedJob) -> Path:
+        """What the job printed, its error included."""
+        return self.grid.folder / "logs" / f"{job.name}.log"
+
     def write(self, path: Path, file: Path) -> None:
         """Write the jobs of the grid in ``file`` for the engine of the workflow.
 

@@ -58,6 +58,18 @@ def show(plan: JobPlan, at_a_time: int) -> str:
     return "\n".join(lines)
 
 
+def failures(plan: JobPlan) -> str:
+    """The jobs that began and did not end, with the end of what each printed and where the rest of it is."""
+    lines = []
+    for job in plan.jobs.values():
+        log = plan.log(job)
+        if log.exists() and not plan.note(job).exists():
+            lines.append(f"{job.kind} {job.about}: {log}")
+            printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            lines += [f"    {line}" for line in printed[-3:]]
+    return "\n".join(lines)
+
+
 def duration(seconds: float | None) -> str:
     """A time as people say it."""
     if seconds is None:
