@@ -90,7 +90,7 @@ pdf: $(VENV)/installed ## the same, and then a PDF of it: needs LaTeX, and says 
 	$(BIN)/python -m advfeat.pages pdf $(ARGS)
 
 browser: $(VENV)/installed ## the built pages in a browser: `make book` first; needs Chromium (on Debian: apt-get install chromium)
-	$(BIN)/python -m pytest -m browser -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m browser -n $(JOBS) tests/browser $(ARGS)
 
 # Needs the network, and other people's servers: no part of the tests.
 linkcheck: $(VENV)/installed ## do the links that leave the book still lead somewhere? `make book` first

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -39,6 +40,21 @@ AT_REST = """async () => {
   await document.fonts.ready;
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
 }"""
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """All tests of a page go to one process, which visits it once. A link check parses all pages, so it stays together.
+
+    (`--dist loadgroup` of pytest-xdist 3.8 would be the usual way, but under pytest 9.2 it groups nothing.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPage(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            page = re.search(r"\[([^\]]+?\.html)", nodeid)
+            return page[1] if page else nodeid.partition("::")[0 if "test_links" in nodeid else 2]
+
+    return ByPage(config, log)
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("links")]  # the pages are parsed once
+pytestmark = pytest.mark.browser
 
 HOME = "http://book.invalid/"
 # A page to print and one to see are made by the reader's browser; these are no addresses.

@@ -30,9 +30,7 @@ def visits():
     return {}
 
 
-@pytest.fixture(
-    params=[pytest.param(path, marks=pytest.mark.xdist_group(path)) for path in page_paths() or ["index.html"]]
-)
+@pytest.fixture(params=page_paths() or ["index.html"])
 def visited(request, visits, new_page):
     """The visit to one page, made when the first test asks for it."""
     path = request.param

@@ -12,15 +12,25 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PHONE = {"width": 360, "height": 740}
-# Of the coloured words of the code, which are two thirds of a page, one of each colour is measured; formulas have no
-# text, as styles draw their letters. Without this the check of contrasts takes three times as long.
-ONE_OF_EACH_COLOUR = """() => {
+# Of elements that look alike (tag, classes, colours, size and weight of the letters) the contrast of one is measured: of
+# the words of code, the cells of tables and the links of a list, which are most of a page, one of each kind. Formulas
+# have no text, as styles draw their letters. Without this the check takes several times as long.
+ONE_OF_EACH_LOOK = """() => {
+  const ground = (element) => {
+    for (let of = element; of; of = of.parentElement) {
+      const colour = getComputedStyle(of).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    }
+    return "";
+  };
   const seen = new Set();
-  for (const word of document.querySelectorAll("pre span")) {
-    const block = word.closest("pre");
-    const key = [word.className, getComputedStyle(word).color, getComputedStyle(block).backgroundColor].join();
-    if (seen.has(key)) word.dataset.again = "";
-    seen.add(key);
+  for (const element of document.querySelectorAll("[data-again]")) delete element.dataset.again;
+  for (const element of document.body.querySelectorAll("*:not(mjx-container *)")) {
+    if (![...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim())) continue;
+    const {color, fontSize, fontWeight, opacity} = getComputedStyle(element);
+    const key = [element.tagName, element.className, color, fontSize, fontWeight, opacity, ground(element)].join("|");
+    if (seen.has(key)) element.dataset.again = "";
+    else if (element.checkVisibility()) seen.add(key);
   }
   axe.configure({rules: [{id: "color-contrast", selector: "*:not([data-again]):not(mjx-container *)"}]});
 }"""
@@ -76,11 +86,11 @@ def visit(page: Any) -> Visit:
     first_load = page.evaluate(TRANSFERRED)
     facts = page.evaluate(script("page_facts.js"))
     page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
-    page.evaluate(ONE_OF_EACH_COLOUR)
     axe = {}
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
         page.wait_for_function(IN_THEME, arg=theme)
+        page.evaluate(ONE_OF_EACH_LOOK)  # what looks alike in one theme need not in the other
         axe[theme] = [tuple(found) for found in page.evaluate(AXE, theme)]
     missing_images = page.evaluate(ALL_IMAGES)
     whole = page.evaluate(TRANSFERRED)
