@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
-import types
+from functools import partial
 
+import myst_nb
+import pandas as pd
 import pytest
 import torch
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
+from IPython.utils.capture import capture_output
 
 from advfeat.estimates import Estimate
 from advfeat.experiments.making import Trained
@@ -30,8 +34,8 @@ def run():
 def glued(monkeypatch):
     """The numbers that the text can quote, as myst-nb would keep them."""
     kept = {}
-    fake = types.SimpleNamespace(glue=lambda name, value, **_: kept.__setitem__(name, value))
-    monkeypatch.setitem(sys.modules, "myst_nb", fake)
+    for module in (notebook, page):
+        monkeypatch.setattr(module, "glue", kept.__setitem__)
     return kept
 
 
@@ -124,6 +128,23 @@ def test_one_format_holds_for_all_numbers_of_a_call_and_leaves_text_alone(run, g
     share, rate = torch.tensor(0.126), Estimate(0.5, 0.4, 0.6, 9)
     Page(run, "13-fast-attacks", seed=0).quote({"share": share}, rate=rate, twice=2.5, none="–", spec=".0%")
     assert glued == {"ch13_share": "13%", "ch13_rate": "50%", "ch13_twice": "250%", "ch13_none": "–"}
+
+
+def test_a_glued_number_is_the_output_that_myst_nb_writes():
+    """A wrong type, name or prefix, with which the pages would not find the number."""
+    values = ["12.5%", 3, 0.25, torch.tensor([1, 2]), pd.DataFrame({"a": [1]})]
+    shell = TerminalInteractiveShell.instance()
+    try:
+        both = []
+        for glue in (notebook.glue, partial(myst_nb.glue, display=False)):
+            with capture_output() as caught:
+                for place, value in enumerate(values):
+                    glue(f"ch05_{place}", value)
+            both.append([(of.data, of.metadata) for of in caught.outputs])
+    finally:
+        shell.clear_instance()
+    assert both[0] == both[1]
+    assert len(both[0]) == len(values)
 
 
 def test_a_page_without_myst_nb_measures_all_the_same(run, monkeypatch):
