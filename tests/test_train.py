@@ -7,6 +7,8 @@ import dataclasses
 import io
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from advfeat.data import Dataset
 from advfeat.engine import fused_steps
 from advfeat.hyperparameters import TrainConfig
 from advfeat.models import Classifier, build_model
-from advfeat.optimization import rate_factor
+from advfeat.optimization import optimizer_of, rate_factor
 from advfeat.threats import L2, Linf
 from advfeat.train import resumed_elsewhere, train
 from advfeat.whitening import whiten
@@ -449,3 +451,41 @@ def test_a_run_that_goes_on_where_it_was_holds_nothing_more():
     del state["computed_with"]
     old.save(state)
     assert without_time(train(fresh(), noise(), STANDARD, seed=3, checkpoint=old)) == without_time(rows)
+
+
+def test_the_optimizer_takes_the_steps_of_pytorchs_and_reads_its_state():
+    """A momentum, decay or schedule that got lost on the way, and checkpoints that the other one cannot read."""
+    config = dataclasses.replace(STANDARD, weight_decay=0.01)
+    ours, theirs = fresh(), fresh()
+    first = optimizer_of(ours, config)
+    groups = [{**group, "params": []} for group in first.param_groups]
+    for group, own in zip(groups, first.param_groups, strict=True):
+        names = [name for name, of in ours.named_parameters() if any(of is one for one in own["params"])]
+        group["params"] = [theirs.get_parameter(name) for name in names]
+    second = torch.optim.SGD(groups, lr=config.lr)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(4):
+        for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            two.grad = one.grad.clone()
+        for optimizer in (first, second):
+            optimizer.step()
+        assert same_bits(ours, theirs), step
+        if step == 1:
+            first.load_state_dict(copy.deepcopy(second.state_dict()))
+    first.zero_grad()
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+def test_training_imports_no_compiler_of_pytorchs():
+    """1.4 s of every process that trains: the first call of a method of ``torch.optim.SGD`` imports it."""
+    program = """
+import sys, torch
+from advfeat import Dataset, TrainConfig, build_model
+from advfeat.train import train
+data = Dataset(images=torch.rand(4, 3, 8, 8), labels=torch.arange(4), classes=tuple("abcd"), name="noise")
+train(build_model("cnn4", classes=4, width=4), data, TrainConfig(epochs=1, batch_size=2, lr=0.1), seed=0)
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 
@@ -72,7 +73,8 @@ class Group:
                     raise ValueError(f"{recorded_name(type(self), place)}={value!r} must be {rule.words}")
 
 
-def hints(group: type) -> dict[str, Any]:
+@cache  # asked for every setting of every profile, on import
+def hints(group: type) -> Mapping[str, Any]:
     """Place → annotation of the settings of a class of groups."""
     return get_type_hints(group, include_extras=True)
 
