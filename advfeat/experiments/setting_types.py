@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 
@@ -73,10 +72,14 @@ class Group:
                     raise ValueError(f"{recorded_name(type(self), place)}={value!r} must be {rule.words}")
 
 
-@cache  # asked for every setting of every profile, on import
+_HINTS: dict[type, Mapping[str, Any]] = {}  # they are asked for with every setting of every profile, on import
+
+
 def hints(group: type) -> Mapping[str, Any]:
     """Place → annotation of the settings of a class of groups."""
-    return get_type_hints(group, include_extras=True)
+    if group not in _HINTS:
+        _HINTS[group] = get_type_hints(group, include_extras=True)
+    return _HINTS[group]
 
 
 def recorded_name(group: type, place: str) -> str:

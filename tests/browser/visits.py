@@ -12,9 +12,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PHONE = {"width": 360, "height": 740}
-# Of elements that look alike (tag, classes, colours, size and weight of the letters) the contrast of one is measured: of
-# the words of code, the cells of tables and the links of a list, which are most of a page, one of each kind. Formulas
-# have no text, as styles draw their letters. Without this the check takes several times as long.
+# Of elements that look alike (tag, classes, colours, size and weight of the letters) the contrast of one is measured:
+# of the words of code, the cells of tables and the links of a list, which are most of a page, one of each kind.
+# Formulas have no text, as styles draw their letters. Without this the check takes several times as long.
 ONE_OF_EACH_LOOK = """() => {
   const ground = (element) => {
     for (let of = element; of; of = of.parentElement) {
