@@ -15,7 +15,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-HEADER = ("in the paper", "paper", "ours [95 % interval]", "run")
+HEADER = ("in the paper", "paper", "ours [95% interval]", "run")
 MISSING = "*not recorded yet*"
 NOT_COMPUTED = "*not in this book*"
 

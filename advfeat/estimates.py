@@ -1,4 +1,4 @@
-"""Numbers with their 95 % intervals: a single estimate, a recorded number, and a summary over several seeds."""
+"""Numbers with their 95% intervals: a single estimate, a recorded number, and a summary over several seeds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def signless_zero(spec: str) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval and the number of images behind it.
+    """A value with its 95% interval and the number of images behind it.
 
     A ``rate`` is a share of the images, in [0, 1], and prints in percent; any other estimate prints as a plain number.
     A format applies to all three numbers: ``f"{estimate:.2f}"``. ``within`` are the bounds of the possible values, such
@@ -165,7 +165,7 @@ def leaving_one_out(first: Mapping[str, Estimate], second: Mapping[str, Estimate
 class Measured:
     """One recorded number: its value, the number of images behind it, the network and the attack.
 
-    For a rate in [0, 1] this is enough, because its interval follows from n. Any other number has a 95 % interval of
+    For a rate in [0, 1] this is enough, because its interval follows from n. Any other number has a 95% interval of
     its own, ``low`` and ``high``, and optionally the bounds ``within`` which every possible value lies. ``seed`` is the
     seed of the network. Runs of several seeds may share one network, such as the source of a constructed dataset; it
     counts once.

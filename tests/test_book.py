@@ -132,6 +132,15 @@ def test_figures_have_caption_name_and_description(stem):
 
 
 @each_chapter
+def test_no_cell_ends_in_the_bare_value_of_an_object(stem):
+    """A reader would meet ``Estimate(value=1.0, low=0.996173241514445, …``: print it, or keep it."""
+    for cell in code_cells(stem):
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                assert {"text/html", "text/markdown"} & set(output.data), (cell.source, output.data)
+
+
+@each_chapter
 def test_figures_fit_a_phone_at_half_their_size(stem):
     # A wider one would be shrunk further, and its letters with it; tests/test_identity.py has their size.
     for cell in code_cells(stem):

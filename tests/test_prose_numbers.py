@@ -129,7 +129,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "04-robust-datasets": {
         "one in ten does": CHANCE,
-        "say to 100 %": EXAMPLE,
+        "say to 100%": EXAMPLE,
         "on a fifth of the images": SETTING,
         "four times as long": SETTING,
     },
@@ -141,11 +141,11 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "06-transferability": {
         "a boost of 1.7": WORLD,
-        "agree in 11 %": CHANCE,
-        "chance would give 11 %": CHANCE,
+        "agree in 11%": CHANCE,
+        "chance would give 11%": CHANCE,
         "to about 0.3 points": SOURCE,
-        "immune and 90 % accurate shows about 10 %": EXAMPLE,
-        "70 % accuracy seems to be fooled by 30 %": EXAMPLE,
+        "immune and 90% accurate shows about 10%": EXAMPLE,
+        "70% accuracy seems to be fooled by 30%": EXAMPLE,
     },
     "07-gaussian-theory": {
         "crosses zero at 0.3": PROVED,
@@ -156,7 +156,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "between 0.05 and 3": EXAMPLE,
     },
     "08-robust-representations": {
-        "exceeds on 2 %": SETTING,
+        "exceeds on 2%": SETTING,
         "four times the steps": SETTING,
         "a tenth of it is enough": SETTING,
     },
@@ -298,7 +298,7 @@ def test_a_typed_number_is_found_in_every_form_that_has_occurred(sentence):
         "```python\nprint('86 %')\n```",
         "Take $\\epsilon=0.25$, about $0.06$ of it; `eps=0.3` in code.",
         "at 0.5, within 0.25 and 2.5, all radii of a profile",
-        "Brackets hold a 95 % interval.",
+        "Brackets hold a 95% interval.",
         "section 3.2, with Python 3.11",
         "a second network, the third row, two of them, one in the middle, a third thing",
         "squares of 2×2 points and 20,000 points",

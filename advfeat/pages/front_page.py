@@ -106,7 +106,7 @@ def at_a_glance(book: Path, *, names: Mapping[str, str] = MappingProxyType({}), 
     Args:
         book: folder of the book.
         names: ``D``, ``D_rand``, ``D_det`` → how the table calls the set, by default so.
-        intervals: whether a recorded number is followed by its 95 % interval.
+        intervals: whether a recorded number is followed by its 95% interval.
 
     Raises:
         FileNotFoundError: the chapter or its record is missing.

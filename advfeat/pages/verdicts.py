@@ -28,7 +28,7 @@ SHOWN = "shown"
 _SETTLED = {"not tried": NOT_TRIED, "proved": PROVED}
 
 RULE = (
-    "A verdict follows from the 95 % interval of our value, by one rule. *Not established*: the interval contains the "
+    "A verdict follows from the 95% interval of our value, by one rule. *Not established*: the interval contains the "
     "value of no effect, or overlaps its interval. *The other way round*: the interval lies on the wrong side of no "
     "effect. *Reproduced*: it lies on the right side, nearer to the published number than to no effect, and reaches "
     "that number or goes beyond it. *The same floor*: so it is, and the published number is zero: nothing is left "
@@ -39,12 +39,12 @@ RULE = (
 )
 """The rule, in words, as the front page prints it."""
 
-HEADER = ("claim", "ours [95 % interval]", "no effect", "published", "verdict")
+HEADER = ("claim", "ours [95% interval]", "no effect", "published", "verdict")
 
 
 @dataclass(frozen=True)
 class Comparand:
-    """A number that a claim compares, with its 95 % interval. The interval of an exact number is the number itself."""
+    """A number that a claim compares, with its 95% interval. The interval of an exact number is the number itself."""
 
     value: float
     low: float
