@@ -9,7 +9,7 @@ import myst_nb
 import pandas as pd
 import pytest
 import torch
-from IPython.terminal.interactiveshell import TerminalInteractiveShell
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from advfeat.estimates import Estimate
@@ -133,7 +133,8 @@ def test_one_format_holds_for_all_numbers_of_a_call_and_leaves_text_alone(run, g
 def test_a_glued_number_is_the_output_that_myst_nb_writes():
     """A wrong type, name or prefix, with which the pages would not find the number."""
     values = ["12.5%", 3, 0.25, torch.tensor([1, 2]), pd.DataFrame({"a": [1]})]
-    shell = TerminalInteractiveShell.instance()
+    before = InteractiveShell.initialized()
+    InteractiveShell.instance()  # whatever kind another test left; there can be only one
     try:
         both = []
         for glue in (notebook.glue, partial(myst_nb.glue, display=False)):
@@ -142,7 +143,8 @@ def test_a_glued_number_is_the_output_that_myst_nb_writes():
                     glue(f"ch05_{place}", value)
             both.append([(of.data, of.metadata) for of in caught.outputs])
     finally:
-        shell.clear_instance()
+        if not before:
+            InteractiveShell.clear_instance()
     assert both[0] == both[1]
     assert len(both[0]) == len(values)
 
