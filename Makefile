@@ -115,14 +115,15 @@ test-avx2: $(VENV)/installed ## as on a processor with AVX2 alone: tests and cel
 	$(EMPTY_STORE) $(AVX2) $(NBVAL:--nbval=--nbval-lax) -n $(JOBS) --dist loadscope book/*.ipynb
 	class=$$(mktemp -d); trap 'rm -rf "$$class"' EXIT; $(AVX2) $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class" --class-seed 17
 
-resolve: $(VENV)/installed ## do the pinned versions exist for every supported Python and system? asks the package index
-	test -x $(RESOLVE)/bin/uv || { test -d $(RESOLVE) || "$(PYTHON)" -m venv $(RESOLVE); \
-	  $(RESOLVE)/bin/python -m pip install --quiet --disable-pip-version-check "$(UV)"; }
+$(RESOLVE)/installed: Makefile # which pins them
+	test -x $(RESOLVE)/bin/python || "$(PYTHON)" -m venv $(RESOLVE)
+	$(RESOLVE)/bin/python -m pip install --quiet --disable-pip-version-check $(UV) $(MYST)
+	@touch $@
+
+resolve: $(VENV)/installed $(RESOLVE)/installed ## do the pinned versions exist for every supported Python and system? asks the package index
 	ADVFEAT_UV="$(CURDIR)/$(RESOLVE)/bin/uv" $(BIN)/python -m pytest -q -m resolver tests/test_versions.py
 
-myst: $(VENV)/installed ## could the book leave Jupyter Book 1? MyST's own engine reads a translation of it
-	test -x $(RESOLVE)/bin/myst || { test -d $(RESOLVE) || "$(PYTHON)" -m venv $(RESOLVE); \
-	  $(RESOLVE)/bin/python -m pip install --quiet --disable-pip-version-check $(MYST); }
+myst: $(VENV)/installed $(RESOLVE)/installed ## could the book leave Jupyter Book 1? MyST's own engine reads a translation of it
 	ADVFEAT_MYST="$(CURDIR)/$(RESOLVE)/bin/myst" $(BIN)/python -m pytest -q -m myst tests/test_leaving.py
 
 chapter: $(VENV)/installed ## run one: CHAPTER=05 PROFILE=planted ARGS="-p seed 1"

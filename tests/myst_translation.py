@@ -5,7 +5,6 @@ A way out of Jupyter Book 1 that is kept open by a test; CONTRIBUTING says what 
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ import yaml
 
 from advfeat.checkout import CHECKOUT
 from advfeat.experiments.records import BOOK
+from advfeat.pages.front_page import glued
 
 sys.path.insert(0, str(CHECKOUT / "_ext"))
 from verdicts import by_seed, number, published
@@ -31,17 +31,6 @@ _GLOSSARY = re.compile(r"^```\{glossary\}$.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([a-z][a-z0-9-]*)\)")  # to a label, which there begins with a hash
 
 
-def glued(notebooks: list[dict[str, Any]]) -> dict[str, str]:
-    """What the cells of all chapters hold for the text, by key."""
-    found = {}
-    for notebook in notebooks:
-        for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
-            if key := output.get("metadata", {}).get("scrapbook", {}).get("name"):
-                text = output["data"]["application/papermill.record/text/plain"]
-                found[key] = str(ast.literal_eval("".join(text)))
-    return found
-
-
 def translate(folder: Path) -> dict[str, list[str]]:
     """Write the book into an empty folder, as MyST's engine reads it; returns what the roles of each page became."""
     book, became = folder / "book", defaultdict(list)
@@ -50,7 +39,7 @@ def translate(folder: Path) -> dict[str, list[str]]:
     index = json.loads((BOOK / "results" / "index.json").read_bytes())
     paper = json.loads((BOOK / "paper.json").read_bytes())
     chapters = {path: json.loads(path.read_bytes()) for path in sorted(book.glob("*.ipynb"))}
-    numbers = glued(list(chapters.values()))
+    numbers = {key: text for notebook in chapters.values() for key, text in glued(notebook).items()}
 
     def plain(text: str, page: str) -> str:
         shown: dict[str, Callable[[str], str]] = {

@@ -23,7 +23,7 @@ from advfeat.engine.convolution_code import engine_name
 from advfeat.experiments.record_writing import index_rows, save_record
 from advfeat.experiments.records import load_record, results_root
 from advfeat.experiments.run import Run
-from advfeat.pages import build, chapter_files, environment, execution, parameters, runner
+from advfeat.pages import build, chapter_files, environment, execution, front_page, parameters, runner
 from advfeat.pages.execution import Task, execute_all
 from advfeat.pages.exercises import labels_of, publish_labels
 from advfeat.pages.notebook import check_record
@@ -405,18 +405,9 @@ def test_what_another_run_should_give(tiny):
         build.expectation(tiny)
 
 
-def glued(stem):
-    """Name → text of the numbers that a chapter glues for its prose."""
-    outputs = [
-        output for cell in code_cells(stem) for output in cell.outputs if "scrapbook" in output.get("metadata", {})
-    ]
-    kind = "application/papermill.record/text/plain"
-    return {output.metadata.scrapbook.name: output.data[kind].strip("'") for output in outputs}
-
-
 def test_every_number_of_the_prose_is_among_the_committed_outputs():
     # The strict build would find it, too, minutes later.
-    known = {name for stem in NOTEBOOKS for name in glued(stem)}
+    known = {name for notebook in NOTEBOOKS.values() for name in front_page.glued(notebook)}
     for stem, text in pages().items():
         wanted = set(re.findall(r"\{glue:text\}`([^`:]+)`", text))
         assert not wanted - known, stem
@@ -424,7 +415,7 @@ def test_every_number_of_the_prose_is_among_the_committed_outputs():
 
 def test_readme_quotes_the_committed_chapter_the_record_and_the_paper():
     recorded = load_record("05-non-robust-features", "cifar10-cpu")
-    values = glued("05-non-robust-features")
+    values = front_page.glued(NOTEBOOKS["05-non-robust-features"])
     paper = json.loads((BOOK / "paper.json").read_text())
     readme = (ROOT / "README.md").read_text()
     for name in ("D", "D_rand", "D_det"):

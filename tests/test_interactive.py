@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from advfeat.gaussian import Gaussians, alignment, attack_on_average, robust_mle
-from advfeat.pages import interactive
+from advfeat.pages import front_page, interactive
 from advfeat.pages.attack_figures import GAIN, attack_slider
 from advfeat.pages.gaussian_figures import radius_slider
 from advfeat.pages.interactive import Interactive
@@ -226,18 +226,13 @@ def test_predictions_are_about_figures_of_their_page_and_numbers_within_reach():
     found = list(predictions())
     assert len(found) >= 3
     for stem, name, (low, high), numbers in found:
-        outputs = [output for cell in CHAPTERS[stem].cells for output in cell.get("outputs", [])]
-        glued = {
-            output.metadata.scrapbook.name: output.data["application/papermill.record/text/plain"].strip("'")
-            for output in outputs
-            if "scrapbook" in output.get("metadata", {})
-        }
+        known = front_page.glued(CHAPTERS[stem])
         figures = [cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in CHAPTERS[stem].cells]
         assert name in figures
         assert numbers
         for number in numbers:
-            value = float(re.match(r"-?[\d.]+", glued[number])[0])
-            assert low <= value <= high, f"{stem}: nobody could draw {glued[number]}"
+            value = float(re.match(r"-?[\d.]+", known[number])[0])
+            assert low <= value <= high, f"{stem}: nobody could draw {known[number]}"
 
 
 # The directive

@@ -5,6 +5,7 @@ It needs neither PyTorch nor the data: the photographs are those of chapter 5's 
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def at_a_glance(book: Path, *, names: Mapping[str, str] = MappingProxyType({}), 
     Raises:
         FileNotFoundError: the chapter or its record is missing.
     """
-    live = _glued(json.loads((book / f"{SOURCE_CHAPTER}.ipynb").read_bytes()))
+    live = glued(json.loads((book / f"{SOURCE_CHAPTER}.ipynb").read_bytes()))
     paper, index = (json.loads((book / name).read_bytes()) for name in ("paper.json", "results/index.json"))
     recorded = {row["id"]: row for row in index if row["profile"] == SOURCE_PROFILE}
     ours = ("planted world (live, chapter 5)", "CIFAR-10, small networks on a CPU (recorded)")
@@ -124,12 +125,12 @@ def at_a_glance(book: Path, *, names: Mapping[str, str] = MappingProxyType({}), 
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _glued(notebook: dict[str, Any]) -> dict[str, str]:
-    """Name → text of the numbers that a chapter's cells make available to its prose."""
+def glued(notebook: Mapping[str, Any]) -> dict[str, str]:
+    """Name → text of the numbers that a notebook's cells make available to the prose, see ``notebook.glue``."""
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     kind = "application/papermill.record/text/plain"
     return {
-        output["metadata"]["scrapbook"]["name"]: "".join(output["data"][kind]).strip("'")
+        output["metadata"]["scrapbook"]["name"]: str(ast.literal_eval("".join(output["data"][kind])))
         for output in outputs
         if "scrapbook" in output.get("metadata", {})
     }

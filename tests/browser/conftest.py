@@ -52,7 +52,8 @@ def pytest_xdist_make_scheduler(config, log):
     class ByPage(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             page = re.search(r"\[([^\]]+?\.html)", nodeid)
-            return page[1] if page else nodeid.partition("::")[0 if "test_links" in nodeid else 2]
+            file, _, test = nodeid.partition("::")
+            return page[1] if page else file if "test_links" in file else test
 
     return ByPage(config, log)
 
