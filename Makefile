@@ -59,7 +59,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 JOBS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 THREADS = $(shell echo $$(( $(CORES) < $(JOBS) ? 1 : $(CORES) / $(JOBS) )))
 
-.PHONY: help book read pdf browser linkcheck test test-avx2 resolve chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
+.PHONY: help book read pdf browser linkcheck test test-avx2 mistakes resolve chapter record refresh list paper paper-now bench bench-avx2 gpu-check serve assignments class-zip grade rehearse marks lint clean distclean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -98,7 +98,7 @@ linkcheck: $(VENV)/installed ## do the links that leave the book still lead some
 	$(BIN)/jupyter-book build runs/stage --builder linkcheck --keep-going
 
 test: export OMP_NUM_THREADS ?= $(THREADS)
-test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the book, and a second run of it beside the first
+test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the book, its pages in a browser, and a second run of it beside the first
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 	ADVFEAT_SNAKEMAKE="$(CURDIR)/$(WORKFLOW)/bin/snakemake" $(BIN)/python -m pytest -q -m workflow
 	@echo "The book from an empty store; then each chapter again, with what the first run has stored and with the solutions of"
@@ -106,6 +106,7 @@ test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the
 	$(EMPTY_STORE) \
 	  $(BIN)/python -m advfeat.pages book --fresh --jobs $(JOBS); \
 	  $(BIN)/python -m pytest -q -m pages; \
+	  $(BIN)/python -m pytest -q -m browser -n $(JOBS) tests/browser; \
 	  $(BIN)/python -m advfeat.pages again; \
 	  $(NBVAL) -n $(JOBS) --dist loadscope runs/again/*.ipynb
 
@@ -113,7 +114,11 @@ test-avx2: export OMP_NUM_THREADS ?= $(THREADS)
 test-avx2: $(VENV)/installed ## as on a processor with AVX2 alone: tests and cells that compare numbers, and the problem sets' mistakes
 	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m numbers
 	$(EMPTY_STORE) $(AVX2) $(NBVAL:--nbval=--nbval-lax) -n $(JOBS) --dist loadscope book/*.ipynb
-	class=$$(mktemp -d); trap 'rm -rf "$$class"' EXIT; $(AVX2) $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class" --class-seed 17
+	$(AVX2) $(MAKE) --no-print-directory mistakes
+
+mistakes: export OMP_NUM_THREADS ?= $(THREADS)
+mistakes: $(VENV)/installed ## the problem sets of one more class: is every known mistake found?
+	class=$$(mktemp -d); trap 'rm -rf "$$class"' EXIT; $(BIN)/python -m advfeat.classroom assignments --folder "$$class/class" --class-seed 17
 
 $(RESOLVE)/installed: Makefile # which pins them
 	test -x $(RESOLVE)/bin/python || "$(PYTHON)" -m venv $(RESOLVE)

@@ -21,6 +21,9 @@ from advfeat.measures import predictions
 from advfeat.models import ready
 from advfeat.progress import progress
 
+# Images that are transformed at a time: a transform takes several times the memory of its images.
+PIECE = 1000
+
 
 def fourier_basis(height: int, width: int) -> Float[Tensor, "h w h w"]:
     """One wave of ℓ2 norm 1 for each frequency of a map: ``fourier_basis(h, w)[i, j]`` is the picture of entry (i, j).
@@ -205,8 +208,8 @@ def low_pass(images: Float[Tensor, "n c h w"], bandwidth: int) -> Float[Tensor, 
     inputs.look(("images", images, inputs.FINITE))
     waves = (torch.arange(size) for size in images.shape[2:])
     rows, columns = (torch.minimum(of, len(of) - of) <= bandwidth // 2 for of in waves)
-    passed: Tensor = torch.fft.ifft2(torch.fft.fft2(images) * torch.outer(rows, columns).to(images)).real
-    return passed
+    square = torch.outer(rows, columns).to(images)
+    return torch.cat([torch.fft.ifft2(torch.fft.fft2(piece) * square).real for piece in images.split(PIECE)])
 
 
 def high_pass(images: Float[Tensor, "n c h w"], bandwidth: int) -> Float[Tensor, "n c h w"]:
@@ -237,7 +240,7 @@ def power_spectrum(pictures: Float[Tensor, "n c h w"]) -> Float[Tensor, "h w"]:
     inputs.images(pictures, "pictures", least=1)
     inputs.look(("pictures", pictures, inputs.FINITE))
     total = torch.zeros(pictures.shape[2:], dtype=torch.float64, device=pictures.device)
-    for piece in pictures.split(1000):
+    for piece in pictures.split(PIECE):
         total += torch.fft.fft2(piece.double(), norm="ortho").abs().square().sum((0, 1))
     spectrum: Tensor = torch.fft.fftshift(total / (len(pictures) * pictures.shape[1])).cpu()
     return spectrum
@@ -254,14 +257,16 @@ def power_share(pictures: Float[Tensor, "n c h w"], frequencies: Bool[Tensor, "h
     size = {letter: known[letter] for letter in ("h", "w")}
     inputs.tensor("frequencies", frequencies, "h w", inputs.BOOL, like="pictures", **size)
     inputs.look(("pictures", pictures, inputs.FINITE))
-    power = torch.fft.fft2(pictures.double(), norm="ortho").abs().square().sum(1)
-    whole = power.sum((1, 2))
+    chosen = torch.fft.ifftshift(frequencies).to(pictures.device)
+    whole, inside = (torch.empty(len(pictures), dtype=torch.float64, device=pictures.device) for _ in range(2))
+    for rows in torch.arange(len(pictures)).split(PIECE):
+        power = torch.fft.fft2(pictures[rows].double(), norm="ortho").abs().square().sum(1)
+        whole[rows], inside[rows] = power.sum((1, 2)), (power * chosen).sum((1, 2))
     if not bool((whole > 0).all()):
         raise ValueError(
             f"pictures must not be zero everywhere, got {int((whole == 0).sum())} of {len(whole)} that are"
         )
-    chosen = torch.fft.ifftshift(frequencies).to(power.device)
-    share: Tensor = ((power * chosen).sum((1, 2)) / whole).clamp(0, 1).cpu()
+    share: Tensor = (inside / whole).clamp(0, 1).cpu()
     return share
 
 

@@ -265,6 +265,17 @@ def test_the_share_of_a_picture_at_some_frequencies():
     assert fourier.power_share(first[None, None], chosen).tolist() == pytest.approx([0.45], abs=1e-6)
 
 
+def test_many_pictures_are_transformed_piece_by_piece(monkeypatch):
+    """Catches a last piece that is left out, and pieces whose means are averaged whatever their size."""
+    images, low = pictures(7, 8, 6), torch.zeros(8, 6, dtype=torch.bool)
+    low[3:6, 2:5] = True
+    at_once = fourier.low_pass(images, 3), fourier.power_spectrum(images), fourier.power_share(images, low)
+    monkeypatch.setattr(fourier, "PIECE", 3)
+    in_pieces = fourier.low_pass(images, 3), fourier.power_spectrum(images), fourier.power_share(images, low)
+    for whole, pieces in zip(at_once, in_pieces, strict=True):
+        assert (whole - pieces).abs().max() < 1e-6
+
+
 def test_rings_are_means_around_the_middle():
     down, across = torch.meshgrid(torch.arange(-4, 4), torch.arange(-3, 4), indexing="ij")
     distance = (down**2 + across**2).double().sqrt()
