@@ -108,7 +108,7 @@ def test_every_name_has_a_marker_of_its_own_and_none_has_that_of_published_value
     ],
 )
 def test_names_in_figures_are_recognised(name, key):
-    assert identity.look_of(name) == key
+    assert identity.key_of(name) == key
 
 
 def test_names_keep_their_colour_whatever_stands_beside_them():

@@ -56,12 +56,12 @@ Overfull \hbox (12.5pt too wide) in paragraph at lines 1--2
 Overfull \hbox (11.9pt too wide) in paragraph at lines 3--4
 Underfull \vbox (badness 10000) has occurred
 LaTeX Warning: Reference `d' on page 4 undefined on input line 10."""
-    found = printing.told_by_latex(log)
+    found = printing.faults_in_log(log)
     assert [line.split()[2] if line.startswith("LaTeX") else line.split()[0] for line in found] == [
         "Hyper", "Label", "Reference", "Missing", "Overfull",
     ]  # fmt: skip
     assert "12.5pt" in found[-1]
-    assert printing.told_by_latex("Output written on advfeat.pdf (283 pages).") == []
+    assert printing.faults_in_log("Output written on advfeat.pdf (283 pages).") == []
 
 
 def test_a_table_of_pandas_keeps_heads_spans_and_signs():

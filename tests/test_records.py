@@ -19,7 +19,7 @@ from advfeat.estimates import Measured, summarise
 from advfeat.experiments import records
 from advfeat.experiments.provenance import provenance
 from advfeat.experiments.record_writing import index_rows, save_record, write_index
-from advfeat.experiments.records import load_record, results_root
+from advfeat.experiments.records import Record, load_record, results_root
 
 COLUMNS = ["id", "value", "low", "high", "n", "seeds", "network", "attack", "profile", "device", "commit"]
 
@@ -100,6 +100,15 @@ def test_another_seed_adds_and_the_same_seed_replaces():
     runs = load_record("05-chapter", "planted").runs
     assert list(runs) == [2, 10]  # by number, not by text
     assert [run["values"]["table1/standard"]["value"] for run in runs.values()] == [0.6, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("data", "title"),
+    [("fashion", "Fashion-MNIST (mine)"), ("cifar10", "CIFAR-10 (mine)"), ("folder", "mine"), (None, "mine")],
+)
+def test_a_record_is_called_by_its_data_set_and_its_profile(data, title):
+    runs = {0: {"config": {"data": data} if data else {}}}
+    assert Record("05-chapter", "mine", runs, Path("mine")).title == title
 
 
 def wilson(rate, n):

@@ -74,7 +74,7 @@ def jupyter_book() -> str:
     Raises:
         Refused: it is not installed.
     """
-    program = staging.program_of_pages()
+    program = staging.jupyter_book_program()
     if program is None:
         raise Refused(f"jupyter-book is neither in {sysconfig.get_path('scripts')} nor on the path; {INSTALL_BOOK}")
     return program

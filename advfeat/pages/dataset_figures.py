@@ -83,7 +83,7 @@ def matched_sheet(record: Record) -> Figure:
     """Chapter 4: the recorded pictures of both sets; of the authors' released sets no originals are known."""
     rows = MATCHED_ROWS[2:] if _released(record) else MATCHED_ROWS
     classes = record.first["config"]["classes"]
-    return pictures.picture_sheet(record.sheet("panel"), rows, column_labels=classes, title=record.profile)
+    return pictures.picture_sheet(record.sheet("panel"), rows, column_labels=classes, title=record.title)
 
 
 def noise_sheet(record: Record) -> Figure | None:
@@ -91,7 +91,7 @@ def noise_sheet(record: Record) -> Figure | None:
     if _released(record):
         return None
     classes = record.first["config"]["classes"]
-    return pictures.picture_sheet(record.sheet("noise"), FROM_NOISE, column_labels=classes, title=record.profile)
+    return pictures.picture_sheet(record.sheet("noise"), FROM_NOISE, column_labels=classes, title=record.title)
 
 
 def signal_bars(kept: Mapping[str, Mapping[str, Interval]]) -> Figure:
@@ -174,13 +174,13 @@ def relabelled_sheet(record: Record, kind: str = "D_rand") -> Figure | None:
         labels = [*CIFAR10_CLASSES[1:], *CIFAR10_CLASSES[:1]]  # one image of each class, in their order
     rows = ["photograph", f"image in\n{SETS[kind]}"]
     shown = [f"“{label}”" for label in labels]
-    return pictures.picture_sheet(record.sheet(kind), rows, column_labels=shown, title=record.profile)
+    return pictures.picture_sheet(record.sheet(kind), rows, column_labels=shown, title=record.title)
 
 
 def by_source_sheet(record: Record) -> Figure | None:
     """Chapter 5: the recorded pictures as two sources perturb them: the paper's Figure 9; None if not recorded."""
     known = (record.folder / "by_source.png").exists()
-    return pictures.picture_sheet(record.sheet("by_source"), BY_SOURCE, title=record.profile) if known else None
+    return pictures.picture_sheet(record.sheet("by_source"), BY_SOURCE, title=record.title) if known else None
 
 
 def relabelled(dataset: Dataset, originals: Dataset | None = None) -> Figure:

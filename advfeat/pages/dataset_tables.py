@@ -66,7 +66,7 @@ def matching_trials(record: Record) -> pd.DataFrame:
         }
         for trial, found in trials.items()
     }
-    return pd.DataFrame(rows).T.rename_axis(record.profile)
+    return pd.DataFrame(rows).T.rename_axis(record.title)
 
 
 def matching_checks(record: Record) -> list[pd.DataFrame]:
@@ -86,7 +86,7 @@ def matching_checks(record: Record) -> list[pd.DataFrame]:
         for (kind, judge, whose), found in record.matching("says/*/*/*").items()
     }
     tables = [pd.Series(rows).unstack(sort=False) for rows in (checks, distances, said) if rows]
-    return [table.fillna("–").rename_axis(record.profile) for table in tables]
+    return [table.fillna("–").rename_axis(record.title) for table in tables]
 
 
 def by_architecture(record: Record) -> dict[str, dict[str, Summary]]:
@@ -105,7 +105,7 @@ def architectures(record: Record) -> pd.DataFrame:
             if number := found[key].get(name):  # the rate of chance is over pairs of images: no interval
                 rows[title] = f"{number.value if key.endswith('_chance') else number:.1%}"
         columns[ARCHITECTURES[name]] = {**rows, "seeds": clean.seeds}
-    return pd.DataFrame(columns).fillna("–").rename_axis(record.profile)
+    return pd.DataFrame(columns).fillna("–").rename_axis(record.title)
 
 
 def correlations(measured: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> pd.DataFrame:

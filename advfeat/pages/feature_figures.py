@@ -59,7 +59,7 @@ def attacked_sheet(record: Record) -> Figure | None:
         return None
     words = [f"{row['before']}\n↓\n{row['after']}" for row in answers]
     rows = ["image", "perturbation\n× 10", "attacked"]
-    return pictures.picture_sheet(record.sheet("attacked"), rows, column_labels=words, title=record.profile)
+    return pictures.picture_sheet(record.sheet("attacked"), rows, column_labels=words, title=record.title)
 
 
 def planted_features(

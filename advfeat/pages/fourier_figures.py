@@ -74,8 +74,11 @@ def radial_spectra(
     for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for place in marked:
             axis.axvline(place, color=GREY, ls=":", lw=1.2)
-        for (name, power), color in zip(curves.items(), colors_of(list(curves)), strict=True):
-            axis.plot(range(len(power)), (power / power.sum()).numpy(), label=name, color=color, lw=1.8)
+        looks = zip(colors_of(list(curves)), markers_of(list(curves)), strict=True)
+        for index, ((name, power), (color, marker)) in enumerate(zip(curves.items(), looks, strict=True)):
+            # Each curve has its markers at places of its own: of two that coincide, both are seen.
+            drawn = {"marker": marker, "ms": 5, "markevery": (index % 4, 4), "color": color, "lw": 1.8}
+            axis.plot(range(len(power)), (power / power.sum()).numpy(), label=name, **drawn)
         axis.set(yscale="log", xlabel="waves per image", title=title)
         axis.legend(handlelength=1.2, borderaxespad=0.1, labelspacing=0.3)
     axes[0][0].set_ylabel(ylabel)

@@ -62,7 +62,7 @@ _RADIUS = re.compile(r"^(?:(?:trained|fitted) at )?[$\\]*(?:ε|epsilon)\s*=\s*([
 """The radius in the name of a network that was trained, or fitted, against an adversary."""
 
 
-def look_of(name: str) -> str:
+def key_of(name: str) -> str:
     """The key of ``COLORS`` that a name in a figure stands for, or "" if it stands for none.
 
     Symbols (``$\\hat{\\mathcal{D}}_R$``), radii (``robust 0.5``) and the words *trained on* and *network*, *judge*,
@@ -82,7 +82,7 @@ def colors_of(names: Sequence[str]) -> list[str]:
     Networks named by the radius that they were trained at, or fitted at, have the colour of robust ones, the darker the
     later in the list; at radius 0 that of standard ones.
     """
-    found = _given(names, COLORS, BESIDE if any(map(look_of, names)) else OTHERS)
+    found = _given(names, COLORS, BESIDE if any(map(key_of, names)) else OTHERS)
     radii = {place: float(at[1]) for place, name in enumerate(names) if (at := _RADIUS.match(name))}
     shades = iter(strengths(COLORS["robust"], sum(radius > 0 for radius in radii.values())))
     for place, radius in radii.items():
@@ -91,14 +91,14 @@ def colors_of(names: Sequence[str]) -> list[str]:
 
 
 def markers_of(names: Sequence[str]) -> list[str]:
-    """One marker for each name: its own if it is ``look_of``, otherwise the next of ``OTHER_MARKERS``."""
+    """One marker for each name: its own if it has an identity, otherwise the next of ``OTHER_MARKERS``."""
     return _given(names, MARKERS, OTHER_MARKERS)
 
 
 def _given(names: Sequence[str], own: MappingProxyType[str, str], others: Sequence[str]) -> list[str]:
     found, strange = [], 0
     for name in names:
-        key = look_of(name)
+        key = key_of(name)
         found.append(own[key] if key else others[strange % len(others)])
         strange += not key
     return found
@@ -125,7 +125,7 @@ def colors_of_bars(groups: Sequence[str], names: Sequence[str]) -> list[list[tup
     The colours are those of the names, if any has an identity; otherwise those of the groups, with a tint for each
     name.
     """
-    if any(map(look_of, names)):
+    if any(map(key_of, names)):
         return [[(color, color)] * len(groups) for color in colors_of(names)]
     edges = colors_of(groups)
     return [[(tints(edge, len(names))[place], edge) for edge in edges] for place in range(len(names))]

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
-from advfeat.pages.identity import COLORS, GREY, OTHERS, SMALLEST, colors_of, colors_of_bars, look_of, markers_of, tints
+from advfeat.pages.identity import COLORS, GREY, OTHERS, SMALLEST, colors_of, colors_of_bars, key_of, markers_of, tints
 
 
 @runtime_checkable
@@ -70,7 +70,7 @@ def accuracy_curve(
     ls: str = "-",
 ) -> None:
     """Accuracy against the radius, with a band for the interval; by default in the colour and marker of the label."""
-    color = color or (colors_of([label])[0] if look_of(label) else None)
+    color = color or (colors_of([label])[0] if key_of(label) else None)
     (line,) = axis.plot(
         eps,
         [item.value for item in estimates],
@@ -222,7 +222,7 @@ def grouped_bars(
     axis.set(ylim=(0, 1.12), ylabel="test accuracy", xticks=range(len(groups)), xticklabels=list(groups))
     legend = axis.legend(ncols=len(names) + 1, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     for patch, shade in zip(legend.get_patches(), tints(GREY, len(names)), strict=True):
-        if not any(map(look_of, names)):  # colours are those of the groups: the legend shows the tints alone
+        if not any(map(key_of, names)):  # colours are those of the groups: the legend shows the tints alone
             patch.set(facecolor=shade, edgecolor=GREY)
     axis.grid(False, axis="x")
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))

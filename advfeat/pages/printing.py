@@ -36,7 +36,7 @@ def build_pdf() -> Path:
 
     Raises:
         Refused: there are no pages.
-        Failed: LaTeX reported an error, or the PDF would have a fault that ``told_by_latex`` names.
+        Failed: LaTeX reported an error, or the PDF would have a fault that ``faults_in_log`` names.
     """
     if not (STAGE / "_build" / "html" / "index.html").exists():
         raise Refused("no pages to print yet: make book")
@@ -58,8 +58,8 @@ def build_pdf() -> Path:
     if done.returncode:
         reason = re.search(r"^!.*(?:\n.*){0,8}", lines, re.MULTILINE)
         raise Failed(f"LaTeX stopped, see {log}\n{reason[0] if reason else ''}")
-    if found := told_by_latex(lines):
-        raise Failed(f"the PDF has told_by_latex, see {log}\n" + "\n".join(found))
+    if found := faults_in_log(lines):
+        raise Failed(f"the PDF would have these faults, see {log}\n" + "\n".join(found))
     return folder / "advfeat.pdf"
 
 
@@ -83,7 +83,7 @@ def _font_is_there(name: str) -> bool:
     return subprocess.run(["kpsewhich", name], capture_output=True, check=False).returncode == 0
 
 
-def told_by_latex(log: str) -> list[str]:
+def faults_in_log(log: str) -> list[str]:
     """What a reader would stumble over, from LaTeX's log: it stops at none of this.
 
     A reference that leads nowhere, a letter that its font lacks, a line that runs into the margin.

@@ -21,8 +21,8 @@ STAGED_FOLDERS = ("_static", "_ext")
 STAGED_FILES = ("_config.yml", "_toc.yml")
 
 
-def program_of_pages() -> str | None:
-    """The program beside this Python, or on the path; None if there is none."""
+def jupyter_book_program() -> str | None:
+    """The path of ``jupyter-book`` beside this Python, or on the path; None if there is none."""
     scripts = sysconfig.get_path("scripts")
     return shutil.which("jupyter-book", path=scripts) or shutil.which("jupyter-book")
 
@@ -56,7 +56,7 @@ def build_pages(program: str, stage: Path) -> Path | None:
 def main() -> None:
     """Build the pages from the committed outputs, in runs/read."""
     argparse.ArgumentParser(prog="python -m advfeat.pages.staging", description=main.__doc__).parse_args()
-    program = program_of_pages()
+    program = jupyter_book_program()
     if program is None:
         sys.exit("jupyter-book is not installed: make read installs it")
     stage = CHECKOUT / "runs" / "read"
