@@ -98,8 +98,10 @@ linkcheck: $(VENV)/installed ## do the links that leave the book still lead some
 	$(BIN)/jupyter-book build runs/stage --builder linkcheck --keep-going
 
 test: export OMP_NUM_THREADS ?= $(THREADS)
+# Files begin in their order, the classroom's first, which take longest. Ordered by their number of tests these would
+# come last, and one process would wait for the other.
 test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the book, its pages in a browser, and a second run of it beside the first
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	ADVFEAT_SNAKEMAKE="$(CURDIR)/$(WORKFLOW)/bin/snakemake" $(BIN)/python -m pytest -q -m workflow
 	@echo "The book from an empty store; then each chapter again, with what the first run has stored and with the solutions of"
 	@echo "its exercises: the same numbers in every cell? And in those that are machine-independent the committed ones?"
@@ -112,7 +114,7 @@ test: lint $(WORKFLOW)/installed ## everything: style, layering, unit tests, the
 
 test-avx2: export OMP_NUM_THREADS ?= $(THREADS)
 test-avx2: $(VENV)/installed ## as on a processor with AVX2 alone: tests and cells that compare numbers, and the problem sets' mistakes
-	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m numbers
+	$(AVX2) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m numbers
 	$(EMPTY_STORE) $(AVX2) $(NBVAL:--nbval=--nbval-lax) -n $(JOBS) --dist loadscope book/*.ipynb
 	$(AVX2) $(MAKE) --no-print-directory mistakes
 

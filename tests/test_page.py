@@ -116,8 +116,11 @@ def test_nothing_is_written_unless_a_record_was_asked_for(run, glued, shown, res
 
 def test_a_quoted_number_is_text_or_the_value_of_an_estimate(run, glued):
     one = Page(run, "13-fast-attacks", seed=0)
-    one.quote({"a/b": 3}, chance="10%", rate=Estimate(0.5, 0.4, 0.6, 9), mean=Estimate(2.5, 2, 3, 9, rate=False))
-    assert glued == {"ch13_a/b": 3, "ch13_chance": "10%", "ch13_rate": "50.0%", "ch13_mean": "2.50"}
+    one.quote(
+        {"a/b": 3}, images=50000, chance="10%", rate=Estimate(0.5, 0.4, 0.6, 9), mean=Estimate(2.5, 2, 3, 9, rate=False)
+    )
+    expected = {"a/b": "3", "images": "50,000", "chance": "10%", "rate": "50.0%", "mean": "2.50"}
+    assert glued == {f"ch13_{name}": text for name, text in expected.items()}
     nothing = Estimate(-0.001, -0.1, 0.1, 9, rate=False)
     one.quote(nothing=nothing)
     one.measured("again", nothing)
@@ -189,7 +192,7 @@ def test_the_recorded_part_is_that_of_the_notebook_module(run, glued):
     later = Page(run, CHAPTER, seed=2)
     assert [sorted(record.runs) for record in later.recorded()] == [[2]]
     later.quote_recorded({"n": lambda of: of.summary("table1/D_rand").n}, seeds=lambda of: len(of.runs))
-    assert (glued["ch05_n"], glued["ch05_seeds"]) == (100, 1)
+    assert (glued["ch05_n"], glued["ch05_seeds"]) == ("100", "1")
     later.quote_recorded(here=lambda of: len(of.runs) / 8, profile="planted", spec=".0%")
     later.quote_recorded(elsewhere=lambda of: len(of.runs) / 8, profile="cifar10-cpu", spec=".0%")
     assert (glued["ch05_here"], glued["ch05_elsewhere"]) == ("12%", "–")

@@ -75,11 +75,14 @@ class Page:
     def quote(self, numbers: Mapping[str, object] | None = None, /, *, spec: str = "", **more: object) -> None:
         """Let the text quote numbers that no record holds: ``name`` as ``chNN_name``, an estimate by its value.
 
-        ``spec`` is the format of all numbers of this call; text stays as it is.
+        ``spec`` is the format of all numbers of this call; text stays as it is. Without one a whole number has a comma
+        before each three digits, as in all outputs of the book.
         """
         for name, value in {**(numbers or {}), **more}.items():
             if isinstance(value, Estimate):
                 shown: object = _shown(value, spec)
+            elif type(value) is int and not spec:
+                shown = f"{value:,}"
             else:
                 shown = format(value, spec) if spec and not isinstance(value, str) else value
             glue(f"ch{self.chapter[:2]}_{name}", shown)
