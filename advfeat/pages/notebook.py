@@ -135,7 +135,7 @@ def _standing(known: Sequence[ClaimRow], waiting: int) -> str:
     """How many claims records decide, in a sentence, for ``known`` rows and the number of claims that wait."""
     decided = len({row.key for row in known})
     if not decided:
-        return "Nothing of this chapter is recorded on photographs yet: what it measures holds for the planted world only."
+        return "Nothing of this chapter is recorded on photographs yet: its numbers hold for the planted world only."
     if waiting:
         return (
             f"Records decide {decided} of this chapter's {decided + waiting} claims so far: "
