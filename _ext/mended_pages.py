@@ -14,6 +14,7 @@ from typing import Any
 
 from bs4 import BeautifulSoup, Tag
 
+INTERVAL = re.compile(r"(\[[^\[\]]+, [^\[\]]+\])")
 LONGEST_NAME = 80  # letters of a name that is taken from a caption
 NOT_LOADED = (
     "scripts/fontawesome.js",  # draws each icon of the theme anew as SVG: 1.5 MB; the theme's fonts have them all
@@ -153,7 +154,7 @@ def mend_bibliography(page: BeautifulSoup) -> None:
 
 
 def mend_tables(page: BeautifulSoup) -> None:
-    """Each table says its name and what its head cells are the heads of, and lies in a box that can scroll."""
+    """Each table says its name and what its head cells are the heads of, keeps intervals whole, and can scroll."""
     names: Counter[str] = Counter()
     for table in page.select("article table, .bd-article table"):
         for head in table.find_all("th"):
@@ -164,6 +165,8 @@ def mend_tables(page: BeautifulSoup) -> None:
                 head.attrs.pop("scope", None)
             elif not head.get("scope"):
                 head["scope"] = ("col" if in_head else "row") + group
+        for cell in table.find_all("td"):
+            mark_intervals(page, cell)
         if table.find("caption") is None and not table.get("aria-label") and not table.get("aria-labelledby"):
             columns = [words(head) for head in table.select("thead tr:last-child th")]
             name = ": ".join(filter(None, [heading_above(table), ", ".join(filter(None, columns))]))
@@ -171,6 +174,17 @@ def mend_tables(page: BeautifulSoup) -> None:
             table["aria-label"] = name if names[name] == 1 else f"{name} ({names[name]})"
         if table.find_parent(class_="scroll-box") is None:
             table.wrap(page.new_tag("div", attrs={"class": "scroll-box"}))
+
+
+def mark_intervals(page: BeautifulSoup, cell: Tag) -> None:
+    """Intervals in brackets become elements of their own, which the pages write in one line."""
+    for text in cell.find_all(string=INTERVAL):
+        parts: list[Tag | str] = list(INTERVAL.split(text))
+        for place in range(1, len(parts), 2):
+            interval = page.new_tag("span", attrs={"class": "interval"})
+            interval.string = parts[place]
+            parts[place] = interval
+        text.replace_with(*parts)
 
 
 def mend_folds(page: BeautifulSoup) -> None:

@@ -1,21 +1,18 @@
-"""Tables of pandas as a reader should see them: one head row, a caption, heads that say what they are the head of.
+"""Tables of pandas as a reader should see them: with one head row and a caption.
 
 pandas writes the name of the index into a second head row of otherwise empty cells; here it moves into the corner. The
-caption comes from the metadata of the cell, ``{"table": {"caption": ...}}``, of several tables as a list. An interval
-in brackets is marked, so that it stays on one line. Only the pages are changed: a notebook elsewhere shows what pandas
-shows, and no cell has to know of it.
+caption comes from the metadata of the cell, ``{"table": {"caption": ...}}``, of several tables as a list. Only the
+pages are changed: a notebook elsewhere shows what pandas shows, and no cell has to know of it. ``mended_pages`` does
+for each table, whoever made it, what all tables need.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from bs4 import BeautifulSoup, Tag
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
-
-INTERVAL = re.compile(r"(\[[^\[\]]+, [^\[\]]+\])")
 
 
 class Tables(SphinxPostTransform):
@@ -37,7 +34,7 @@ class Tables(SphinxPostTransform):
 
 
 def rewritten(html: str, caption: str = "") -> str:
-    """A table of pandas with one head row for each level of its columns, ``scope`` on its heads, and a caption."""
+    """A table of pandas with one head row for each level of its columns, and a caption."""
     page = BeautifulSoup(html, "html.parser")
     for style in page.find_all("style"):
         style.decompose()  # the pages have their own
@@ -46,11 +43,6 @@ def rewritten(html: str, caption: str = "") -> str:
         _join_heads(table)
         for row in table.find_all("tr"):
             row.attrs.pop("style", None)
-        for head in table.find_all("th"):
-            wide = int(head.get("colspan") or head.get("rowspan") or 1) > 1
-            head["scope"] = ("col" if head.find_parent("thead") else "row") + ("group" if wide else "")
-        for cell in table.find_all("td"):
-            _mark_interval(page, cell)
         if caption:
             words = page.new_tag("caption")
             words.string = caption
@@ -75,20 +67,6 @@ def _join_heads(table: Tag) -> None:
         was = place.get_text(strip=True)
         place.string = f"{name.get_text(strip=True)}, {was}" if was else name.get_text(strip=True)
     rows[-1].decompose()
-
-
-def _mark_interval(page: BeautifulSoup, cell: Tag) -> None:
-    parts = INTERVAL.split(cell.get_text())
-    if len(parts) == 1 or cell.find(True):
-        return
-    cell.clear()
-    for place, part in enumerate(parts):
-        if place % 2:
-            interval = page.new_tag("span", attrs={"class": "interval"})
-            interval.string = part
-            cell.append(interval)
-        elif part:
-            cell.append(part)
 
 
 def setup(app: Any) -> dict[str, bool]:

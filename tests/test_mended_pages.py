@@ -96,6 +96,17 @@ def test_table_gets_scopes_a_name_and_a_box(mend):
     assert table.parent["class"] == ["scroll-box"]
 
 
+def test_an_interval_in_a_table_is_marked_and_nothing_else_is(mend):
+    cells = ["90% [88%, 92%]", "[one]", "<p>a [1, 2], n = 9 &amp; more</p>", "[0.0, 1.0] against [2.0, 3.0]"]
+    page = mend("<article><table><tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr></table></article>")
+    assert [span.get_text() for span in page.select("td .interval")] == [
+        "[88%, 92%]", "[1, 2]", "[0.0, 1.0]", "[2.0, 3.0]",
+    ]  # fmt: skip
+    assert [cell.get_text() for cell in page.find_all("td")] == [
+        "90% [88%, 92%]", "[one]", "a [1, 2], n = 9 & more", "[0.0, 1.0] against [2.0, 3.0]",
+    ]  # fmt: skip
+
+
 def test_caption_and_scope_of_a_table_stay(mend):
     page = mend('<article><table><caption>Ours</caption><tr><th scope="row">a</th></tr></table></article>')
     assert page.table.get("aria-label") is None
