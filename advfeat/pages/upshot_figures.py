@@ -58,6 +58,21 @@ _NAMES = {
     "fashion_r": "Fashion-MNIST, D_R: robust",
     "fashion_nr": "Fashion-MNIST, D_NR: accurate",
     "evaluation_masked": "masked networks withstand PGD only",
+    "fashion_rise": "Fashion-MNIST: fine waves disturb more",
+    "fashion_map_det": "… and D_det's more than D_R's",
+    "fashion_noise": "Fashion-MNIST: training on noise helps",
+    "fashion_fog": "Fashion-MNIST: fog harms the robust one",
+    "fashion_leak_rand": "Fashion-MNIST: robust features leak",
+    "fashion_leak_det": "… and mislead in D_det",
+    "fashion_unshared": "Fashion-MNIST: sparing others, less transfer",
+    "fashion_unshared_teach": "… and less is taught",
+    "fashion_wrong_labels": "Fashion-MNIST: wrong labels alone teach",
+    "fashion_probe": "Fashion-MNIST: robust probes serve better",
+    "fashion_tuned": "… also after fine-tuning",
+    "fashion_missed": "Fashion-MNIST: five miss more than chance",
+    "fashion_judge": "… and a sixth misses these, too",
+    "fashion_shape_bias": "Fashion-MNIST: robust by broad waves",
+    "fashion_masked": "Fashion-MNIST: masks withstand PGD only",
 }
 """Claims about rates, in a few words; floors are not drawn."""
 
