@@ -163,7 +163,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "09-fourier-view": {
         "by an eighth of a period": PROVED,
         "a quarter of a period": PROVED,
-        "on a quarter of the images, and with a third of it": PROVED,
+        "agree on a quarter of the images": PROVED,
         "four times as long": SETTING,
     },
     "10-bugs-or-features": {"eight times as strong": SETTING},
