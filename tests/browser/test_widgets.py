@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 
@@ -192,7 +193,8 @@ def test_a_prediction_by_keyboard_uncovers_what_was_found_and_nothing_jumps(open
     texts = box.locator(".advfeat-found").all_inner_texts()
     found = [float(text.removeprefix("found: ").rstrip("%°")) for text in texts]
     off = sum(abs(value - 1) for value in found) / len(found)
-    assert f"off by {off:.0f}" in box.get_by_role("status").inner_text()
+    (told,) = re.findall(r"off by (\d+)", box.get_by_role("status").inner_text())
+    assert abs(int(told) - off) <= 0.5 + 1e-6  # halves go up in a browser, and to even numbers in Python
     assert page.evaluate("document.activeElement.textContent") == "Start over"
     page.keyboard.press("Enter")
     assert not page.locator(f"#{figure}").is_visible()
