@@ -23,6 +23,13 @@ def rows_of(table):
     return [line.strip("| ").split(" | ") for line in table.data.splitlines()[2:]]
 
 
+def test_our_numbers_are_named_as_those_of_the_comments():
+    named = debate_figures.recorded_names(["goh/rand", "made/up"])
+    assert list(named) == ["debate/goh/rand", "debate/made/up"]
+    assert named["debate/goh/rand"].startswith("Goh 2019")
+    assert named["debate/made/up"] == "made, up"
+
+
 def test_every_number_of_the_comments_is_in_one_of_the_two_tables():
     ours = {"goh/rand": HALF}
     compared = debate_figures.beside_the_comments(ours, data="made up")

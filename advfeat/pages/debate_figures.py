@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
@@ -16,6 +16,7 @@ from advfeat.estimates import Estimate
 from advfeat.pages.identity import ANSWERS, GREY, OTHERS, WIDEST, colors_of
 from advfeat.pages.notebook import published_entries
 from advfeat.pages.plots import Interval, accuracy_curve, rate_scatter, usefulness_plane
+from advfeat.pages.wording import in_words
 
 COMMENTS = ("gilmer", "goh", "nakano", "nakkiran", "wallace")
 
@@ -59,6 +60,12 @@ def without_ours(ours: Container[str], reasons: Mapping[str, str]) -> Markdown:
             raise ValueError(f"reasons must say why there is no number of ours for {key}")
         lines.append(f"| {where} | {shown} | {why[0]} |")
     return Markdown("\n".join(lines))
+
+
+def recorded_names(keys: Iterable[str]) -> dict[str, str]:
+    """For each number of the comments, the id that our record has for it → what the comment says that it is of."""
+    entries = _comments()
+    return {f"debate/{key}": entries[key][0] if key in entries else in_words(key) for key in keys}
 
 
 def _comments() -> dict[str, tuple[str, str, str]]:
