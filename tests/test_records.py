@@ -103,12 +103,19 @@ def test_another_seed_adds_and_the_same_seed_replaces():
 
 
 @pytest.mark.parametrize(
-    ("data", "title"),
-    [("fashion", "Fashion-MNIST (mine)"), ("cifar10", "CIFAR-10 (mine)"), ("folder", "mine"), (None, "mine")],
+    ("data", "name", "title"),
+    [
+        ("fashion", "Fashion-MNIST", "Fashion-MNIST (mine)"),
+        ("cifar10", "CIFAR-10", "CIFAR-10 (mine)"),
+        ("folder", "leaves", "leaves (mine)"),
+        ("folder", None, "mine"),
+        ("planted", "mine", "mine"),
+        (None, "planted", "mine"),  # a benchmark: its images are not what it is about
+    ],
 )
-def test_a_record_is_called_by_its_data_set_and_its_profile(data, title):
-    runs = {0: {"config": {"data": data} if data else {}}}
-    assert Record("05-chapter", "mine", runs, Path("mine")).title == title
+def test_a_record_is_called_by_its_data_set_and_its_profile(data, name, title):
+    run = {"config": {"data": data} if data else {}, "provenance": {"data": name} if name else {}}
+    assert Record("05-chapter", "mine", {0: run}, Path("mine")).title == title
 
 
 def wilson(rate, n):

@@ -26,10 +26,6 @@ BOOK = CHECKOUT / "book"
 """Folder of the chapters."""
 
 
-NAMES_OF_DATA = {"cifar10": "CIFAR-10", "fashion": "Fashion-MNIST", "planted": "planted world"}
-"""A profile's ``data`` → what people call it."""
-
-
 @dataclass(frozen=True)
 class Record:
     """All runs of one chapter at one profile, and the folder of its sheets.
@@ -55,9 +51,9 @@ class Record:
 
     @property
     def title(self) -> str:
-        """The data set as people call it, and the profile: ``CIFAR-10 (cifar10-cpu)``; or the profile alone."""
-        name = NAMES_OF_DATA.get(self.data)
-        return f"{name} ({self.profile})" if name else self.profile
+        """The name of its images, and the profile: ``CIFAR-10 (cifar10-cpu)``; the profile alone if it adds nothing."""
+        name = self.first["provenance"].get("data") if self.data else None
+        return f"{name} ({self.profile})" if name not in (None, self.profile) else self.profile
 
     def only(self, seed: int) -> Record:
         """The same record with the run of one seed only: its intervals leave out the spread between seeds.
